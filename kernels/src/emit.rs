@@ -1,0 +1,216 @@
+//! Writes MLIR text a line at a time: fresh names, constants, addresses, loads and stores.
+//!
+//! Float values are `f32` or vectors of it; bf16 exists only in memory and is widened on load, rounded on store.
+use std::fmt::Write;
+
+/// How the elements of an operand are stored in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Elem {
+    F32,
+    Bf16,
+    I32,
+}
+
+impl Elem {
+    /// Bytes of one element.
+    pub fn bytes(self) -> u64 {
+        if self == Elem::Bf16 { 2 } else { 4 }
+    }
+    /// Its short name in kernel symbols.
+    pub fn name(self) -> &'static str {
+        match self {
+            Elem::F32 => "f32",
+            Elem::Bf16 => "bf16",
+            Elem::I32 => "i32",
+        }
+    }
+}
+
+/// An SSA name such as `%v12`.
+pub type Value = String;
+
+/// The text of one function body under construction.
+#[derive(Default, Debug)]
+pub struct Emitter {
+    text: String,
+    next: usize,
+}
+
+/// The type of `lanes` f32 values: `f32` for one, a vector otherwise.
+pub fn float_type(lanes: usize) -> String {
+    if lanes == 1 { "f32".into() } else { format!("vector<{lanes}xf32>") }
+}
+
+/// The type of `lanes` integers of `bits` bits.
+pub fn int_type(lanes: usize, bits: usize) -> String {
+    if lanes == 1 { format!("i{bits}") } else { format!("vector<{lanes}xi{bits}>") }
+}
+
+impl Emitter {
+    pub fn new() -> Emitter {
+        Emitter::default()
+    }
+
+    /// A line without a result.
+    pub fn line(&mut self, text: impl AsRef<str>) {
+        writeln!(self.text, "  {}", text.as_ref()).expect("writing to a string");
+    }
+
+    /// A line with one result, whose name is returned.
+    pub fn op(&mut self, text: impl AsRef<str>) -> Value {
+        let name = self.fresh();
+        self.line(format!("{name} = {}", text.as_ref()));
+        name
+    }
+
+    /// A name that nothing uses yet.
+    pub fn fresh(&mut self) -> Value {
+        self.next += 1;
+        format!("%v{}", self.next)
+    }
+
+    /// An `i64` constant.
+    pub fn index(&mut self, value: i64) -> Value {
+        self.op(format!("arith.constant {value} : i64"))
+    }
+
+    /// An f32 constant in every lane; the bits are written so that nothing is lost.
+    pub fn float(&mut self, value: f32, lanes: usize) -> Value {
+        let bits = format!("0x{:08X}", value.to_bits());
+        let literal = if lanes == 1 { bits } else { format!("dense<{bits}>") };
+        self.op(format!("arith.constant {literal} : {}", float_type(lanes)))
+    }
+
+    /// `a op b` on i64, such as `arith.addi`.
+    pub fn int2(&mut self, op: &str, a: &str, b: &str) -> Value {
+        self.op(format!("arith.{op} {a}, {b} : i64"))
+    }
+
+    /// `a op b` on f32 lanes, such as `addf`.
+    pub fn float2(&mut self, op: &str, a: &str, b: &str, lanes: usize) -> Value {
+        self.op(format!("arith.{op} {a}, {b} : {}", float_type(lanes)))
+    }
+
+    /// `a * b + c` with one rounding.
+    pub fn fma(&mut self, a: &str, b: &str, c: &str, lanes: usize) -> Value {
+        self.op(format!("math.fma {a}, {b}, {c} : {}", float_type(lanes)))
+    }
+
+    /// The `i`-th operand pointer of the kernel.
+    pub fn arg(&mut self, i: usize) -> Value {
+        let slot = self.op(format!("llvm.getelementptr inbounds %args[{i}] : (!llvm.ptr) -> !llvm.ptr, !llvm.ptr"));
+        self.op(format!("llvm.load {slot} invariant : !llvm.ptr -> !llvm.ptr"))
+    }
+
+    /// `pointer + index` elements; `index` is an i64 value.
+    pub fn offset(&mut self, pointer: &str, index: &str, elem: Elem) -> Value {
+        let ty = match elem {
+            Elem::F32 => "f32",
+            Elem::Bf16 => "i16",
+            Elem::I32 => "i32",
+        };
+        self.op(format!("llvm.getelementptr inbounds {pointer}[{index}] : (!llvm.ptr, i64) -> !llvm.ptr, {ty}"))
+    }
+
+    /// `pointer + count` elements, a constant.
+    pub fn at(&mut self, pointer: &str, count: i64, elem: Elem) -> Value {
+        if count == 0 {
+            return pointer.into();
+        }
+        let count = self.index(count);
+        self.offset(pointer, &count, elem)
+    }
+
+    /// Loads `lanes` floats, widening bf16.
+    pub fn load(&mut self, pointer: &str, elem: Elem, lanes: usize) -> Value {
+        match elem {
+            Elem::F32 => self.op(format!("llvm.load {pointer} {{alignment = 4 : i64}} : !llvm.ptr -> {}", float_type(lanes))),
+            Elem::Bf16 => {
+                let (narrow, wide) = (int_type(lanes, 16), int_type(lanes, 32));
+                let raw = self.op(format!("llvm.load {pointer} {{alignment = 2 : i64}} : !llvm.ptr -> {narrow}"));
+                let raw = self.op(format!("arith.extui {raw} : {narrow} to {wide}"));
+                let sixteen = self.int_constant(16, lanes);
+                let raw = self.op(format!("arith.shli {raw}, {sixteen} : {wide}"));
+                self.op(format!("arith.bitcast {raw} : {wide} to {}", float_type(lanes)))
+            }
+            Elem::I32 => panic!("integers are loaded by load_int"),
+        }
+    }
+
+    /// Stores `lanes` floats, rounding to nearest even where the memory is bf16.
+    pub fn store(&mut self, value: &str, pointer: &str, elem: Elem, lanes: usize) {
+        match elem {
+            Elem::F32 => self.line(format!("llvm.store {value}, {pointer} {{alignment = 4 : i64}} : {}, !llvm.ptr", float_type(lanes))),
+            Elem::Bf16 => {
+                let (narrow, wide) = (int_type(lanes, 16), int_type(lanes, 32));
+                let bits = self.op(format!("arith.bitcast {value} : {} to {wide}", float_type(lanes)));
+                let (sixteen, one, half) = (self.int_constant(16, lanes), self.int_constant(1, lanes), self.int_constant(0x7fff, lanes));
+                let high = self.op(format!("arith.shrui {bits}, {sixteen} : {wide}"));
+                let odd = self.op(format!("arith.andi {high}, {one} : {wide}"));
+                let bits = self.op(format!("arith.addi {bits}, {half} : {wide}"));
+                let bits = self.op(format!("arith.addi {bits}, {odd} : {wide}"));
+                let bits = self.op(format!("arith.shrui {bits}, {sixteen} : {wide}"));
+                let bits = self.op(format!("arith.trunci {bits} : {wide} to {narrow}"));
+                self.line(format!("llvm.store {bits}, {pointer} {{alignment = 2 : i64}} : {narrow}, !llvm.ptr"));
+            }
+            Elem::I32 => panic!("integers are stored by store_int"),
+        }
+    }
+
+    /// One i32 constant in every lane.
+    pub fn int_constant(&mut self, value: i32, lanes: usize) -> Value {
+        let literal = if lanes == 1 { value.to_string() } else { format!("dense<{value}>") };
+        self.op(format!("arith.constant {literal} : {}", int_type(lanes, 32)))
+    }
+
+    /// One f32 copied to every lane.
+    pub fn splat(&mut self, value: &str, lanes: usize) -> Value {
+        if lanes == 1 {
+            return value.into();
+        }
+        self.op(format!("vector.broadcast {value} : f32 to {}", float_type(lanes)))
+    }
+
+    /// `for i in from..to step step`, with values carried from turn to turn; `body` returns the next ones.
+    /// `types` are the types of the carried values. Returns the last ones.
+    pub fn for_loop(
+        &mut self,
+        from: &str,
+        to: &str,
+        step: i64,
+        carried: &[(Value, String)],
+        body: impl FnOnce(&mut Emitter, &str, &[Value]) -> Vec<Value>,
+    ) -> Vec<Value> {
+        let step = self.index(step);
+        let i = self.fresh();
+        if carried.is_empty() {
+            self.line(format!("scf.for {i} = {from} to {to} step {step} : i64 {{"));
+            body(self, &i, &[]);
+            self.line("}");
+            return vec![];
+        }
+        let result = self.fresh();
+        let names: Vec<Value> = carried.iter().map(|_| self.fresh()).collect();
+        let inits: Vec<String> = names.iter().zip(carried).map(|(n, (v, _))| format!("{n} = {v}")).collect();
+        let types: Vec<&str> = carried.iter().map(|(_, t)| t.as_str()).collect();
+        let types = types.join(", ");
+        self.line(format!("{result}:{} = scf.for {i} = {from} to {to} step {step} iter_args({}) -> ({types}) : i64 {{", names.len(), inits.join(", ")));
+        let next = body(self, &i, &names);
+        self.line(format!("scf.yield {} : {types}", next.join(", ")));
+        self.line("}");
+        (0..names.len()).map(|k| format!("{result}#{k}")).collect()
+    }
+
+    /// The whole function with the kernels' calling convention.
+    pub fn kernel(self, symbol: &str) -> String {
+        format!(
+            "func.func @{symbol}(%args: !llvm.ptr, %begin: i64, %end: i64, %scratch: !llvm.ptr) {{\n{}  return\n}}\n",
+            self.text
+        )
+    }
+
+    /// The body written so far.
+    pub fn into_text(self) -> String {
+        self.text
+    }
+}

@@ -1,0 +1,23 @@
+//! Kernel templates: a problem and a target become MLIR text.
+//!
+//! Every kernel has the same calling convention:
+//! `func.func @symbol(%args: !llvm.ptr, %begin: i64, %end: i64, %scratch: !llvm.ptr)`.
+//! `args` points at an array of operand pointers; the kernel computes tasks `begin..end` of its fixed number of tasks;
+//! `scratch` is private to the calling thread. Tasks never depend on each other, so any split gives the same bits.
+pub mod emit;
+pub mod target;
+
+pub use target::Target;
+
+/// A generated kernel.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Kernel {
+    /// Unique for its text: template name and problem.
+    pub symbol: String,
+    /// MLIR text: one or more `func.func`, the one named `symbol` has the calling convention above.
+    pub text: String,
+    /// Number of independent tasks.
+    pub tasks: u32,
+    /// Bytes of scratch that a task needs.
+    pub scratch_bytes: u64,
+}
