@@ -91,6 +91,60 @@ impl Emitter {
         self.op(format!("arith.{op} {a}, {b} : {}", float_type(lanes)))
     }
 
+    /// `op a` on f32 lanes, such as `negf`.
+    pub fn float1(&mut self, op: &str, a: &str, lanes: usize) -> Value {
+        self.op(format!("arith.{op} {a} : {}", float_type(lanes)))
+    }
+
+    /// `a op b` on i32 lanes, such as `addi`.
+    pub fn int_lanes2(&mut self, op: &str, a: &str, b: &str, lanes: usize) -> Value {
+        self.op(format!("arith.{op} {a}, {b} : {}", int_type(lanes, 32)))
+    }
+
+    /// Compares f32 lanes by a predicate such as `ogt` (false where either is NaN); the result has i1 lanes.
+    pub fn compare(&mut self, predicate: &str, a: &str, b: &str, lanes: usize) -> Value {
+        self.op(format!("arith.cmpf {predicate}, {a}, {b} : {}", float_type(lanes)))
+    }
+
+    /// `a` in the lanes where `mask` holds, else `b`; f32 lanes.
+    pub fn select(&mut self, mask: &str, a: &str, b: &str, lanes: usize) -> Value {
+        let ty = float_type(lanes);
+        let mask_type = if lanes == 1 { String::new() } else { format!("{}, ", int_type(lanes, 1)) };
+        self.op(format!("arith.select {mask}, {a}, {b} : {mask_type}{ty}"))
+    }
+
+    /// The bits of f32 lanes as i32 lanes.
+    pub fn float_bits(&mut self, value: &str, lanes: usize) -> Value {
+        self.op(format!("arith.bitcast {value} : {} to {}", float_type(lanes), int_type(lanes, 32)))
+    }
+
+    /// The f32 lanes with these bits.
+    pub fn bits_float(&mut self, bits: &str, lanes: usize) -> Value {
+        self.op(format!("arith.bitcast {bits} : {} to {}", int_type(lanes, 32), float_type(lanes)))
+    }
+
+    /// `|a|` on f32 lanes.
+    pub fn absolute(&mut self, a: &str, lanes: usize) -> Value {
+        self.op(format!("math.absf {a} : {}", float_type(lanes)))
+    }
+
+    /// The magnitude of `a` with the sign of `sign`.
+    pub fn copy_sign(&mut self, a: &str, sign: &str, lanes: usize) -> Value {
+        self.op(format!("math.copysign {a}, {sign} : {}", float_type(lanes)))
+    }
+
+    /// `√a`, rounded correctly.
+    pub fn square_root(&mut self, a: &str, lanes: usize) -> Value {
+        self.op(format!("math.sqrt {a} : {}", float_type(lanes)))
+    }
+
+    /// `1 / √a` by a square root and a division.
+    pub fn reciprocal_root(&mut self, a: &str, lanes: usize) -> Value {
+        let root = self.square_root(a, lanes);
+        let one = self.float(1.0, lanes);
+        self.float2("divf", &one, &root, lanes)
+    }
+
     /// `a * b + c` with one rounding.
     pub fn fma(&mut self, a: &str, b: &str, c: &str, lanes: usize) -> Value {
         self.op(format!("math.fma {a}, {b}, {c} : {}", float_type(lanes)))
@@ -124,7 +178,9 @@ impl Emitter {
     /// Loads `lanes` floats, widening bf16.
     pub fn load(&mut self, pointer: &str, elem: Elem, lanes: usize) -> Value {
         match elem {
-            Elem::F32 => self.op(format!("llvm.load {pointer} {{alignment = 4 : i64}} : !llvm.ptr -> {}", float_type(lanes))),
+            Elem::F32 => {
+                self.op(format!("llvm.load {pointer} {{alignment = 4 : i64}} : !llvm.ptr -> {}", float_type(lanes)))
+            }
             Elem::Bf16 => {
                 let (narrow, wide) = (int_type(lanes, 16), int_type(lanes, 32));
                 let raw = self.op(format!("llvm.load {pointer} {{alignment = 2 : i64}} : !llvm.ptr -> {narrow}"));
@@ -140,11 +196,15 @@ impl Emitter {
     /// Stores `lanes` floats, rounding to nearest even where the memory is bf16.
     pub fn store(&mut self, value: &str, pointer: &str, elem: Elem, lanes: usize) {
         match elem {
-            Elem::F32 => self.line(format!("llvm.store {value}, {pointer} {{alignment = 4 : i64}} : {}, !llvm.ptr", float_type(lanes))),
+            Elem::F32 => self.line(format!(
+                "llvm.store {value}, {pointer} {{alignment = 4 : i64}} : {}, !llvm.ptr",
+                float_type(lanes)
+            )),
             Elem::Bf16 => {
                 let (narrow, wide) = (int_type(lanes, 16), int_type(lanes, 32));
                 let bits = self.op(format!("arith.bitcast {value} : {} to {wide}", float_type(lanes)));
-                let (sixteen, one, half) = (self.int_constant(16, lanes), self.int_constant(1, lanes), self.int_constant(0x7fff, lanes));
+                let (sixteen, one, half) =
+                    (self.int_constant(16, lanes), self.int_constant(1, lanes), self.int_constant(0x7fff, lanes));
                 let high = self.op(format!("arith.shrui {bits}, {sixteen} : {wide}"));
                 let odd = self.op(format!("arith.andi {high}, {one} : {wide}"));
                 let bits = self.op(format!("arith.addi {bits}, {half} : {wide}"));
@@ -194,7 +254,11 @@ impl Emitter {
         let inits: Vec<String> = names.iter().zip(carried).map(|(n, (v, _))| format!("{n} = {v}")).collect();
         let types: Vec<&str> = carried.iter().map(|(_, t)| t.as_str()).collect();
         let types = types.join(", ");
-        self.line(format!("{result}:{} = scf.for {i} = {from} to {to} step {step} iter_args({}) -> ({types}) : i64 {{", names.len(), inits.join(", ")));
+        self.line(format!(
+            "{result}:{} = scf.for {i} = {from} to {to} step {step} iter_args({}) -> ({types}) : i64 {{",
+            names.len(),
+            inits.join(", ")
+        ));
         let next = body(self, &i, &names);
         self.line(format!("scf.yield {} : {types}", next.join(", ")));
         self.line("}");

@@ -5,6 +5,8 @@
 //! `args` points at an array of operand pointers; the kernel computes tasks `begin..end` of its fixed number of tasks;
 //! `scratch` is private to the calling thread. Tasks never depend on each other, so any split gives the same bits.
 pub mod emit;
+pub mod math;
+pub mod region;
 pub mod target;
 
 pub use target::Target;

@@ -1,0 +1,224 @@
+//! Scalar computations applied at every element: the body of a pointwise kernel, or the epilogue of a GEMM.
+//!
+//! A region is a straight line of scalar ops in f32. Nodes refer to inputs and to earlier nodes only. Storage is
+//! converted at its edges: what is loaded as bf16 is widened, what is stored as bf16 is rounded.
+use crate::emit::{Elem, Emitter, Value};
+use crate::math;
+
+/// A scalar computation over the elements of an `[m, n]` problem.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Region {
+    pub inputs: Vec<RegionInput>,
+    pub nodes: Vec<RegionNode>,
+    pub outputs: Vec<RegionOutput>,
+}
+
+/// An operand that is read at every element.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RegionInput {
+    pub elem: Elem,
+    pub broadcast: Broadcast,
+}
+
+/// How an input is laid over the `[m, n]` problem.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Broadcast {
+    /// `[m, n]`: one value an element.
+    Full,
+    /// `[n]`: one value a column.
+    Row,
+    /// `[m]`: one value a row.
+    Column,
+    /// `[1]`: one value for all.
+    Scalar,
+}
+
+/// One scalar operation.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct RegionNode {
+    pub op: ScalarOp,
+    pub args: Vec<RegionValue>,
+}
+
+/// What a node reads, or an output stores.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum RegionValue {
+    /// The value of the `i`-th input.
+    Input(usize),
+    /// The result of the `i`-th node.
+    Node(usize),
+}
+
+/// A full `[m, n]` result.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RegionOutput {
+    pub value: RegionValue,
+    pub elem: Elem,
+}
+
+macro_rules! scalar_ops {
+    ($($(#[doc = $doc:literal])* $op:ident $name:literal ($($arg:ident),*) |$e:ident, $n:ident| $emit:expr;)*) => {
+        /// A scalar operation on f32.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub enum ScalarOp {
+            /// The f32 with these bits.
+            Constant(u32),
+            $($(#[doc = $doc])* $op,)*
+        }
+
+        impl ScalarOp {
+            /// Every op but `Constant`.
+            pub const ALL: &[ScalarOp] = &[$(ScalarOp::$op),*];
+
+            /// The name in dumps.
+            pub fn name(self) -> &'static str {
+                match self {
+                    ScalarOp::Constant(_) => "constant",
+                    $(ScalarOp::$op => $name,)*
+                }
+            }
+
+            /// Number of arguments.
+            pub fn arity(self) -> usize {
+                match self {
+                    ScalarOp::Constant(_) => 0,
+                    $(ScalarOp::$op => [$(stringify!($arg)),*].len(),)*
+                }
+            }
+
+            /// Writes the operation on `lanes` values; `args` has [`ScalarOp::arity`] of them.
+            pub fn emit(self, emitter: &mut Emitter, args: &[Value], lanes: usize) -> Value {
+                match self {
+                    ScalarOp::Constant(bits) => emitter.float(f32::from_bits(bits), lanes),
+                    $(ScalarOp::$op => {
+                        let [$($arg),*] = args else {
+                            panic!("{} takes {} arguments, not {}", $name, self.arity(), args.len())
+                        };
+                        let ($e, $n) = (emitter, lanes);
+                        $emit
+                    })*
+                }
+            }
+        }
+    };
+}
+
+scalar_ops! {
+    /// `a + b`
+    Add "add" (a, b) |e, n| e.float2("addf", a, b, n);
+    /// `a - b`
+    Sub "sub" (a, b) |e, n| e.float2("subf", a, b, n);
+    /// `a · b`
+    Mul "mul" (a, b) |e, n| e.float2("mulf", a, b, n);
+    /// `a / b`
+    Div "div" (a, b) |e, n| e.float2("divf", a, b, n);
+    /// The larger, NaN if either is.
+    Max "max" (a, b) |e, n| e.float2("maximumf", a, b, n);
+    /// `-a`
+    Neg "neg" (a) |e, n| e.float1("negf", a, n);
+    /// `e^a`
+    Exp "exp" (a) |e, n| math::exp(e, a, n);
+    /// Natural logarithm.
+    Log "log" (a) |e, n| math::log(e, a, n);
+    /// `√a`
+    Sqrt "sqrt" (a) |e, n| e.square_root(a, n);
+    /// `1 / √a`
+    Rsqrt "rsqrt" (a) |e, n| e.reciprocal_root(a, n);
+    /// Hyperbolic tangent.
+    Tanh "tanh" (a) |e, n| math::tanh(e, a, n);
+    /// Error function.
+    Erf "erf" (a) |e, n| math::erf(e, a, n);
+    /// `1 / (1 + e^-a)`
+    Sigmoid "sigmoid" (a) |e, n| math::sigmoid(e, a, n);
+    /// `a · sigmoid(a)`
+    Silu "silu" (a) |e, n| math::silu(e, a, n);
+    /// GELU by its tanh approximation.
+    GeluTanh "gelu_tanh" (a) |e, n| math::gelu_tanh(e, a, n);
+    /// GELU by the error function.
+    Gelu "gelu" (a) |e, n| math::gelu(e, a, n);
+    /// `max(a, 0)`
+    Relu "relu" (a) |e, n| {
+        let zero = e.float(0.0, n);
+        e.float2("maximumf", a, &zero, n)
+    };
+    /// 1 where `a > 0`, else 0.
+    Step "step" (a) |e, n| {
+        let (zero, one) = (e.float(0.0, n), e.float(1.0, n));
+        let positive = e.compare("ogt", a, &zero, n);
+        e.select(&positive, &one, &zero, n)
+    };
+}
+
+impl Region {
+    /// One full input stored as it is, converted from `input` to `output`.
+    pub fn identity(input: Elem, output: Elem) -> Region {
+        Region {
+            inputs: vec![RegionInput { elem: input, broadcast: Broadcast::Full }],
+            nodes: vec![],
+            outputs: vec![RegionOutput { value: RegionValue::Input(0), elem: output }],
+        }
+    }
+
+    /// Writes the computation on `lanes` elements; `inputs` are the loaded values in order. Returns the outputs' values,
+    /// which the caller stores.
+    pub fn emit(&self, e: &mut Emitter, inputs: &[Value], lanes: usize) -> Vec<Value> {
+        let mut nodes: Vec<Value> = Vec::with_capacity(self.nodes.len());
+        let value = |nodes: &[Value], v: RegionValue| match v {
+            RegionValue::Input(i) => inputs[i].clone(),
+            RegionValue::Node(i) => nodes[i].clone(),
+        };
+        for node in &self.nodes {
+            let args: Vec<Value> = node.args.iter().map(|&a| value(&nodes, a)).collect();
+            nodes.push(node.op.emit(e, &args, lanes));
+        }
+        self.outputs.iter().map(|o| value(&nodes, o.value)).collect()
+    }
+
+    /// A short name that is the same for equal regions and differs for others, for kernel symbols (FNV-1a).
+    pub fn digest(&self) -> String {
+        let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        let hash = format!("{self:?}").bytes().fold(0xcbf2_9ce4_8422_2325, step);
+        format!("{hash:016x}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_arities_are_distinct_and_right() {
+        let mut names: Vec<_> = ScalarOp::ALL.iter().map(|op| op.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ScalarOp::ALL.len());
+        assert_eq!(ScalarOp::Add.arity(), 2);
+        assert_eq!(ScalarOp::Silu.arity(), 1);
+        assert_eq!(ScalarOp::Constant(0).arity(), 0);
+    }
+
+    #[test]
+    fn digest_tells_regions_apart() {
+        let a = Region::identity(Elem::F32, Elem::F32);
+        let b = Region::identity(Elem::F32, Elem::Bf16);
+        assert_eq!(a.digest(), a.clone().digest());
+        assert_ne!(a.digest(), b.digest());
+    }
+
+    #[test]
+    fn emits_nodes_in_order() {
+        let region = Region {
+            inputs: vec![RegionInput { elem: Elem::F32, broadcast: Broadcast::Full }; 2],
+            nodes: vec![
+                RegionNode { op: ScalarOp::Mul, args: vec![RegionValue::Input(0), RegionValue::Input(1)] },
+                RegionNode { op: ScalarOp::Neg, args: vec![RegionValue::Node(0)] },
+            ],
+            outputs: vec![RegionOutput { value: RegionValue::Node(1), elem: Elem::F32 }],
+        };
+        let mut e = Emitter::new();
+        let out = region.emit(&mut e, &["%a".into(), "%b".into()], 8);
+        assert_eq!(out, ["%v2"]);
+        let want = "  %v1 = arith.mulf %a, %b : vector<8xf32>\n  %v2 = arith.negf %v1 : vector<8xf32>\n";
+        assert_eq!(e.into_text(), want);
+    }
+}
