@@ -1,0 +1,171 @@
+//! How an op is declared: `op!` makes its struct, name and attributes; `ops!` lists every op once.
+use crate::eval::Tensor;
+use crate::graph::Function;
+use crate::{DType, Type, Value};
+
+/// What the `op!` macro supplies.
+pub trait Named: Sized {
+    const NAME: &'static str;
+    /// Names of the operands; a last name starting with `more` stands for any number.
+    const OPERANDS: &'static [&'static str];
+    const DOC: &'static str;
+    fn print_attrs(&self) -> Vec<(&'static str, String)>;
+    fn parse_attrs(get: &dyn Fn(&str) -> Result<String, String>) -> Result<Self, String>;
+}
+
+/// What a person writes for an op.
+pub trait OpDef {
+    /// Checks the operands and gives the types of the results: shape inference and verifier in one.
+    fn infer(&self, args: &[Type]) -> Result<Vec<Type>, String>;
+
+    /// The reference value of a primitive, in f64. Operands have the types that `infer` accepted.
+    fn eval(&self, _args: &[&Tensor], _types: &[Type]) -> Option<Vec<Tensor>> {
+        None
+    }
+
+    /// A composite in simpler ops; its reference value follows from it.
+    fn expand(&self, _g: &mut Function, _args: &[Value]) -> Option<Vec<Value>> {
+        None
+    }
+
+    /// Cotangents of the operands, built from ops. `None` for an op that has no gradient of its own.
+    fn vjp(&self, _g: &mut Function, _at: &Vjp) -> Option<Vec<Option<Value>>> {
+        None
+    }
+
+    /// Pairs (result, operand) that must share memory: the operand is consumed.
+    fn in_place(&self) -> &'static [(usize, usize)] {
+        &[]
+    }
+}
+
+/// Where a gradient is asked for.
+pub struct Vjp<'a> {
+    pub args: &'a [Value],
+    pub results: &'a [Value],
+    /// Cotangent of each result; `None` where nothing depends on it.
+    pub cotangents: &'a [Option<Value>],
+    /// Which operands need a cotangent.
+    pub needs: &'a [bool],
+}
+
+impl Vjp<'_> {
+    /// The cotangent of the only result.
+    pub fn dy(&self) -> Value {
+        self.cotangents[0].expect("an op is differentiated only where a result has a cotangent")
+    }
+}
+
+/// An attribute's text form.
+pub trait Attr: Sized {
+    fn print(&self) -> String;
+    fn parse(text: &str) -> Option<Self>;
+}
+
+macro_rules! attr_by_display {
+    ($($ty:ty),*) => { $(impl Attr for $ty {
+        fn print(&self) -> String { self.to_string() }
+        fn parse(text: &str) -> Option<Self> { text.parse().ok() }
+    })* };
+}
+attr_by_display!(usize, i64, bool);
+
+impl Attr for f32 {
+    fn print(&self) -> String {
+        format!("{self:e}")
+    }
+    fn parse(text: &str) -> Option<f32> {
+        text.parse().ok()
+    }
+}
+
+impl Attr for DType {
+    fn print(&self) -> String {
+        self.name().into()
+    }
+    fn parse(text: &str) -> Option<DType> {
+        DType::from_name(text)
+    }
+}
+
+impl Attr for Option<usize> {
+    fn print(&self) -> String {
+        self.map_or("none".into(), |n| n.to_string())
+    }
+    fn parse(text: &str) -> Option<Self> {
+        if text == "none" { Some(None) } else { text.parse().ok().map(Some) }
+    }
+}
+
+impl<T: Attr> Attr for Vec<T> {
+    fn print(&self) -> String {
+        format!("[{}]", self.iter().map(T::print).collect::<Vec<_>>().join(", "))
+    }
+    fn parse(text: &str) -> Option<Self> {
+        let inner = text.strip_prefix('[')?.strip_suffix(']')?.trim();
+        if inner.is_empty() {
+            return Some(vec![]);
+        }
+        inner.split(',').map(|item| T::parse(item.trim())).collect()
+    }
+}
+
+/// Declares one op: doc, name, struct of attributes, operand names.
+#[macro_export]
+macro_rules! op {
+    ($(#[doc = $doc:literal])* $name:literal $ty:ident { $($attr:ident : $aty:ty),* $(,)? } ($($operand:ident),*)) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, PartialEq, Debug)]
+        pub struct $ty { $(pub $attr: $aty),* }
+        impl $crate::op::Named for $ty {
+            const NAME: &'static str = $name;
+            const OPERANDS: &'static [&'static str] = &[$(stringify!($operand)),*];
+            const DOC: &'static str = concat!($($doc, "\n"),*);
+            fn print_attrs(&self) -> Vec<(&'static str, String)> {
+                vec![$((stringify!($attr), $crate::op::Attr::print(&self.$attr))),*]
+            }
+            fn parse_attrs(_get: &dyn Fn(&str) -> Result<String, String>) -> Result<Self, String> {
+                Ok($ty { $($attr: {
+                    let text = _get(stringify!($attr))?;
+                    $crate::op::Attr::parse(&text)
+                        .ok_or_else(|| format!("attribute `{}` of `{}` cannot be {text:?}", stringify!($attr), $name))?
+                }),* })
+            }
+        }
+    };
+}
+
+/// Lists every op once and makes the `Op` enum out of the list.
+#[macro_export]
+macro_rules! ops {
+    ($($module:ident :: $ty:ident),* $(,)?) => {
+        /// Any op with its attributes.
+        #[derive(Clone, PartialEq, Debug)]
+        pub enum Op { $($ty($module::$ty)),* }
+        impl Op {
+            /// Name, operand names and documentation of every op, in the order of the list.
+            pub const TABLE: &'static [(&'static str, &'static [&'static str], &'static str)] =
+                &[$((<$module::$ty as Named>::NAME, <$module::$ty as Named>::OPERANDS, <$module::$ty as Named>::DOC)),*];
+            pub fn def(&self) -> &dyn OpDef {
+                match self { $(Op::$ty(op) => op),* }
+            }
+            pub fn name(&self) -> &'static str {
+                match self { $(Op::$ty(_) => <$module::$ty as Named>::NAME),* }
+            }
+            pub fn operands(&self) -> &'static [&'static str] {
+                match self { $(Op::$ty(_) => <$module::$ty as Named>::OPERANDS),* }
+            }
+            pub fn print_attrs(&self) -> Vec<(&'static str, String)> {
+                match self { $(Op::$ty(op) => op.print_attrs()),* }
+            }
+            /// The op called `name`, its attributes read through `get`.
+            pub fn parse(name: &str, get: &dyn Fn(&str) -> Result<String, String>) -> Result<Op, String> {
+                $(if name == <$module::$ty as Named>::NAME {
+                    return Ok(Op::$ty(<$module::$ty as Named>::parse_attrs(get)?));
+                })*
+                Err($crate::diag::unknown("op", name, Op::TABLE.iter().map(|row| row.0)))
+            }
+        }
+        $(impl From<$module::$ty> for Op { fn from(op: $module::$ty) -> Op { Op::$ty(op) } })*
+    };
+}

@@ -1,0 +1,107 @@
+//! The output head and the loss as one op, so that logits never exist as a whole.
+use super::{operands, want, want_dtype, want_float, want_matrix};
+use crate::eval::Tensor;
+use crate::graph::Function;
+use crate::op::{Named, OpDef, Vjp};
+use crate::{DType, Type, Value, op};
+
+op! {
+    /// Cross entropy of `logit_scale · x wᵀ` against `labels`, summed over the rows whose label is not -100 and multiplied
+    /// by `loss_scale`. `x` is [T, H], `w` [V, H]; the result is f32[1].
+    "linear_cross_entropy" LinearCrossEntropy { logit_scale: f32 } (x, w, labels, loss_scale)
+}
+
+fn check(args: &[Type]) -> Result<(), String> {
+    let [x, w, labels, loss_scale] = operands(args, LinearCrossEntropy::OPERANDS)?;
+    want_float("x", &x)?;
+    want_float("w", &w)?;
+    let (tokens, width) = want_matrix("x", &x)?;
+    let (vocab, _) = want_matrix("w", &w)?;
+    want("w", &w, &Type::new(w.dtype, [vocab, width]))?;
+    want_dtype("labels", &labels, DType::Label)?;
+    want("labels", &labels, &Type::new(DType::Label, [tokens]))?;
+    want("loss_scale", &loss_scale, &Type::new(DType::LossScale, [1]))
+}
+
+/// Per supervised row: its number, label and probabilities.
+fn supervised_rows(args: &[&Tensor], logit_scale: f32) -> Vec<(usize, usize, Vec<f64>)> {
+    let (x, w) = (args[0], args[1]);
+    let width = x.rows().1;
+    let labelled = args[2].data.iter().enumerate().filter(|(_, label)| **label >= 0.0);
+    labelled
+        .map(|(t, &label)| {
+            let row = &x.data[t * width..][..width];
+            let logit = |w: &[f64]| logit_scale as f64 * row.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
+            let logits: Vec<f64> = w.data.chunks(width).map(logit).collect();
+            let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let total: f64 = logits.iter().map(|l| (l - top).exp()).sum();
+            (t, label as usize, logits.iter().map(|l| (l - top).exp() / total).collect())
+        })
+        .collect()
+}
+
+impl OpDef for LinearCrossEntropy {
+    fn infer(&self, args: &[Type]) -> Result<Vec<Type>, String> {
+        check(args)?;
+        Ok(vec![Type::new(DType::F32, [1])])
+    }
+
+    fn eval(&self, args: &[&Tensor], _types: &[Type]) -> Option<Vec<Tensor>> {
+        let rows = supervised_rows(args, self.logit_scale);
+        let sum: f64 = rows.iter().map(|(_, label, p)| -p[*label].ln()).sum();
+        Some(vec![Tensor::scalar(sum * args[3].data[0])])
+    }
+
+    fn vjp(&self, g: &mut Function, at: &Vjp) -> Option<Vec<Option<Value>>> {
+        let grad = LinearCrossEntropyGrad { logit_scale: self.logit_scale, weight: at.needs[1] };
+        let results = g.push(grad, at.args);
+        let times_dy = |g: &mut Function, d: Value| {
+            let ty = g.ty(d).clone();
+            let dy = g.op(super::Cast { dtype: ty.dtype }, &[at.dy()]);
+            let dy = g.op(super::Broadcast { shape: ty.shape }, &[dy]);
+            g.op(super::Mul {}, &[d, dy])
+        };
+        let dx = at.needs[0].then(|| times_dy(g, results[1]));
+        let dw = at.needs[1].then(|| times_dy(g, results[2]));
+        Some(vec![dx, dw, None, None])
+    }
+}
+
+op! {
+    /// The loss of `linear_cross_entropy` and its gradients in one pass: the loss, the cotangent of `x`, and, with
+    /// `weight`, that of `w` in f32. A row's logits have the gradient `(softmax - onehot) · logit_scale · loss_scale`.
+    "linear_cross_entropy_grad" LinearCrossEntropyGrad { logit_scale: f32, weight: bool } (x, w, labels, loss_scale)
+}
+
+impl OpDef for LinearCrossEntropyGrad {
+    fn infer(&self, args: &[Type]) -> Result<Vec<Type>, String> {
+        check(args)?;
+        let mut results = vec![Type::new(DType::F32, [1]), args[0].clone()];
+        if self.weight {
+            results.push(args[1].with_dtype(DType::F32));
+        }
+        Ok(results)
+    }
+
+    fn eval(&self, args: &[&Tensor], _types: &[Type]) -> Option<Vec<Tensor>> {
+        let (x, w) = (args[0], args[1]);
+        let width = x.rows().1;
+        let (mut loss, mut dx, mut dw) = (0.0, Tensor::zeros(&x.shape), Tensor::zeros(&w.shape));
+        for (t, label, p) in supervised_rows(args, self.logit_scale) {
+            loss -= p[label].ln() * args[3].data[0];
+            for (v, p) in p.iter().enumerate() {
+                let target = if v == label { 1.0 } else { 0.0 };
+                let d = (p - target) * self.logit_scale as f64 * args[3].data[0];
+                for i in 0..width {
+                    dx.data[t * width + i] += d * w.data[v * width + i];
+                    dw.data[v * width + i] += d * x.data[t * width + i];
+                }
+            }
+        }
+        let mut results = vec![Tensor::scalar(loss), dx];
+        if self.weight {
+            results.push(dw);
+        }
+        Some(results)
+    }
+}

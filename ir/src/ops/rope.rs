@@ -1,0 +1,56 @@
+//! Rotary position embedding (Su et al., 2021), pairing element `i` with `i + r/2` as transformers' `rotate_half` does.
+use super::{operands, want_dtype, want_float, want_matrix};
+use crate::eval::Tensor;
+use crate::graph::Function;
+use crate::op::{Named, OpDef, Vjp};
+use crate::{DType, Type, Value, op};
+
+op! {
+    /// Rotates the first `r` elements of each of `heads` heads of `x` [T, heads·d] by the angle of the token's position;
+    /// `cos` and `sin` are [P, r/2], row `positions[t]` being token t's. `inverse` rotates back, which is the gradient.
+    "rope" Rope { heads: usize, inverse: bool } (x, positions, cos, sin)
+}
+
+impl OpDef for Rope {
+    fn infer(&self, args: &[Type]) -> Result<Vec<Type>, String> {
+        let [x, positions, cos, sin] = operands(args, Self::OPERANDS)?;
+        want_float("x", &x)?;
+        want_dtype("positions", &positions, DType::Position)?;
+        want_dtype("cos", &cos, DType::F32)?;
+        super::want("sin", &sin, &cos)?;
+        let (tokens, width) = want_matrix("x", &x)?;
+        let (_, half) = want_matrix("cos", &cos)?;
+        if positions.len() != tokens {
+            return Err(format!("`positions` is {positions}, `x` has {tokens} rows"));
+        }
+        if self.heads == 0 || width % self.heads != 0 || 2 * half > width / self.heads {
+            return Err(format!("`x` is {x}: {} heads do not take rotations of {} elements", self.heads, 2 * half));
+        }
+        Ok(vec![x])
+    }
+
+    fn eval(&self, args: &[&Tensor], _types: &[Type]) -> Option<Vec<Tensor>> {
+        let (tokens, width) = args[0].rows();
+        let (d, half) = (width / self.heads, args[2].rows().1);
+        let mut y = args[0].clone();
+        for t in 0..tokens {
+            let row = args[1].data[t] as usize * half;
+            for at in (0..self.heads).map(|h| t * width + h * d) {
+                for i in 0..half {
+                    let (cos, sin) = (args[2].data[row + i], args[3].data[row + i]);
+                    let sin = if self.inverse { -sin } else { sin };
+                    let (a, b) = (args[0].data[at + i], args[0].data[at + half + i]);
+                    y.data[at + i] = a * cos - b * sin;
+                    y.data[at + half + i] = b * cos + a * sin;
+                }
+            }
+        }
+        Some(vec![y])
+    }
+
+    fn vjp(&self, g: &mut Function, at: &Vjp) -> Option<Vec<Option<Value>>> {
+        let back = Rope { heads: self.heads, inverse: !self.inverse };
+        let dx = at.needs[0].then(|| g.op(back, &[at.dy(), at.args[1], at.args[2], at.args[3]]));
+        Some(vec![dx, None, None, None])
+    }
+}
