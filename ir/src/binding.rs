@@ -1,4 +1,23 @@
 //! What the parameters of an entry function stand for outside the graph.
+//!
+//! The entry is the last function of its module and is called `main`; the functions before it are one per *kind* of layer,
+//! each called once per layer with that layer's weights. T = rows of the batch times their length. Its parameters:
+//!
+//! | name | type | binding |
+//! |---|---|---|
+//! | `tokens`, `positions`, `segments`, `labels` | `token[T]`, `position[T]`, `segment[T]`, `label[T]` | input |
+//! | `loss_scale` | `loss_scale[1]` | input |
+//! | `seed` (only with dropout; layer i gets `derive_seed {index = i}`) | `seed[2]` | input |
+//! | `start` (only behind a cache): rows in the cache | `index[1]` | input |
+//! | `k_cache.{layer}`, `v_cache.{layer}` | `[capacity, kv_heads·head_dim]` | state |
+//! | `rope_cos`, `rope_sin` (a suffix where there are several kinds) | `f32[P, r/2]` | constant |
+//! | a weight, called by its checkpoint name, with `[start:rows]` appended for a row slice | | frozen or trainable |
+//!
+//! The results of `main` are the loss `f32[1]` (train, evaluate), the logits `f32[T, V]` (logits), or the logits
+//! `f32[C, V]` of a chunk followed by the updated caches, keys before values, layer by layer (decode).
+//!
+//! LoRA on a linear: `t = scale(x · Aᵀ) {alpha / r}`, `y = x · Wᵀ + t · Bᵀ`, the stored tensors being
+//! `base_model.model.{module}.lora_A.weight` and `….lora_B.weight`.
 use std::collections::BTreeMap;
 
 /// Rows `start..start + rows` of a stored tensor (the whole of it for a vector or where nothing is fused).

@@ -39,6 +39,25 @@ impl OpDef for Dropout {
     }
 }
 
+op! {
+    /// The seed of call `index` of a function that is called many times: `seed` with `index · 0x9E3779B9` added to its
+    /// first word. Equal sites of different layers thus draw different masks.
+    "derive_seed" DeriveSeed { index: usize } (seed)
+}
+
+impl OpDef for DeriveSeed {
+    fn infer(&self, args: &[Type]) -> Result<Vec<Type>, String> {
+        let [seed] = operands(args, Self::OPERANDS)?;
+        want("seed", &seed, &Type::new(DType::Seed, [2]))?;
+        Ok(vec![seed])
+    }
+
+    fn eval(&self, args: &[&Tensor], _types: &[Type]) -> Option<Vec<Tensor>> {
+        let low = (args[0].data[0] as i64 as u32).wrapping_add((self.index as u32).wrapping_mul(0x9E37_79B9));
+        Some(vec![Tensor::new([2], vec![low as i32 as f64, args[0].data[1]])])
+    }
+}
+
 /// Philox4x32-10 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", 2011).
 pub fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for _ in 0..10 {

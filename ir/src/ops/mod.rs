@@ -12,7 +12,7 @@ mod shape;
 
 pub use attention::{Attention, AttentionCached, AttentionGrad, CacheAppend};
 pub use cross_entropy::{LinearCrossEntropy, LinearCrossEntropyGrad};
-pub use dropout::Dropout;
+pub use dropout::{DeriveSeed, Dropout};
 pub use elementwise::*;
 pub use embedding::{Embedding, EmbeddingGrad};
 pub use matmul::{Matmul, MatmulSum};
@@ -67,6 +67,7 @@ crate::ops! {
     cross_entropy::LinearCrossEntropy,
     cross_entropy::LinearCrossEntropyGrad,
     dropout::Dropout,
+    dropout::DeriveSeed,
     optimizer::Accumulate,
     optimizer::ClipCoefficient,
     optimizer::Adam,
