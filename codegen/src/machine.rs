@@ -1,0 +1,95 @@
+//! LLVM IR → optimised x86-64 object, assembly or text.
+use crate::{Error, lower::Lowering};
+use amc_kernels::{Kernel, Target};
+use inkwell::{
+    OptimizationLevel,
+    attributes::AttributeLoc,
+    context::Context as LlvmContext,
+    module::{Linkage, Module as LlvmModule},
+    passes::PassBuilderOptions,
+    targets::{
+        CodeModel, FileType, InitializationConfig, RelocMode, Target as LlvmTarget, TargetMachine, TargetTriple,
+    },
+};
+
+const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+
+/// Everything that one thread needs to compile kernels for one target.
+pub struct Compiler {
+    lowering: Lowering,
+    machine: TargetMachine,
+}
+
+impl Compiler {
+    pub fn new(target: &Target) -> Result<Compiler, Error> {
+        LlvmTarget::initialize_x86(&InitializationConfig::default());
+        let triple = TargetTriple::create(TRIPLE);
+        let llvm = LlvmTarget::from_triple(&triple).map_err(|error| Error::Llvm(error.to_string()))?;
+        let machine = llvm
+            .create_target_machine(
+                &triple,
+                &target.cpu,
+                &target.features,
+                OptimizationLevel::Aggressive,
+                RelocMode::PIC,
+                CodeModel::Default,
+            )
+            .ok_or_else(|| Error::Llvm(format!("no target machine for `{}`", target.cpu)))?;
+        Ok(Compiler { lowering: Lowering::new(), machine })
+    }
+
+    pub fn object(&self, kernel: &Kernel) -> Result<Vec<u8>, Error> {
+        self.emit(kernel, FileType::Object)
+    }
+
+    pub fn assembly(&self, kernel: &Kernel) -> Result<String, Error> {
+        Ok(String::from_utf8_lossy(&self.emit(kernel, FileType::Assembly)?).into_owned())
+    }
+
+    pub fn llvm_ir(&self, kernel: &Kernel) -> Result<String, Error> {
+        let llvm = LlvmContext::create();
+        Ok(self.optimised(kernel, &llvm)?.print_to_string().to_string())
+    }
+
+    fn emit(&self, kernel: &Kernel, kind: FileType) -> Result<Vec<u8>, Error> {
+        let llvm = LlvmContext::create();
+        let module = self.optimised(kernel, &llvm)?;
+        let buffer = self
+            .machine
+            .write_to_memory_buffer(&module, kind)
+            .map_err(|error| refused(kernel, "LLVM cannot emit it", error))?;
+        Ok(buffer.as_slice().to_vec())
+    }
+
+    fn optimised<'c>(&self, kernel: &Kernel, llvm: &'c LlvmContext) -> Result<LlvmModule<'c>, Error> {
+        let module = self.lowering.translate(kernel, llvm)?;
+        module.set_name(&kernel.symbol);
+        module.set_source_file_name(&kernel.symbol);
+        module.set_triple(&self.machine.get_triple());
+        module.set_data_layout(&self.machine.get_target_data().get_data_layout());
+        prepare(&module, kernel, llvm)?;
+        module.verify().map_err(|error| refused(kernel, "LLVM refuses its IR", error))?;
+        module
+            .run_passes("default<O3>", &self.machine, PassBuilderOptions::create())
+            .map_err(|error| refused(kernel, "LLVM cannot optimise it", error))?;
+        Ok(module)
+    }
+}
+
+/// Only the kernel's own symbol is visible, and loops are not turned into calls of `memset` or `memcpy`.
+fn prepare(module: &LlvmModule, kernel: &Kernel, llvm: &LlvmContext) -> Result<(), Error> {
+    if module.get_function(&kernel.symbol).is_none_or(|function| function.count_basic_blocks() == 0) {
+        return Err(refused(kernel, "its text", "no function of that name is defined in it"));
+    }
+    for function in module.get_functions().filter(|function| function.count_basic_blocks() > 0) {
+        function.add_attribute(AttributeLoc::Function, llvm.create_string_attribute("no-builtins", ""));
+        if function.get_name().to_bytes() != kernel.symbol.as_bytes() {
+            function.set_linkage(Linkage::Internal);
+        }
+    }
+    Ok(())
+}
+
+fn refused(kernel: &Kernel, stage: &'static str, found: impl ToString) -> Error {
+    Error::Kernel { symbol: kernel.symbol.clone(), stage, found: found.to_string() }
+}
