@@ -5,5 +5,9 @@
 //! - Every address is an offset into one arena, one constant pool or one weight file; the runtime adds base pointers once.
 mod plan;
 pub mod safetensors;
+mod sampler;
+mod shard;
 
 pub use plan::*;
+pub use sampler::*;
+pub use shard::*;

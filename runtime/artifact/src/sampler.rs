@@ -41,7 +41,8 @@ impl Sampler {
 
     /// The rows of this rank in epoch `epoch`, counted from 0.
     pub fn epoch(&self, epoch: u64) -> Epoch {
-        let all = if self.shuffle { randperm(self.rows, self.seed.wrapping_add(epoch)) } else { (0..self.rows).collect() };
+        let all =
+            if self.shuffle { randperm(self.rows, self.seed.wrapping_add(epoch)) } else { (0..self.rows).collect() };
         let replicas = self.replicas.max(1) as usize;
         let kept = self.rows_per_rank() as usize;
         let order = all.into_iter().skip(self.rank as usize).step_by(replicas).take(kept).collect();
@@ -197,14 +198,40 @@ mod tests {
         (87599, 4294967303, [33756, 46585, 16443, 61445, 11167, 76736, 72804, 4598], 2416644359),
     ];
 
-    #[test]
-    fn randperm_is_torchs() {
-        for (n, seed, first, checksum) in TORCH {
+    /// The last `n` with 32-bit draws and the first with 64-bit draws.
+    const TORCH_LARGE: &[(u32, u64, [u32; 8], u32)] = &[
+        (
+            214_748_363,
+            42,
+            [105399001, 199900638, 3068019, 143601337, 137413004, 127521970, 208986699, 201220015],
+            3902818698,
+        ),
+        (
+            214_748_364,
+            42,
+            [85514504, 93417259, 199404010, 60269803, 87481865, 115296688, 108395808, 23093201],
+            110012839,
+        ),
+    ];
+
+    fn check(cases: &[(u32, u64, [u32; 8], u32)]) {
+        for (n, seed, first, checksum) in cases {
             let order = randperm(*n, *seed);
             assert_eq!(&order[..8], first, "n {n} seed {seed}");
             let sum = order.iter().enumerate().fold(0u32, |sum, (i, x)| sum.wrapping_add((i as u32).wrapping_mul(*x)));
             assert_eq!(sum, *checksum, "n {n} seed {seed}");
         }
+    }
+
+    #[test]
+    #[ignore = "needs a gigabyte and half a minute"]
+    fn randperm_is_torchs_at_the_threshold() {
+        check(TORCH_LARGE);
+    }
+
+    #[test]
+    fn randperm_is_torchs() {
+        check(TORCH);
         assert!(randperm(0, 1).is_empty());
         assert_eq!(randperm(1, 1), [0]);
     }
