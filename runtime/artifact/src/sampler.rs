@@ -85,16 +85,21 @@ impl Epoch {
 
 /// The permutation of `0..n` that `torch.randperm(n, generator=g)` gives on the CPU after `g.manual_seed(seed)`.
 ///
-/// Source: ATen `randperm_cpu`: a Fisher-Yates walk from the front over mt19937, with 32-bit draws below
-/// `(2^32 - 1) / 20` elements and 64-bit draws (first draw in the high word) from there on.
+/// Source: ATen `randperm_cpu` over mt19937. Below `(2^32 - 1) / 20` elements it is the Fisher-Yates walk from the front with
+/// 32-bit draws; from there on the inside-out form with 64-bit draws, the first draw in the high word.
 pub fn randperm(n: u32, seed: u64) -> Vec<u32> {
     let mut generator = Mt19937::new(seed);
     let mut order: Vec<u32> = (0..n).collect();
-    let wide = n >= u32::MAX / 20;
-    for i in 0..n.saturating_sub(1) {
-        let left = n - i;
-        let draw = if wide { (generator.next_u64() % u64::from(left)) as u32 } else { generator.next_u32() % left };
-        order.swap(i as usize, (i + draw) as usize);
+    if n < u32::MAX / 20 {
+        for i in 0..n.saturating_sub(1) {
+            let draw = generator.next_u32() % (n - i);
+            order.swap(i as usize, (i + draw) as usize);
+        }
+    } else {
+        for i in 0..n {
+            let draw = generator.next_u64() % (u64::from(i) + 1);
+            order.swap(i as usize, draw as usize);
+        }
     }
     order
 }
