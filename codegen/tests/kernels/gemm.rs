@@ -1,0 +1,238 @@
+//! The matrix product in all layouts and storage forms, odd sizes, several terms, epilogues and limits, against f64 loops.
+use crate::harness::*;
+use amc_kernels::emit::Elem::{self, Bf16, F32};
+use amc_kernels::gemm::plan::Plan;
+use amc_kernels::gemm::{Gemm, Operand, Term};
+use amc_kernels::region::*;
+use amc_kernels::{Kernel, Target};
+
+/// A term whose rows are stored `gap` elements longer than they need to be.
+fn term(m: usize, n: usize, k: usize, form: &str, elems: [Elem; 2], gap: usize) -> Term {
+    let transposed: Vec<bool> = form.chars().map(|c| c == 't').collect();
+    let operand = |elem, transposed: bool, rows: usize, columns: usize| Operand {
+        elem,
+        transposed,
+        stride: if transposed { rows } else { columns } + gap,
+    };
+    Term { k, a: operand(elems[0], transposed[0], m, k), b: operand(elems[1], transposed[1], k, n) }
+}
+
+fn plain(m: usize, n: usize, terms: Vec<Term>, output: Elem) -> Gemm {
+    Gemm { m, n, terms, epilogue: Region::identity(F32, output), row_limit: None, inner_limit: None }
+}
+
+/// Buffers of A and B of every term, and their product, of which only `limits` rows and steps of K are summed.
+struct Problem {
+    buffers: Vec<Buffer>,
+    sums: Vec<f64>,
+    /// Σ |a · b|, to which rounding errors are relative.
+    magnitudes: Vec<f64>,
+}
+
+fn problem(gemm: &Gemm, inner: usize) -> Problem {
+    let mut p = Problem { buffers: vec![], sums: vec![0.0; gemm.m * gemm.n], magnitudes: vec![0.0; gemm.m * gemm.n] };
+    for (t, term) in gemm.terms.iter().enumerate() {
+        let (a, xs) = stored(10 + 2 * t as u64, &term.a, gemm.m, term.k);
+        let (b, ys) = stored(11 + 2 * t as u64, &term.b, term.k, gemm.n);
+        let at = |o: &Operand, i: usize, j: usize| if o.transposed { j * o.stride + i } else { i * o.stride + j };
+        for i in 0..gemm.m {
+            for k in 0..term.k.min(inner) {
+                let x = xs[at(&term.a, i, k)];
+                for j in 0..gemm.n {
+                    let product = x * ys[at(&term.b, k, j)];
+                    p.sums[i * gemm.n + j] += product;
+                    p.magnitudes[i * gemm.n + j] += product.abs();
+                }
+            }
+        }
+        p.buffers.extend([a, b]);
+    }
+    p
+}
+
+/// A matrix as it is stored, without a gap after its last row.
+fn stored(seed: u64, operand: &Operand, rows: usize, columns: usize) -> (Buffer, Vec<f64>) {
+    let (rows, columns) = if operand.transposed { (columns, rows) } else { (rows, columns) };
+    random_buffer(seed, operand.elem, (rows - 1) * operand.stride + columns)
+}
+
+/// Rounding errors of sums in f32, and of the result's storage.
+fn assert_sums(what: &str, got: &Buffer, want: &[f64], magnitudes: &[f64], output: Elem) {
+    for (i, (got, want)) in got.values().iter().zip(want).enumerate() {
+        let allowed = magnitudes[i] * 4e-6 + want.abs() * rounding(output);
+        assert!((got - want).abs() <= allowed, "{what}: element {i} is {got}, not {want} (allowed {allowed:e})");
+    }
+}
+
+/// Runs all of them from one shared object and compares.
+fn check(cases: Vec<(Gemm, Kernel)>) {
+    let library = load(&cases.iter().map(|(_, kernel)| kernel).collect::<Vec<_>>());
+    for (gemm, kernel) in &cases {
+        let mut p = problem(gemm, usize::MAX);
+        let output = gemm.epilogue.outputs[0].elem;
+        let mut c = Buffer::garbage(output, gemm.m * gemm.n);
+        let mut operands: Vec<&mut Buffer> = p.buffers.iter_mut().chain([&mut c]).collect();
+        library.run(kernel, &mut operands);
+        assert_sums(&format!("{gemm:?}"), &c, &p.sums, &p.magnitudes, output);
+    }
+}
+
+fn built(gemm: Gemm) -> (Gemm, Kernel) {
+    let kernel = gemm.build(&Target::avx2());
+    (gemm, kernel)
+}
+
+#[test]
+fn layouts_and_elems() {
+    let mut cases = vec![];
+    for form in ["nn", "nt", "tn", "tt"] {
+        for elems in [[F32, F32], [F32, Bf16], [Bf16, F32], [Bf16, Bf16]] {
+            for (m, n, k, gap) in [(24, 48, 32, 0), (29, 53, 37, 3)] {
+                let output = if gap == 0 { F32 } else { elems[0] };
+                cases.push(built(plain(m, n, vec![term(m, n, k, form, elems, gap)], output)));
+            }
+        }
+    }
+    check(cases);
+}
+
+#[test]
+fn odd_sizes() {
+    let sizes = [
+        (1, 1, 1),
+        (1, 8, 1),
+        (8, 1, 3),
+        (3, 5, 7),
+        (13, 8, 40),
+        (40, 16, 9),
+        (5, 100, 64),
+        (100, 5, 17),
+        (17, 31, 300),
+    ];
+    let forms = ["nn", "nt", "tn"];
+    let case = |(form, &(m, n, k)): (&str, &(usize, usize, usize))| {
+        built(plain(m, n, vec![term(m, n, k, form, [F32, F32], 0)], F32))
+    };
+    check(forms.iter().flat_map(|form| sizes.iter().map(move |size| case((form, size)))).collect());
+}
+
+#[test]
+fn several_terms() {
+    let (m, n) = (50, 60);
+    let lora = vec![term(m, n, 96, "nt", [Bf16, Bf16], 0), term(m, n, 8, "nt", [F32, F32], 0)];
+    let gradient = vec![
+        term(m, n, 33, "nn", [F32, Bf16], 0),
+        term(m, n, 11, "nn", [F32, Bf16], 1),
+        term(m, n, 5, "tn", [Bf16, F32], 0),
+    ];
+    check(vec![built(plain(m, n, lora, Bf16)), built(plain(m, n, gradient, F32))]);
+}
+
+/// Plans that real sizes reach: long K in blocks, rows in several goes, vectors of 16 lanes.
+#[test]
+fn every_way_through_the_loops() {
+    let mut cases = vec![];
+    for form in ["nt", "tn", "nn"] {
+        let terms = |m, n| vec![term(m, n, 70, form, [Bf16, F32], 0), term(m, n, 21, form, [F32, F32], 2)];
+        let (m, n) = (61, 90);
+        for lanes in [8, 16] {
+            for (block_depth, m_cache, panels) in [(None, 1, 2), (Some(16), 1, 1), (Some(32), 2, 3), (None, 4, 1)] {
+                let gemm = plain(m, n, terms(m, n), F32);
+                let (rows, vectors) = if panels == 3 { (6, 2) } else { (4, 3) };
+                let m_cache = m_cache * rows;
+                let plan = Plan { lanes, rows, vectors, m_block: 4 * rows, panels, m_cache, block_depth, unroll: 4 };
+                let kernel = gemm.build_with(&plan);
+                cases.push((gemm, kernel));
+            }
+        }
+    }
+    check(cases);
+}
+
+/// `C += alpha * sum + row`, and the sum times the column beside it.
+#[test]
+fn epilogues() {
+    let input = |elem, broadcast| RegionInput { elem, broadcast };
+    use RegionValue::{Input, Node};
+    for (m, n, elem) in [(24, 48, F32), (21, 43, Bf16), (3, 5, F32)] {
+        let region = Region {
+            inputs: vec![
+                input(F32, Broadcast::Full),
+                input(elem, Broadcast::Full),
+                input(elem, Broadcast::Row),
+                input(F32, Broadcast::Column),
+                input(F32, Broadcast::Scalar),
+            ],
+            nodes: vec![
+                RegionNode { op: ScalarOp::Mul, args: vec![Input(0), Input(4)] },
+                RegionNode { op: ScalarOp::Add, args: vec![Node(0), Input(2)] },
+                RegionNode { op: ScalarOp::Add, args: vec![Node(1), Input(1)] },
+                RegionNode { op: ScalarOp::Mul, args: vec![Input(0), Input(3)] },
+            ],
+            outputs: vec![RegionOutput { value: Node(2), elem }, RegionOutput { value: Node(3), elem: F32 }],
+        };
+        let gemm = Gemm { epilogue: region, ..plain(m, n, vec![term(m, n, 19, "nt", [F32, F32], 0)], F32) };
+        let kernel = gemm.build(&Target::avx2());
+        let mut p = problem(&gemm, usize::MAX);
+        let (mut c, before) = random_buffer(1, elem, m * n);
+        let (mut row, rows) = random_buffer(2, elem, n);
+        let (mut column, columns) = random_buffer(3, F32, m);
+        let mut alpha = Buffer::floats(F32, &[0.5]);
+        let (mut first, mut second) = (c.clone(), Buffer::garbage(F32, m * n));
+        let mut operands: Vec<&mut Buffer> = p.buffers.iter_mut().collect();
+        operands.extend([&mut c, &mut row, &mut column, &mut alpha, &mut first, &mut second]);
+        load(&[&kernel]).run_aliased(&kernel, &mut operands, &[(2, 6)]);
+        let want: Vec<f64> = (0..m * n).map(|i| p.sums[i] * 0.5 + rows[i % n] + before[i]).collect();
+        let room: Vec<f64> = p.magnitudes.iter().map(|x| x + 3.0).collect();
+        assert_sums("accumulated", &first, &want, &room, elem);
+        let want: Vec<f64> = (0..m * n).map(|i| p.sums[i] * columns[i / n]).collect();
+        assert_sums("scaled", &second, &want, &room, F32);
+    }
+}
+
+/// Rows from the limit on are left alone, but for those of the strip in which it lies.
+#[test]
+fn rows_stop_at_the_count() {
+    let (m, n, start) = (64, 40, 100);
+    let gemm = Gemm { row_limit: Some(start), ..plain(m, n, vec![term(m, n, 16, "nt", [F32, Bf16], 0)], F32) };
+    let kernel = gemm.build(&Target::avx2());
+    let library = load(&[&kernel]);
+    let mut p = problem(&gemm, usize::MAX);
+    for (count, rows) in [(0, 0), (100, 0), (101, 1), (130, 30), (164, 64), (500, 64)] {
+        let (mut c, mut count) = (Buffer::floats(F32, &vec![7.0; m * n]), Buffer::ints(&[count]));
+        let mut operands: Vec<&mut Buffer> = p.buffers.iter_mut().chain([&mut c, &mut count]).collect();
+        library.run(&kernel, &mut operands);
+        let got = c.values();
+        let untouched = (rows * n).next_multiple_of(16 * n).min(m * n);
+        assert!(got[untouched..].iter().all(|v| *v == 7.0), "{rows} rows: others are overwritten");
+        for (i, got) in got.iter().enumerate().take(rows * n) {
+            assert!((got - p.sums[i]).abs() <= p.magnitudes[i] * 4e-6, "{rows} rows: element {i}");
+        }
+    }
+}
+
+/// Steps of K from the limit on hold what must not be read as numbers.
+#[test]
+fn steps_stop_at_the_count() {
+    let (m, n, k, start) = (20, 30, 50, 10);
+    let plain = Gemm { inner_limit: Some(start), ..plain(m, n, vec![term(m, n, k, "tn", [F32, Bf16], 0)], F32) };
+    let plan = Plan { block_depth: Some(16), ..Plan::choose(&plain, &Target::avx2()) };
+    let kernels = [plain.build(&Target::avx2()), plain.build_with(&plan)];
+    let library = load(&[&kernels[0], &kernels[1]]);
+    for (count, steps) in [(0, 0), (10, 0), (11, 1), (30, 20), (42, 32), (60, 50), (99, 50)] {
+        let mut p = problem(&plain, steps);
+        let poison = |buffer: &Buffer, row: usize| {
+            let mut values = buffer.values();
+            values[steps * row..].fill(f64::NAN);
+            values
+        };
+        p.buffers =
+            vec![Buffer::floats(F32, &poison(&p.buffers[0], m)), Buffer::floats(Bf16, &poison(&p.buffers[1], n))];
+        for kernel in &kernels {
+            let (mut c, mut count) = (Buffer::garbage(F32, m * n), Buffer::ints(&[count]));
+            let mut operands: Vec<&mut Buffer> = p.buffers.iter_mut().chain([&mut c, &mut count]).collect();
+            library.run(kernel, &mut operands);
+            assert_sums(&format!("{steps} steps"), &c, &p.sums, &p.magnitudes, F32);
+        }
+    }
+}

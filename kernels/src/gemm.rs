@@ -1,0 +1,103 @@
+//! The matrix product: `C[m, n] = epilogue(Σ over terms, Σ over k of A(m, k) · B(k, n))`, summed in f32.
+//!
+//! A task is a block of rows by a block of columns. Its panels of B are packed as `[k][width]` f32, one after the other;
+//! while a panel is in cache all strips of rows pass by, each one register tile that walks along the whole of K. The sums
+//! go to a tile in scratch, from which the epilogue computes what is stored. The order of the additions of an element
+//! depends on the problem alone.
+mod pack;
+pub mod plan;
+mod store;
+mod task;
+mod tile;
+
+use crate::emit::{Elem, Emitter};
+use crate::loops::digest;
+use crate::region::Region;
+use crate::{Kernel, Target};
+use plan::Plan;
+
+/// Operands of the kernel, in order: A and B of every term, the epilogue's inputs from the second on (the first is the
+/// sum and has no operand), its outputs (each `[m, n]` without gaps), and an i32 count where there is a limit.
+///
+/// An output may be the same buffer as a `Full` input of the same elem.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Gemm {
+    pub m: usize,
+    pub n: usize,
+    pub terms: Vec<Term>,
+    pub epilogue: Region,
+    /// Row `i` is computed only if `i + start < count`; others may or may not be. Rows not computed keep what they hold.
+    pub row_limit: Option<usize>,
+    /// Step `k` of every term is summed only if `k + start < count`.
+    pub inner_limit: Option<usize>,
+}
+
+/// One product of the sum, over `k` steps.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Term {
+    pub k: usize,
+    /// Stored `[m, k]`, or `[k, m]` if transposed.
+    pub a: Operand,
+    /// Stored `[k, n]`, or `[n, k]` if transposed (`x Wᵀ` with W stored `[out, in]`).
+    pub b: Operand,
+}
+
+/// How a matrix lies in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Operand {
+    pub elem: Elem,
+    pub transposed: bool,
+    /// Elements from one stored row to the next.
+    pub stride: usize,
+}
+
+impl Gemm {
+    /// The kernel with the plan that the tuning table suggests.
+    pub fn build(&self, target: &Target) -> Kernel {
+        self.build_with(&Plan::choose(self, target))
+    }
+
+    /// The kernel with a plan of the caller's.
+    pub fn build_with(&self, plan: &Plan) -> Kernel {
+        let mut functions = pack::functions(self, plan);
+        functions += &tile::functions(self, plan);
+        functions += &store::function(self, plan);
+        let mut e = Emitter::new();
+        task::body(&mut e, self, plan);
+        let body = e.into_text();
+        let symbol = format!("{}_{:08x}", self.name(), digest(&(functions.clone() + &body)) as u32);
+        let text = format!(
+            "{functions}func.func @{symbol}(%args: !llvm.ptr, %begin: i64, %end: i64, %scratch: !llvm.ptr) {{\n{body}  return\n}}\n"
+        );
+        Kernel { symbol, text, tasks: plan.tasks(self) as u32, scratch_bytes: 4 * plan.scratch(self).total as u64 }
+    }
+
+    /// Sum of the depths of all terms.
+    pub fn depth(&self) -> usize {
+        self.terms.iter().map(|term| term.k).sum()
+    }
+
+    /// Position of the first of the epilogue's operands.
+    fn first_epilogue_operand(&self) -> usize {
+        2 * self.terms.len()
+    }
+
+    /// Position of the count operand.
+    fn count_operand(&self) -> usize {
+        self.first_epilogue_operand() + self.epilogue.inputs.len() - 1 + self.epilogue.outputs.len()
+    }
+
+    /// Such as `gemm_1024x576x1536+8_nt`, with `n` and `t` for A and B of the first term.
+    fn name(&self) -> String {
+        let depths: Vec<String> = self.terms.iter().map(|term| term.k.to_string()).collect();
+        let letter = |operand: &Operand| if operand.transposed { 't' } else { 'n' };
+        let first = &self.terms[0];
+        format!("gemm_{}x{}x{}_{}{}", self.m, self.n, depths.join("_"), letter(&first.a), letter(&first.b))
+    }
+}
+
+/// A function for use inside one kernel, never inlined, so that each is allocated registers on its own.
+fn private_function(name: &str, params: &str, body: Emitter) -> String {
+    let text = body.into_text();
+    format!("func.func private @{name}({params}) attributes {{passthrough = [\"noinline\"]}} {{\n{text}  return\n}}\n")
+}

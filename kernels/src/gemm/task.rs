@@ -1,0 +1,247 @@
+//! The kernel itself: tasks, and inside one the blocks of K, blocks of rows, panels and strips.
+use super::plan::{Feed, Plan, Scratch};
+use super::{Gemm, Term, tile};
+use crate::emit::{Elem, Emitter, Value};
+
+/// The body of the kernel.
+pub fn body(e: &mut Emitter, gemm: &Gemm, plan: &Plan) {
+    let terms = gemm.terms.iter().enumerate();
+    let operands: Vec<_> = terms.map(|(t, _)| (e.arg(2 * t), e.arg(2 * t + 1))).collect();
+    let limited = gemm.row_limit.is_some() || gemm.inner_limit.is_some();
+    let count = limited.then(|| {
+        let (count, zero) = (e.arg(gemm.count_operand()), e.index(0));
+        e.load_int_at(&count, &zero)
+    });
+    let depths: Vec<Value> = gemm.terms.iter().map(|term| below(e, term.k, gemm.inner_limit, &count)).collect();
+    let rows_end = below(e, gemm.m, gemm.row_limit, &count);
+    e.tasks(|e, task| {
+        let (down, across) = (e.index(plan.m_tasks(gemm) as i64), e.index(plan.panels as i64));
+        let row = e.int2("remui", task, &down);
+        let row = e.times(&row, plan.m_block);
+        let panel = e.int2("divui", task, &down);
+        let panel = e.int2("muli", &panel, &across);
+        let last_row = step_to(e, &row, plan.m_block, &rows_end);
+        let panels = e.index(plan.all_panels(gemm) as i64);
+        let last_panel = step_to(e, &panel, plan.panels, &panels);
+        let scratch = plan.scratch(gemm);
+        let rows = (row, last_row);
+        Task { gemm, plan, scratch, operands: &operands, depths: &depths, rows, panels: (panel, last_panel) }.emit(e);
+    });
+}
+
+/// `size`, or what a limit that starts at `start` leaves of it.
+fn below(e: &mut Emitter, size: usize, start: Option<usize>, count: &Option<Value>) -> Value {
+    let size = e.index(size as i64);
+    let (Some(start), Some(count)) = (start, count) else { return size };
+    let (start, zero) = (e.index(start as i64), e.index(0));
+    let left = e.int2("subi", count, &start);
+    let left = e.int2("maxsi", &left, &zero);
+    e.int2("minsi", &left, &size)
+}
+
+/// `from + step`, at most `end`.
+fn step_to(e: &mut Emitter, from: &str, step: usize, end: &str) -> Value {
+    let step = e.index(step as i64);
+    let next = e.int2("addi", from, &step);
+    e.int2("minsi", &next, end)
+}
+
+/// One task under construction.
+struct Task<'a> {
+    gemm: &'a Gemm,
+    plan: &'a Plan,
+    scratch: Scratch,
+    operands: &'a [(Value, Value)],
+    depths: &'a [Value],
+    rows: (Value, Value),
+    panels: (Value, Value),
+}
+
+/// The terms, and the part of K, that are summed in one go.
+struct Pass<'a> {
+    stage: usize,
+    terms: &'a [usize],
+    /// First step of K.
+    from: Value,
+    /// Number of steps, one for each of `terms`.
+    depths: Vec<Value>,
+    /// i1: whether sums of an earlier pass are added to.
+    keep: Value,
+    /// i1: whether the sums are complete after this.
+    last: Value,
+}
+
+impl Task<'_> {
+    fn emit(&self, e: &mut Emitter) {
+        let stages = self.plan.stages(self.gemm);
+        for (stage, terms) in stages.iter().enumerate() {
+            let (first, last) = (stage == 0, stage + 1 == stages.len());
+            match self.plan.block_depth {
+                None => {
+                    let depths = terms.iter().map(|t| self.depths[*t].clone()).collect();
+                    let (from, keep, last) = (e.index(0), truth(e, !first), truth(e, last));
+                    self.pass(e, &Pass { stage, terms, from, depths, keep, last });
+                }
+                Some(block) => self.blocks(e, stage, terms, block, (first, last)),
+            }
+        }
+    }
+
+    /// The blocks of K of a stage's only term; one of no depth where a limit leaves none, so that the outputs are written.
+    fn blocks(&self, e: &mut Emitter, stage: usize, terms: &[usize], block: usize, (first, last): (bool, bool)) {
+        let depth = &self.depths[terms[0]];
+        let (zero, one) = (e.index(0), e.index(1));
+        let end = e.int2("maxsi", depth, &one);
+        e.repeat(&zero, &end, block as i64, |e, from| {
+            let next = step_to(e, from, block, depth);
+            let depths = vec![e.int2("subi", &next, from)];
+            let keep = if first { e.op(format!("arith.cmpi ne, {from}, {zero} : i64")) } else { truth(e, true) };
+            let last = if last { e.op(format!("arith.cmpi eq, {next}, {depth} : i64")) } else { truth(e, false) };
+            self.pass(e, &Pass { stage, terms, from: from.into(), depths, keep, last });
+        });
+    }
+
+    fn pass(&self, e: &mut Emitter, pass: &Pass) {
+        let (first_row, last_row) = &self.rows;
+        e.repeat(first_row, last_row, self.plan.m_cache as i64, |e, row| {
+            let end = step_to(e, row, self.plan.m_cache, last_row);
+            self.pack_rows(e, pass, row);
+            let is_first = e.op(format!("arith.cmpi eq, {row}, {first_row} : i64"));
+            e.repeat(&self.panels.0, &self.panels.1, 1, |e, panel| {
+                let place = self.panel_place(e, panel);
+                e.branch(&is_first, |e| self.pack_panel(e, pass, &place), |_| {});
+                e.repeat(row, &end, self.plan.rows as i64, |e, strip| self.tile(e, pass, row, strip, &place));
+            });
+        });
+    }
+
+    /// Packs A of the rows from `row` on, where it is not used in place.
+    fn pack_rows(&self, e: &mut Emitter, pass: &Pass, row: &str) {
+        let end = e.index(self.gemm.m as i64);
+        let end = step_to(e, row, self.plan.m_cache, &end);
+        let rows = e.int2("subi", &end, row);
+        for (t, depth) in pass.terms.iter().zip(&pass.depths) {
+            let term = &self.gemm.terms[*t];
+            if Feed::of(term) == Feed::InPlace {
+                continue;
+            }
+            let from = element(e, &self.operands[*t].0, (row, &pass.from), term.a);
+            let to = e.at("%scratch", self.scratch.a[*t] as i64, Elem::F32);
+            call(e, &format!("pack_a{t}"), &[(&from, "!llvm.ptr"), (&to, "!llvm.ptr"), (depth, "i64"), (&rows, "i64")]);
+        }
+    }
+
+    fn panel_place(&self, e: &mut Emitter, panel: &str) -> PanelPlace {
+        let column = e.times(panel, self.plan.width());
+        let end = e.index(self.gemm.n as i64);
+        let end = step_to(e, &column, self.plan.width(), &end);
+        let columns = e.int2("subi", &end, &column);
+        let index = e.int2("subi", panel, &self.panels.0);
+        let packed = if self.plan.panels_stay() {
+            e.row("%scratch", &index, self.plan.panel_size(self.gemm), Elem::F32)
+        } else {
+            "%scratch".into()
+        };
+        PanelPlace { column, columns, index, packed }
+    }
+
+    fn pack_panel(&self, e: &mut Emitter, pass: &Pass, place: &PanelPlace) {
+        for (t, depth) in pass.terms.iter().zip(&pass.depths) {
+            let term = &self.gemm.terms[*t];
+            let from = element(e, &self.operands[*t].1, (&pass.from, &place.column), term.b);
+            let offset = self.plan.panel_offset(self.gemm, pass.terms, *t) * self.plan.width();
+            let to = e.at(&place.packed, offset as i64, Elem::F32);
+            let args = [(&from, "!llvm.ptr"), (&to, "!llvm.ptr"), (depth, "i64"), (&place.columns, "i64")];
+            call(e, &format!("pack_b{t}"), &args.map(|(value, ty)| (value.as_str(), ty)));
+        }
+    }
+
+    /// The tile of a strip and a panel, and after the last pass its epilogue. `block` is the first row of the packed A.
+    fn tile(&self, e: &mut Emitter, pass: &Pass, block: &str, strip: &str, place: &PanelPlace) {
+        let sums = self.sums(e, strip, place);
+        let mut args: Vec<(String, &str)> =
+            vec![(sums.clone(), "!llvm.ptr"), (place.packed.clone(), "!llvm.ptr"), (pass.keep.clone(), "i1")];
+        for (t, depth) in pass.terms.iter().zip(&pass.depths) {
+            args.push((self.strip_start(e, *t, &pass.from, block, strip), "!llvm.ptr"));
+            args.push((depth.clone(), "i64"));
+        }
+        let args: Vec<(&str, &str)> = args.iter().map(|(value, ty)| (value.as_str(), *ty)).collect();
+        let end = e.index(self.gemm.m as i64);
+        let end = step_to(e, strip, self.plan.rows, &end);
+        let rows = e.int2("subi", &end, strip);
+        match tile::heights(self.gemm, self.plan)[..] {
+            [whole, rest] => {
+                let height = e.index(whole as i64);
+                let is_whole = e.op(format!("arith.cmpi eq, {rows}, {height} : i64"));
+                let tile = |rows| tile::name(pass.stage, rows);
+                e.branch(&is_whole, |e| call(e, &tile(whole), &args), |e| call(e, &tile(rest), &args));
+            }
+            _ => call(e, &tile::name(pass.stage, self.plan.rows), &args),
+        }
+        e.branch(&pass.last, |e| self.store(e, &sums, strip, &rows, place), |_| {});
+    }
+
+    fn store(&self, e: &mut Emitter, sums: &str, strip: &str, rows: &str, place: &PanelPlace) {
+        let (pointer, int) = ("!llvm.ptr", "i64");
+        let args = [
+            ("%args", pointer),
+            (sums, pointer),
+            (strip, int),
+            (rows, int),
+            (&place.column, int),
+            (&place.columns, int),
+        ];
+        call(e, "store", &args);
+    }
+
+    /// Where the sums of a tile are in scratch.
+    fn sums(&self, e: &mut Emitter, strip: &str, place: &PanelPlace) -> Value {
+        let tiles = e.at("%scratch", self.scratch.tiles as i64, Elem::F32);
+        if !self.plan.keeps_sums() {
+            return tiles;
+        }
+        let (height, panels) = (e.index(self.plan.rows as i64), self.plan.panels);
+        let strip = e.int2("subi", strip, &self.rows.0);
+        let strip = e.int2("divui", &strip, &height);
+        let index = e.times(&strip, panels);
+        let index = e.int2("addi", &index, &place.index);
+        e.row(&tiles, &index, self.plan.rows * self.plan.width(), Elem::F32)
+    }
+
+    /// The first element of A that a tile reads of a term.
+    fn strip_start(&self, e: &mut Emitter, t: usize, from: &str, block: &str, strip: &str) -> Value {
+        let term: &Term = &self.gemm.terms[t];
+        if Feed::of(term) == Feed::InPlace {
+            return element(e, &self.operands[t].0, (strip, from), term.a);
+        }
+        let packed = e.at("%scratch", self.scratch.a[t] as i64, Elem::F32);
+        let row = e.int2("subi", strip, block);
+        e.row(&packed, &row, self.plan.row_stride(term), Elem::F32)
+    }
+}
+
+/// A panel: its first column, how many it has, its number within the task, its packed form.
+struct PanelPlace {
+    column: Value,
+    columns: Value,
+    index: Value,
+    packed: Value,
+}
+
+/// The address of the element at `(row, column)` of the matrix, however it is stored.
+fn element(e: &mut Emitter, pointer: &str, (row, column): (&str, &str), operand: super::Operand) -> Value {
+    let (major, minor) = if operand.transposed { (column, row) } else { (row, column) };
+    let major = e.times(major, operand.stride);
+    let at = e.int2("addi", &major, minor);
+    e.offset(pointer, &at, operand.elem)
+}
+
+fn truth(e: &mut Emitter, value: bool) -> Value {
+    e.op(format!("arith.constant {value}"))
+}
+
+/// Calls a function of the kernel with values and their types.
+fn call(e: &mut Emitter, function: &str, args: &[(&str, &str)]) {
+    let (values, types): (Vec<&str>, Vec<&str>) = args.iter().copied().unzip();
+    e.line(format!("func.call @{function}({}) : ({}) -> ()", values.join(", "), types.join(", ")));
+}
