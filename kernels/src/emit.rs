@@ -156,14 +156,15 @@ impl Emitter {
         self.op(format!("llvm.load {slot} invariant : !llvm.ptr -> !llvm.ptr"))
     }
 
-    /// `pointer + index` elements; `index` is an i64 value.
+    /// `pointer + index` elements; `index` is an i64 value or a literal.
     pub fn offset(&mut self, pointer: &str, index: &str, elem: Elem) -> Value {
         let ty = match elem {
             Elem::F32 => "f32",
             Elem::Bf16 => "i16",
             Elem::I32 => "i32",
         };
-        self.op(format!("llvm.getelementptr inbounds {pointer}[{index}] : (!llvm.ptr, i64) -> !llvm.ptr, {ty}"))
+        let operands = if index.starts_with('%') { "!llvm.ptr, i64" } else { "!llvm.ptr" };
+        self.op(format!("llvm.getelementptr inbounds {pointer}[{index}] : ({operands}) -> !llvm.ptr, {ty}"))
     }
 
     /// `pointer + count` elements, a constant.
@@ -171,8 +172,7 @@ impl Emitter {
         if count == 0 {
             return pointer.into();
         }
-        let count = self.index(count);
-        self.offset(pointer, &count, elem)
+        self.offset(pointer, &count.to_string(), elem)
     }
 
     /// Loads `lanes` floats, widening bf16.

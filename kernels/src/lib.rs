@@ -5,9 +5,16 @@
 //! `args` points at an array of operand pointers; the kernel computes tasks `begin..end` of its fixed number of tasks;
 //! `scratch` is private to the calling thread. Tasks never depend on each other, so any split gives the same bits.
 pub mod emit;
+pub mod gemm;
+pub mod loops;
 pub mod math;
+pub mod norm;
+pub mod pointwise;
+pub mod reduce;
 pub mod region;
+pub mod rope;
 pub mod target;
+pub mod tuning;
 
 pub use target::Target;
 

@@ -173,13 +173,6 @@ impl Region {
         }
         self.outputs.iter().map(|o| value(&nodes, o.value)).collect()
     }
-
-    /// A short name that is the same for equal regions and differs for others, for kernel symbols (FNV-1a).
-    pub fn digest(&self) -> String {
-        let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-        let hash = format!("{self:?}").bytes().fold(0xcbf2_9ce4_8422_2325, step);
-        format!("{hash:016x}")
-    }
 }
 
 #[cfg(test)]
@@ -195,14 +188,6 @@ mod tests {
         assert_eq!(ScalarOp::Add.arity(), 2);
         assert_eq!(ScalarOp::Silu.arity(), 1);
         assert_eq!(ScalarOp::Constant(0).arity(), 0);
-    }
-
-    #[test]
-    fn digest_tells_regions_apart() {
-        let a = Region::identity(Elem::F32, Elem::F32);
-        let b = Region::identity(Elem::F32, Elem::Bf16);
-        assert_eq!(a.digest(), a.clone().digest());
-        assert_ne!(a.digest(), b.digest());
     }
 
     #[test]

@@ -1,0 +1,174 @@
+//! Scalar functions against f64, and the layouts of a pointwise kernel.
+use crate::harness::*;
+use amc_kernels::Target;
+use amc_kernels::emit::Elem;
+use amc_kernels::pointwise::Pointwise;
+use amc_kernels::region::*;
+
+/// The kernel of one op on full f32 inputs.
+fn kernel_of(op: ScalarOp, n: usize) -> amc_kernels::Kernel {
+    let full = RegionInput { elem: Elem::F32, broadcast: Broadcast::Full };
+    let region = Region {
+        inputs: vec![full; op.arity()],
+        nodes: vec![RegionNode { op, args: (0..op.arity()).map(RegionValue::Input).collect() }],
+        outputs: vec![RegionOutput { value: RegionValue::Node(0), elem: Elem::F32 }],
+    };
+    Pointwise { m: 1, n, region }.build(&Target::avx2())
+}
+
+/// `f` of every op, its stated error in units of the result's last place, and the largest argument tried.
+fn functions() -> Vec<(ScalarOp, fn(f64) -> f64, f64, f64)> {
+    let gelu_tanh =
+        |x: f64| 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh());
+    vec![
+        (ScalarOp::Exp, f64::exp, 1.5, 87.3),
+        (ScalarOp::Log, f64::ln, 2.0, 1e30),
+        (ScalarOp::Sqrt, f64::sqrt, 0.6, 1e30),
+        (ScalarOp::Rsqrt, |x| 1.0 / x.sqrt(), 1.5, 1e30),
+        (ScalarOp::Tanh, f64::tanh, 2.0, 20.0),
+        (ScalarOp::Erf, erf, 2.0, 6.0),
+        (ScalarOp::Sigmoid, |x| 1.0 / (1.0 + (-x).exp()), 3.0, 80.0),
+        (ScalarOp::Silu, |x| x / (1.0 + (-x).exp()), 4.0, 80.0),
+        (ScalarOp::GeluTanh, gelu_tanh, 64.0, 6.0),
+        (ScalarOp::Relu, |x| x.max(0.0), 0.0, 10.0),
+        (ScalarOp::Step, |x| f64::from(x > 0.0), 0.0, 10.0),
+        (ScalarOp::Neg, |x| -x, 0.0, 10.0),
+    ]
+}
+
+/// The error function by its series, or the continued fraction of its complement.
+fn erf(x: f64) -> f64 {
+    if x.abs() < 3.0 {
+        let mut term = x;
+        let mut sum = x;
+        for n in 1..200 {
+            term *= -x * x / f64::from(n);
+            sum += term / f64::from(2 * n + 1);
+        }
+        return sum * std::f64::consts::FRAC_2_SQRT_PI;
+    }
+    let t = x.abs();
+    let fraction = (1..60).rev().fold(0.0, |below, k| f64::from(k) / 2.0 / (t + below));
+    (1.0 - (-t * t).exp() / std::f64::consts::PI.sqrt() / (t + fraction)).copysign(x)
+}
+
+/// Arguments of all magnitudes up to `limit`, both signs unless the function wants positive ones.
+fn arguments(limit: f64, positive: bool) -> Vec<f64> {
+    let ramp = (0..20_000).map(|i| f64::from(i) / 20_000.0 * limit);
+    let small = (0..20_000).map(|i| 10f64.powf(-9.0 + f64::from(i) / 20_000.0 * (limit.log10() + 9.0)));
+    let both = ramp.chain(small).filter(|x| !positive || *x > 0.0);
+    both.flat_map(|x| if positive { vec![x] } else { vec![x, -x] }).collect()
+}
+
+#[test]
+fn functions_have_their_stated_error() {
+    let rows = functions();
+    let inputs: Vec<Vec<f64>> =
+        rows.iter().map(|r| arguments(r.3, matches!(r.0, ScalarOp::Log | ScalarOp::Sqrt | ScalarOp::Rsqrt))).collect();
+    let kernels: Vec<_> = rows.iter().zip(&inputs).map(|(r, x)| kernel_of(r.0, x.len())).collect();
+    let library = load(&kernels.iter().collect::<Vec<_>>());
+    for ((row, kernel), x) in rows.iter().zip(&kernels).zip(&inputs) {
+        let mut x = Buffer::floats(Elem::F32, x);
+        let mut y = Buffer::garbage(Elem::F32, x.values().len());
+        library.run(kernel, &mut [&mut x, &mut y]);
+        let mut worst = (0.0, 0.0);
+        for (x, y) in x.values().iter().zip(y.values()) {
+            let want = row.1(*x);
+            let place = 2f64.powi((want.abs().max(1e-37).log2().floor() as i32) - 23);
+            let error = (y - want).abs() / place;
+            if error > worst.0 {
+                worst = (error, *x);
+            }
+        }
+        println!("{}: {:.2} units in the last place at {}", row.0.name(), worst.0, worst.1);
+        assert!(worst.0 <= row.2, "{}: {} units in the last place at {}", row.0.name(), worst.0, worst.1);
+    }
+}
+
+#[test]
+fn gelu_is_near_everywhere() {
+    let kernel = kernel_of(ScalarOp::Gelu, 4001);
+    let x: Vec<f64> = (-2000..=2000).map(|i| f64::from(i) / 250.0).collect();
+    let mut x = Buffer::floats(Elem::F32, &x);
+    let mut y = Buffer::garbage(Elem::F32, 4001);
+    load(&[&kernel]).run(&kernel, &mut [&mut x, &mut y]);
+    let want: Vec<f64> = x.values().iter().map(|x| 0.5 * x * (1.0 + erf(x / 2f64.sqrt()))).collect();
+    assert_close("gelu", &y, &want, 5e-7, 3e-7);
+}
+
+#[test]
+fn edges_of_the_range() {
+    let infinity = f64::INFINITY;
+    let rows: Vec<(ScalarOp, Vec<(f64, f64)>)> = vec![
+        (ScalarOp::Exp, vec![(-infinity, 0.0), (-90.0, 0.0), (89.0, infinity), (infinity, infinity), (0.0, 1.0)]),
+        (ScalarOp::Log, vec![(0.0, -infinity), (infinity, infinity), (1.0, 0.0), (-1.0, f64::NAN)]),
+        (ScalarOp::Tanh, vec![(-infinity, -1.0), (50.0, 1.0), (infinity, 1.0), (0.0, 0.0)]),
+        (ScalarOp::Erf, vec![(-infinity, -1.0), (50.0, 1.0), (0.0, 0.0)]),
+        (ScalarOp::Sigmoid, vec![(-infinity, 0.0), (-200.0, 0.0), (200.0, 1.0), (0.0, 0.5)]),
+    ];
+    for (op, pairs) in rows {
+        let (x, want): (Vec<f64>, Vec<f64>) = pairs.into_iter().chain([(f64::NAN, f64::NAN)]).unzip();
+        // Once by vectors and once by single elements.
+        for repeats in [1, 4] {
+            let (x, want) = (x.repeat(repeats), want.repeat(repeats));
+            let kernel = kernel_of(op, x.len());
+            let mut y = Buffer::garbage(Elem::F32, x.len());
+            load(&[&kernel]).run(&kernel, &mut [&mut Buffer::floats(Elem::F32, &x), &mut y]);
+            for ((x, y), want) in x.iter().zip(y.values()).zip(&want) {
+                assert!(y == *want || (y.is_nan() && want.is_nan()), "{} of {x} is {y}, not {want}", op.name());
+            }
+        }
+    }
+}
+
+/// `(x * column + row) / scale` and `max(x, row)`, from and to bf16.
+fn broadcasting(m: usize, n: usize, elem: Elem) -> Pointwise {
+    let input = |elem, broadcast| RegionInput { elem, broadcast };
+    use RegionValue::{Input, Node};
+    let region = Region {
+        inputs: vec![
+            input(elem, Broadcast::Full),
+            input(Elem::F32, Broadcast::Column),
+            input(elem, Broadcast::Row),
+            input(Elem::F32, Broadcast::Scalar),
+        ],
+        nodes: vec![
+            RegionNode { op: ScalarOp::Mul, args: vec![Input(0), Input(1)] },
+            RegionNode { op: ScalarOp::Add, args: vec![Node(0), Input(2)] },
+            RegionNode { op: ScalarOp::Div, args: vec![Node(1), Input(3)] },
+            RegionNode { op: ScalarOp::Max, args: vec![Input(0), Input(2)] },
+        ],
+        outputs: vec![RegionOutput { value: Node(2), elem }, RegionOutput { value: Node(3), elem: Elem::F32 }],
+    };
+    Pointwise { m, n, region }
+}
+
+#[test]
+fn inputs_are_broadcast_and_outputs_may_overwrite() {
+    for (m, n, elem) in [(3, 37, Elem::F32), (5, 64, Elem::Bf16), (1, 1, Elem::Bf16), (2, 17, Elem::Bf16)] {
+        let kernel = broadcasting(m, n, elem).build(&Target::avx2());
+        let (mut x, xs) = random_buffer(1, elem, m * n);
+        let (mut column, columns) = random_buffer(2, Elem::F32, m);
+        let (mut row, rows) = random_buffer(3, elem, n);
+        let mut scale = Buffer::floats(Elem::F32, &[3.0]);
+        let mut first = x.clone();
+        let mut second = Buffer::garbage(Elem::F32, m * n);
+        let operands = &mut [&mut x, &mut column, &mut row, &mut scale, &mut first, &mut second];
+        load(&[&kernel]).run_aliased(&kernel, operands, &[(0, 4)]);
+        let value = |i: usize| (xs[i] * columns[i / n] + rows[i % n]) / 3.0;
+        assert_close("quotient", &first, &(0..m * n).map(value).collect::<Vec<_>>(), rounding(elem), 1e-7);
+        let value = |i: usize| xs[i].max(rows[i % n]);
+        assert_close("maximum", &second, &(0..m * n).map(value).collect::<Vec<_>>(), 0.0, 0.0);
+    }
+}
+
+#[test]
+fn flat_problems_of_many_tasks() {
+    let region = Region::identity(Elem::Bf16, Elem::F32);
+    let kernel = Pointwise { m: 37, n: 333, region }.build(&Target::avx2());
+    assert_eq!(kernel.tasks, 4);
+    let (mut x, xs) = random_buffer(4, Elem::Bf16, 37 * 333);
+    let mut y = Buffer::garbage(Elem::F32, 37 * 333);
+    load(&[&kernel]).run(&kernel, &mut [&mut x, &mut y]);
+    assert_close("copy", &y, &xs, 0.0, 0.0);
+}

@@ -1,0 +1,41 @@
+//! Sums.
+use crate::harness::*;
+use amc_kernels::Target;
+use amc_kernels::emit::Elem;
+use amc_kernels::reduce::{Accumulate, ColumnSum, Sum, SumSquares};
+
+#[test]
+fn columns() {
+    for (rows, n, elem, accumulate) in
+        [(5, 70, Elem::F32, false), (3, 32, Elem::Bf16, true), (1, 1, Elem::F32, true), (9, 13, Elem::Bf16, false)]
+    {
+        let kernel = ColumnSum { rows, n, elem, accumulate }.build(&Target::avx2());
+        let (mut x, xs) = random_buffer(1, elem, rows * n);
+        let (mut sum, before) = random_buffer(2, Elem::F32, n);
+        load(&[&kernel]).run(&kernel, &mut [&mut x, &mut sum]);
+        let column = |j: usize| xs.iter().skip(j).step_by(n).sum::<f64>() + if accumulate { before[j] } else { 0.0 };
+        assert_close("column sums", &sum, &(0..n).map(column).collect::<Vec<_>>(), 1e-6, 1e-6);
+    }
+}
+
+#[test]
+fn flat() {
+    for n in [1, 31, 32, 40_000] {
+        let (sum, squares) = (Sum { n }.build(&Target::avx2()), SumSquares { n }.build(&Target::avx2()));
+        let add = Accumulate { n, elem: Elem::Bf16 }.build(&Target::avx2());
+        let library = load(&[&sum, &squares, &add]);
+        let (mut x, xs) = random_buffer(1, Elem::F32, n);
+        let mut total = Buffer::garbage(Elem::F32, 1);
+        library.run(&sum, &mut [&mut x, &mut total]);
+        assert_close("sum", &total, &[xs.iter().sum()], 1e-5, 1e-4);
+        let mut partials = Buffer::garbage(Elem::F32, SumSquares { n }.parts());
+        library.run(&squares, &mut [&mut x, &mut partials]);
+        let square: f64 = partials.values().iter().sum();
+        let want: f64 = xs.iter().map(|x| x * x).sum();
+        assert!((square - want).abs() <= 1e-5 * want, "sum of squares {square}, not {want}");
+        let (mut narrow, narrows) = random_buffer(2, Elem::Bf16, n);
+        library.run(&add, &mut [&mut narrow, &mut x]);
+        let want: Vec<f64> = xs.iter().zip(&narrows).map(|(a, b)| a + b).collect();
+        assert_close("accumulated", &x, &want, 1e-6, 1e-7);
+    }
+}

@@ -1,0 +1,52 @@
+//! Rotary embedding, and that the inverse undoes it.
+use crate::harness::*;
+use amc_kernels::Target;
+use amc_kernels::emit::Elem;
+use amc_kernels::rope::Rope;
+
+#[test]
+fn rotates_and_rotates_back() {
+    for (tokens, heads, head_dim, rotary_dim, elem) in
+        [(5, 3, 64, 64, Elem::F32), (4, 2, 20, 12, Elem::F32), (3, 1, 8, 8, Elem::Bf16), (2, 2, 40, 34, Elem::Bf16)]
+    {
+        let problem = Rope { tokens, heads, head_dim, rotary_dim, positions: 7, inverse: false, elem };
+        let forward = problem.build(&Target::avx2());
+        let inverse = Rope { inverse: true, ..problem }.build(&Target::avx2());
+        let library = load(&[&forward, &inverse]);
+        let (width, half) = (heads * head_dim, rotary_dim / 2);
+        let (mut x, xs) = random_buffer(1, elem, tokens * width);
+        let places: Vec<usize> = (0..tokens).map(|t| (t * 3 + 2) % 7).collect();
+        let mut positions = Buffer::ints(&places.iter().map(|&p| p as i32).collect::<Vec<_>>());
+        let angles = random(2, 7 * half);
+        let mut cos = Buffer::floats(Elem::F32, &angles.iter().map(|a| a.cos()).collect::<Vec<_>>());
+        let mut sin = Buffer::floats(Elem::F32, &angles.iter().map(|a| a.sin()).collect::<Vec<_>>());
+        let mut y = Buffer::garbage(elem, tokens * width);
+        library.run(&forward, &mut [&mut x, &mut positions, &mut cos, &mut sin, &mut y]);
+        let value = |i: usize| {
+            let (t, j) = (i / width, i % head_dim);
+            if j >= rotary_dim {
+                return xs[i];
+            }
+            let angle = angles[places[t] * half + j % half];
+            let turned = if j < half { -xs[i + half] } else { xs[i - half] };
+            xs[i] * angle.cos() + turned * angle.sin()
+        };
+        let want: Vec<f64> = (0..xs.len()).map(value).collect();
+        assert_close("rotated", &y, &want, rounding(elem), 2e-7);
+        let mut back = y.clone();
+        library.run_aliased(&inverse, &mut [&mut y, &mut positions, &mut cos, &mut sin, &mut back], &[(0, 4)]);
+        assert_close("rotated back", &back, &xs, rounding(elem) * 2.0, rounding(elem) * 2.0);
+    }
+}
+
+#[test]
+fn positions_beyond_the_table_are_clamped() {
+    let kernel =
+        Rope { tokens: 2, heads: 1, head_dim: 2, rotary_dim: 2, positions: 1, inverse: false, elem: Elem::F32 }
+            .build(&Target::avx2());
+    let (mut x, xs) = random_buffer(1, Elem::F32, 4);
+    let (mut cos, mut sin) = (Buffer::floats(Elem::F32, &[1.0]), Buffer::floats(Elem::F32, &[0.0]));
+    let mut y = Buffer::garbage(Elem::F32, 4);
+    load(&[&kernel]).run(&kernel, &mut [&mut x, &mut Buffer::ints(&[i32::MAX, -5]), &mut cos, &mut sin, &mut y]);
+    assert_close("unturned", &y, &xs, 0.0, 0.0);
+}

@@ -1,0 +1,178 @@
+//! Loops over tasks and elements: vectors first, then one element at a time for what is left.
+use crate::Kernel;
+use crate::emit::{Elem, Emitter, Value, float_type};
+
+/// How the values of a loop's turns are joined; the order is fixed by the code alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reduction {
+    Sum,
+    /// The largest; NaN if any is.
+    Max,
+}
+
+impl Reduction {
+    /// The value that changes nothing.
+    pub fn initial(self) -> f32 {
+        if self == Reduction::Sum { 0.0 } else { f32::NEG_INFINITY }
+    }
+    /// The arith operation that joins two values.
+    pub fn op(self) -> &'static str {
+        if self == Reduction::Sum { "addf" } else { "maximumf" }
+    }
+}
+
+impl Emitter {
+    /// A loop that carries nothing.
+    pub fn repeat(&mut self, from: &str, to: &str, step: i64, body: impl FnOnce(&mut Emitter, &str)) {
+        self.for_loop(from, to, step, &[], |e, i, _| {
+            body(e, i);
+            vec![]
+        });
+    }
+
+    /// `body(task)` for every task asked for.
+    pub fn tasks(&mut self, body: impl FnOnce(&mut Emitter, &str)) {
+        self.repeat("%begin", "%end", 1, body);
+    }
+
+    /// Tasks that each take `chunk` of `total` elements: `body(first, count)`.
+    pub fn chunks(&mut self, total: usize, chunk: usize, body: impl FnOnce(&mut Emitter, &str, &str)) {
+        self.tasks(|e, task| {
+            let first = e.times(task, chunk);
+            let total = e.index(total as i64);
+            let left = e.int2("subi", &total, &first);
+            let chunk = e.index(chunk as i64);
+            let count = e.int2("minsi", &left, &chunk);
+            body(e, &first, &count);
+        });
+    }
+
+    /// `body(index, lanes)` over `0..count`, `lanes` elements at a time, then one at a time.
+    pub fn each(&mut self, count: &str, lanes: usize, mut body: impl FnMut(&mut Emitter, &str, usize)) {
+        let zero = self.index(0);
+        let whole = self.rounded_down(count, lanes);
+        self.repeat(&zero, &whole, lanes as i64, |e, i| body(e, i, lanes));
+        self.repeat(&whole, count, 1, |e, i| body(e, i, 1));
+    }
+
+    /// Reduces over `0..count`: `body(index, lanes, so far)` returns the next accumulators, one for each of `kinds`.
+    /// Returns f32 scalars.
+    pub fn reduce(
+        &mut self,
+        count: &str,
+        lanes: usize,
+        kinds: &[Reduction],
+        mut body: impl FnMut(&mut Emitter, &str, usize, &[Value]) -> Vec<Value>,
+    ) -> Vec<Value> {
+        let zero = self.index(0);
+        let whole = self.rounded_down(count, lanes);
+        let start: Vec<_> = kinds.iter().map(|k| (self.float(k.initial(), lanes), float_type(lanes))).collect();
+        let vectors = self.for_loop(&zero, &whole, lanes as i64, &start, |e, i, so_far| body(e, i, lanes, so_far));
+        let joined: Vec<_> =
+            vectors.iter().zip(kinds).map(|(v, k)| (self.horizontal(v, *k, lanes), float_type(1))).collect();
+        self.for_loop(&whole, count, 1, &joined, |e, i, so_far| body(e, i, 1, so_far))
+    }
+
+    /// Joins the lanes of a vector (a power of two of them), halves first.
+    pub fn horizontal(&mut self, value: &str, kind: Reduction, lanes: usize) -> Value {
+        let (mut value, mut lanes) = (value.to_string(), lanes);
+        while lanes > 1 {
+            let (low, high) =
+                (self.slice(&value, lanes, 0, lanes / 2), self.slice(&value, lanes, lanes / 2, lanes / 2));
+            lanes /= 2;
+            value = self.float2(kind.op(), &low, &high, lanes);
+        }
+        value
+    }
+
+    /// Lanes `from..from + count` of a vector of `lanes`; the scalar where `count` is 1.
+    pub fn slice(&mut self, value: &str, lanes: usize, from: usize, count: usize) -> Value {
+        let wide = float_type(lanes);
+        if count == 1 {
+            return self.op(format!("vector.extract {value}[{from}] : f32 from {wide}"));
+        }
+        let place = format!("{{offsets = [{from}], sizes = [{count}], strides = [1]}}");
+        self.op(format!("vector.extract_strided_slice {value} {place} : {wide} to {}", float_type(count)))
+    }
+
+    /// `value` without its remainder by `unit`; `value` is not negative.
+    pub fn rounded_down(&mut self, value: &str, unit: usize) -> Value {
+        let unit = self.index(unit as i64);
+        let rest = self.int2("remui", value, &unit);
+        self.int2("subi", value, &rest)
+    }
+
+    /// `value * factor` on i64.
+    pub fn times(&mut self, value: &str, factor: usize) -> Value {
+        let factor = self.index(factor as i64);
+        self.int2("muli", value, &factor)
+    }
+
+    /// Row `row` of an array whose rows have `n` elements.
+    pub fn row(&mut self, pointer: &str, row: &str, n: usize, elem: Elem) -> Value {
+        let index = self.times(row, n);
+        self.offset(pointer, &index, elem)
+    }
+
+    /// Element `index`, or `lanes` from there on, of an array.
+    pub fn load_at(&mut self, pointer: &str, index: &str, elem: Elem, lanes: usize) -> Value {
+        let pointer = self.offset(pointer, index, elem);
+        self.load(&pointer, elem, lanes)
+    }
+
+    /// Stores `lanes` values from element `index` on.
+    pub fn store_at(&mut self, value: &str, pointer: &str, index: &str, elem: Elem, lanes: usize) {
+        let pointer = self.offset(pointer, index, elem);
+        self.store(value, &pointer, elem, lanes);
+    }
+
+    /// Element `index` of an i32 array, as i64.
+    pub fn load_int_at(&mut self, pointer: &str, index: &str) -> Value {
+        let pointer = self.offset(pointer, index, Elem::I32);
+        let value = self.op(format!("llvm.load {pointer} {{alignment = 4 : i64}} : !llvm.ptr -> i32"));
+        self.op(format!("arith.extsi {value} : i32 to i64"))
+    }
+
+    /// Stores an i64 value, which fits, as element `index` of an i32 array.
+    pub fn store_int_at(&mut self, value: &str, pointer: &str, index: &str) {
+        let pointer = self.offset(pointer, index, Elem::I32);
+        let value = self.op(format!("arith.trunci {value} : i64 to i32"));
+        self.line(format!("llvm.store {value}, {pointer} {{alignment = 4 : i64}} : i32, !llvm.ptr"));
+    }
+
+    /// The only f32 that the `i`-th operand holds.
+    pub fn scalar_arg(&mut self, i: usize) -> Value {
+        let pointer = self.arg(i);
+        self.load(&pointer, Elem::F32, 1)
+    }
+
+    /// Whether `0 <= value < limit`, on i64.
+    pub fn within(&mut self, value: &str, limit: usize) -> Value {
+        let limit = self.index(limit as i64);
+        self.op(format!("arith.cmpi ult, {value}, {limit} : i64"))
+    }
+
+    /// `then` where the i1 `condition` holds, otherwise `otherwise`.
+    pub fn branch(&mut self, condition: &str, then: impl FnOnce(&mut Emitter), otherwise: impl FnOnce(&mut Emitter)) {
+        self.line(format!("scf.if {condition} {{"));
+        then(self);
+        self.line("} else {");
+        otherwise(self);
+        self.line("}");
+    }
+
+    /// The finished kernel; its symbol is `name` and a digest of its text (FNV-1a), so equal symbols mean equal kernels.
+    pub fn finish(self, name: &str, tasks: usize, scratch_bytes: u64) -> Kernel {
+        let body = self.into_text();
+        let symbol = format!("{name}_{:016x}", digest(&body));
+        let text = format!(
+            "func.func @{symbol}(%args: !llvm.ptr, %begin: i64, %end: i64, %scratch: !llvm.ptr) {{\n{body}  return\n}}\n"
+        );
+        Kernel { symbol, text, tasks: u32::try_from(tasks).expect("a kernel has less than 2^32 tasks"), scratch_bytes }
+    }
+}
+
+/// FNV-1a.
+pub fn digest(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}

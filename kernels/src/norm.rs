@@ -1,0 +1,214 @@
+//! RMS norm over the last axis and its gradients. Rows are tokens, or tokens times heads for a norm of each head.
+//!
+//! `y = x · r · w` with `r = (mean(x²) + eps)^-½` (Zhang and Sennrich, "Root mean square layer normalization"); `w` is
+//! the weight, or 1 plus it. With `g = w · dy`: `dx = r · g - x · r³ · mean(g · x)` and `dw = Σ_rows dy · x · r`.
+//! Statistics are recomputed from `x`; arithmetic is f32 and rounds once, at the store.
+use crate::emit::{Elem, Emitter, Value};
+use crate::loops::Reduction;
+use crate::reduce::ColumnSum;
+use crate::{Kernel, Target};
+
+/// `y = norm(x)`. Operands: `x [rows, n]`, `weight [n]`, `y [rows, n]`; `y` may be `x`.
+///
+/// With `residual`: `x`, `r [rows, n]`, `weight`, `s [rows, n]`, `y`, where `s = x + r` is stored and `y = norm(s)` is
+/// computed from what was stored; `s` may be `x` or `r`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RmsNorm {
+    pub rows: usize,
+    pub n: usize,
+    pub eps: f32,
+    /// Whether the factor is `1 + weight`.
+    pub plus_one: bool,
+    pub residual: bool,
+    /// Storage of `x`, `r`, `s` and `y`.
+    pub elem: Elem,
+    /// Storage of `weight`.
+    pub weight: Elem,
+}
+
+impl RmsNorm {
+    pub fn build(&self, target: &Target) -> Kernel {
+        let (n, elem, wide) = (self.n, self.elem, 4 * target.lanes);
+        let mut e = Emitter::new();
+        let operands: Vec<Value> = (0..if self.residual { 5 } else { 3 }).map(|i| e.arg(i)).collect();
+        let (weight, y) = if self.residual { (&operands[2], &operands[4]) } else { (&operands[1], &operands[2]) };
+        let normed = if self.residual { &operands[3] } else { &operands[0] };
+        e.tasks(|e, row| {
+            let [x, s, y] = [&operands[0], normed, y].map(|p| e.row(p, row, n, elem));
+            let count = e.index(n as i64);
+            let square = if self.residual {
+                let r = e.row(&operands[1], row, n, elem);
+                e.reduce(&count, wide, &[Reduction::Sum], |e, i, lanes, so_far| {
+                    let (a, b) = (e.load_at(&x, i, elem, lanes), e.load_at(&r, i, elem, lanes));
+                    let sum = e.float2("addf", &a, &b, lanes);
+                    e.store_at(&sum, &s, i, elem, lanes);
+                    let stored = e.load_at(&s, i, elem, lanes);
+                    vec![e.fma(&stored, &stored, &so_far[0], lanes)]
+                })
+            } else {
+                sum_of_squares(e, &x, n, elem, wide)
+            };
+            let r = inverse_root_mean(e, &square[0], n, self.eps);
+            e.each(&count, wide, |e, i, lanes| {
+                let value = e.load_at(&s, i, elem, lanes);
+                let w = load_weight(e, weight, i, self.weight, self.plus_one, lanes);
+                let r = e.splat(&r, lanes);
+                let value = e.float2("mulf", &value, &r, lanes);
+                let value = e.float2("mulf", &value, &w, lanes);
+                e.store_at(&value, &y, i, elem, lanes);
+            });
+        });
+        e.finish(&format!("rms_norm_{}x{n}_{}", self.rows, elem.name()), self.rows, 0)
+    }
+}
+
+/// Gradient by `x`. Operands: `x [rows, n]`, `weight [n]`, `dy [rows, n]`, then with `add` an operand `d [rows, n]` that is
+/// added to the result, then `dx [rows, n]`, which may be `dy` or `d`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RmsNormGrad {
+    pub rows: usize,
+    pub n: usize,
+    pub eps: f32,
+    pub plus_one: bool,
+    pub add: bool,
+    /// Storage of `x`, `dy`, `d` and `dx`.
+    pub elem: Elem,
+    pub weight: Elem,
+}
+
+impl RmsNormGrad {
+    pub fn build(&self, target: &Target) -> Kernel {
+        let (n, elem, wide) = (self.n, self.elem, 2 * target.lanes);
+        let mut e = Emitter::new();
+        let [x, weight, dy] = [0, 1, 2].map(|i| e.arg(i));
+        let rest: Vec<Value> = (3..if self.add { 5 } else { 4 }).map(|i| e.arg(i)).collect();
+        e.tasks(|e, row| {
+            let [x, dy] = [&x, &dy].map(|p| e.row(p, row, n, elem));
+            let rest: Vec<Value> = rest.iter().map(|p| e.row(p, row, n, elem)).collect();
+            let count = e.index(n as i64);
+            let sums = e.reduce(&count, wide, &[Reduction::Sum; 2], |e, i, lanes, so_far| {
+                let x = e.load_at(&x, i, elem, lanes);
+                let g = self.weighted(e, &dy, &weight, i, lanes);
+                vec![e.fma(&x, &x, &so_far[0], lanes), e.fma(&x, &g, &so_far[1], lanes)]
+            });
+            let r = inverse_root_mean(e, &sums[0], n, self.eps);
+            let pull = projection(e, &sums[1], &r, n);
+            e.each(&count, wide, |e, i, lanes| {
+                let x = e.load_at(&x, i, elem, lanes);
+                let g = self.weighted(e, &dy, &weight, i, lanes);
+                let (r, pull) = (e.splat(&r, lanes), e.splat(&pull, lanes));
+                let mut dx = e.float2("mulf", &g, &r, lanes);
+                dx = e.fma(&x, &pull, &dx, lanes);
+                if self.add {
+                    let d = e.load_at(&rest[0], i, elem, lanes);
+                    dx = e.float2("addf", &dx, &d, lanes);
+                }
+                e.store_at(&dx, &rest[rest.len() - 1], i, elem, lanes);
+            });
+        });
+        e.finish(&format!("rms_norm_grad_{}x{n}_{}", self.rows, elem.name()), self.rows, 0)
+    }
+
+    /// `w · dy` at `i`.
+    fn weighted(&self, e: &mut Emitter, dy: &str, weight: &str, i: &str, lanes: usize) -> Value {
+        let dy = e.load_at(dy, i, self.elem, lanes);
+        let w = load_weight(e, weight, i, self.weight, self.plus_one, lanes);
+        e.float2("mulf", &dy, &w, lanes)
+    }
+}
+
+/// Gradient by the weight, in two kernels. [`RmsNormGradWeight::build`]: operands `x [rows, n]`, `dy [rows, n]`,
+/// `partials` f32 `[parts, n]`. [`RmsNormGradWeight::finish`]: operands `partials`, `dw` f32 `[n]`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RmsNormGradWeight {
+    pub rows: usize,
+    pub n: usize,
+    pub eps: f32,
+    /// Whether `dw` is added to rather than overwritten.
+    pub accumulate: bool,
+    /// Storage of `x` and `dy`.
+    pub elem: Elem,
+}
+
+impl RmsNormGradWeight {
+    /// Number of partial sums: each takes so many rows that there are at most 32.
+    pub fn parts(&self) -> usize {
+        self.rows.div_ceil(self.rows_of_part())
+    }
+
+    fn rows_of_part(&self) -> usize {
+        self.rows.div_ceil(32).max(8)
+    }
+
+    pub fn build(&self, target: &Target) -> Kernel {
+        let (n, elem, wide) = (self.n, self.elem, 4 * target.lanes);
+        let mut e = Emitter::new();
+        let [x, dy, partials] = [0, 1, 2].map(|i| e.arg(i));
+        let part_rows = self.rows_of_part();
+        e.tasks(|e, part| {
+            let sums = e.row(&partials, part, n, Elem::F32);
+            let count = e.index(n as i64);
+            e.each(&count, wide, |e, i, lanes| {
+                let zero = e.float(0.0, lanes);
+                e.store_at(&zero, &sums, i, Elem::F32, lanes);
+            });
+            let (first, size, total) = (e.times(part, part_rows), e.index(part_rows as i64), e.index(self.rows as i64));
+            let last = e.int2("addi", &first, &size);
+            let last = e.int2("minsi", &last, &total);
+            e.repeat(&first, &last, 1, |e, row| {
+                let [x, dy] = [&x, &dy].map(|p| e.row(p, row, n, elem));
+                let square = sum_of_squares(e, &x, n, elem, wide);
+                let r = inverse_root_mean(e, &square[0], n, self.eps);
+                e.each(&count, wide, |e, i, lanes| {
+                    let (x, dy) = (e.load_at(&x, i, elem, lanes), e.load_at(&dy, i, elem, lanes));
+                    let r = e.splat(&r, lanes);
+                    let normed = e.float2("mulf", &x, &r, lanes);
+                    let so_far = e.load_at(&sums, i, Elem::F32, lanes);
+                    let sum = e.fma(&normed, &dy, &so_far, lanes);
+                    e.store_at(&sum, &sums, i, Elem::F32, lanes);
+                });
+            });
+        });
+        e.finish(&format!("rms_norm_grad_weight_{}x{n}_{}", self.rows, elem.name()), self.parts(), 0)
+    }
+
+    /// The sum of the partial sums.
+    pub fn finish(&self, target: &Target) -> Kernel {
+        let sum = ColumnSum { rows: self.parts(), n: self.n, elem: Elem::F32, accumulate: self.accumulate };
+        sum.build(target)
+    }
+}
+
+fn sum_of_squares(e: &mut Emitter, x: &str, n: usize, elem: Elem, wide: usize) -> Vec<Value> {
+    let count = e.index(n as i64);
+    e.reduce(&count, wide, &[Reduction::Sum], |e, i, lanes, so_far| {
+        let x = e.load_at(x, i, elem, lanes);
+        vec![e.fma(&x, &x, &so_far[0], lanes)]
+    })
+}
+
+/// `(sum / n + eps)^-½`
+fn inverse_root_mean(e: &mut Emitter, sum: &str, n: usize, eps: f32) -> Value {
+    let (n, eps) = (e.float(n as f32, 1), e.float(eps, 1));
+    let mean = e.float2("divf", sum, &n, 1);
+    let mean = e.float2("addf", &mean, &eps, 1);
+    e.reciprocal_root(&mean, 1)
+}
+
+/// `-r³ · dot / n`, the factor of `x` in its gradient.
+fn projection(e: &mut Emitter, dot: &str, r: &str, n: usize) -> Value {
+    let n = e.float(-(n as f32), 1);
+    let mean = e.float2("divf", dot, &n, 1);
+    let cube = e.float2("mulf", r, r, 1);
+    let cube = e.float2("mulf", &cube, r, 1);
+    e.float2("mulf", &mean, &cube, 1)
+}
+
+fn load_weight(e: &mut Emitter, weight: &str, i: &str, elem: Elem, plus_one: bool, lanes: usize) -> Value {
+    let w = e.load_at(weight, i, elem, lanes);
+    if !plus_one {
+        return w;
+    }
+    let one = e.float(1.0, lanes);
+    e.float2("addf", &w, &one, lanes)
+}

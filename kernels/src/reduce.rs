@@ -1,0 +1,117 @@
+//! Sums in f32 whose order is fixed: over the rows of a matrix, over a vector, of squares; and sums into an accumulator.
+use crate::emit::{Elem, Emitter, float_type};
+use crate::loops::Reduction;
+use crate::{Kernel, Target};
+
+/// Elements of a task over flat arrays.
+const FLAT_CHUNK: usize = 16_384;
+
+/// `sum[j] = Σ_i x[i, j]`, rows in order. Operands: `x [rows, n]`, `sum` f32 `[n]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ColumnSum {
+    pub rows: usize,
+    pub n: usize,
+    /// Storage of `x`.
+    pub elem: Elem,
+    /// Whether the sums are added to `sum` rather than stored.
+    pub accumulate: bool,
+}
+
+impl ColumnSum {
+    pub fn build(&self, target: &Target) -> Kernel {
+        let (n, elem, wide) = (self.n, self.elem, 4 * target.lanes);
+        let mut e = Emitter::new();
+        let (x, sum) = (e.arg(0), e.arg(1));
+        e.chunks(n, wide, |e, first, count| {
+            let (x, sum) = (e.offset(&x, first, elem), e.offset(&sum, first, Elem::F32));
+            e.each(count, wide, |e, column, lanes| {
+                let x = e.offset(&x, column, elem);
+                let start =
+                    if self.accumulate { e.load_at(&sum, column, Elem::F32, lanes) } else { e.float(0.0, lanes) };
+                let (zero, rows) = (e.index(0), e.index(self.rows as i64));
+                let total = e.for_loop(&zero, &rows, 1, &[(start, float_type(lanes))], |e, row, so_far| {
+                    let x = e.row(&x, row, n, elem);
+                    let x = e.load(&x, elem, lanes);
+                    vec![e.float2("addf", &so_far[0], &x, lanes)]
+                });
+                e.store_at(&total[0], &sum, column, Elem::F32, lanes);
+            });
+        });
+        e.finish(&format!("column_sum_{}x{n}_{}", self.rows, elem.name()), n.div_ceil(wide), 0)
+    }
+}
+
+/// `sum += x`. Operands: `x [n]`, `sum` f32 `[n]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Accumulate {
+    pub n: usize,
+    /// Storage of `x`.
+    pub elem: Elem,
+}
+
+impl Accumulate {
+    pub fn build(&self, target: &Target) -> Kernel {
+        let mut e = Emitter::new();
+        let (x, sum) = (e.arg(0), e.arg(1));
+        e.chunks(self.n, FLAT_CHUNK, |e, first, count| {
+            let (x, sum) = (e.offset(&x, first, self.elem), e.offset(&sum, first, Elem::F32));
+            e.each(count, 4 * target.lanes, |e, i, lanes| {
+                let (x, so_far) = (e.load_at(&x, i, self.elem, lanes), e.load_at(&sum, i, Elem::F32, lanes));
+                let total = e.float2("addf", &so_far, &x, lanes);
+                e.store_at(&total, &sum, i, Elem::F32, lanes);
+            });
+        });
+        e.finish(&format!("accumulate_{}_{}", self.n, self.elem.name()), self.n.div_ceil(FLAT_CHUNK), 0)
+    }
+}
+
+/// The sum of all elements, by one task. Operands: `x` f32 `[n]`, `sum` f32 `[1]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sum {
+    pub n: usize,
+}
+
+impl Sum {
+    pub fn build(&self, target: &Target) -> Kernel {
+        let mut e = Emitter::new();
+        let (x, sum) = (e.arg(0), e.arg(1));
+        e.tasks(|e, _| {
+            let count = e.index(self.n as i64);
+            let total = e.reduce(&count, 4 * target.lanes, &[Reduction::Sum], |e, i, lanes, so_far| {
+                let x = e.load_at(&x, i, Elem::F32, lanes);
+                vec![e.float2("addf", &so_far[0], &x, lanes)]
+            });
+            e.store(&total[0], &sum, Elem::F32, 1);
+        });
+        e.finish(&format!("sum_{}", self.n), 1, 0)
+    }
+}
+
+/// Sums of squares of consecutive parts. Operands: `x` f32 `[n]`, `partials` f32 `[parts]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SumSquares {
+    pub n: usize,
+}
+
+impl SumSquares {
+    /// Number of partial sums.
+    pub fn parts(&self) -> usize {
+        self.n.div_ceil(FLAT_CHUNK)
+    }
+
+    pub fn build(&self, target: &Target) -> Kernel {
+        let mut e = Emitter::new();
+        let (x, partials) = (e.arg(0), e.arg(1));
+        e.chunks(self.n, FLAT_CHUNK, |e, first, count| {
+            let x = e.offset(&x, first, Elem::F32);
+            let total = e.reduce(count, 4 * target.lanes, &[Reduction::Sum], |e, i, lanes, so_far| {
+                let x = e.load_at(&x, i, Elem::F32, lanes);
+                vec![e.fma(&x, &x, &so_far[0], lanes)]
+            });
+            let chunk = e.index(FLAT_CHUNK as i64);
+            let part = e.int2("divui", first, &chunk);
+            e.store_at(&total[0], &partials, &part, Elem::F32, 1);
+        });
+        e.finish(&format!("sum_squares_{}", self.n), self.parts(), 0)
+    }
+}
