@@ -69,8 +69,12 @@ impl Compiler {
         module.set_data_layout(&self.machine.get_target_data().get_data_layout());
         prepare(&module, kernel, llvm)?;
         module.verify().map_err(|error| refused(kernel, "LLVM refuses its IR", error))?;
+        // Templates say which loops are vectors; what is left as a scalar loop is short.
+        let options = PassBuilderOptions::create();
+        options.set_loop_vectorization(false);
+        options.set_loop_slp_vectorization(false);
         module
-            .run_passes("default<O3>", &self.machine, PassBuilderOptions::create())
+            .run_passes("default<O3>", &self.machine, options)
             .map_err(|error| refused(kernel, "LLVM cannot optimise it", error))?;
         Ok(module)
     }

@@ -1,0 +1,221 @@
+//! GFLOP/s of generated matrix products, and their share of the peak of as many cores.
+//!
+//! `cargo bench -p amc-codegen --bench gemm -- [--threads 1,2] [--seconds 0.5] [FILTER…]`; a shape is run if its line
+//! contains every filter. Operands are hot in the last-level cache where they fit. A run takes the processor time of its
+//! slowest thread, and the best run counts, because others may share the machine. The peak is that of multiply-adds on
+//! registers alone.
+use amc_codegen::{host_target, shared_object};
+use amc_kernels::emit::Elem::{self, Bf16, F32};
+use amc_kernels::emit::{Emitter, float_type};
+use amc_kernels::gemm::{Gemm, Operand, Term};
+use amc_kernels::region::Region;
+use amc_kernels::{Kernel, Target};
+use libloading::Library;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Barrier, Mutex};
+use std::time::{Duration, Instant};
+
+type Entry = unsafe extern "C" fn(*const *mut u8, i64, i64, *mut u8);
+
+/// What a line measures: what it is for, its sizes, how A and B are stored (`n` or `t`), their elems.
+struct Shape {
+    role: &'static str,
+    size: (usize, usize, usize),
+    form: &'static str,
+    elems: (Elem, Elem),
+}
+
+fn shapes() -> Vec<Shape> {
+    let sizes: [(&str, (usize, usize, usize), &str); 16] = [
+        ("up, gate", (1024, 1536, 576), "nt"),
+        ("down", (1024, 576, 1536), "nt"),
+        ("query, output", (1024, 576, 576), "nt"),
+        ("key, value", (1024, 192, 576), "nt"),
+        ("head", (256, 49152, 576), "nt"),
+        ("up, gate: dx", (1024, 576, 1536), "nn"),
+        ("down: dx", (1024, 1536, 576), "nn"),
+        ("query, output: dx", (1024, 576, 576), "nn"),
+        ("key, value: dx", (1024, 576, 192), "nn"),
+        ("head: dx", (256, 576, 49152), "nn"),
+        ("up, gate: dw", (1536, 576, 1024), "tn"),
+        ("down: dw", (576, 1536, 1024), "tn"),
+        ("lora a", (1024, 8, 576), "nt"),
+        ("lora b", (1024, 576, 8), "nt"),
+        ("lora a: dw", (8, 576, 1024), "tn"),
+        ("lora b: dw", (576, 8, 1024), "tn"),
+    ];
+    let elems = [(F32, F32), (F32, Bf16), (Bf16, Bf16)];
+    elems.iter().flat_map(|&elems| sizes.map(|(role, size, form)| Shape { role, size, form, elems })).collect()
+}
+
+impl Shape {
+    fn gemm(&self) -> Gemm {
+        let (m, n, k) = self.size;
+        let operand = |elem, letter, rows, columns| {
+            let transposed = letter == b't';
+            Operand { elem, transposed, stride: if transposed { rows } else { columns } }
+        };
+        let form = self.form.as_bytes();
+        let term = Term { k, a: operand(self.elems.0, form[0], m, k), b: operand(self.elems.1, form[1], k, n) };
+        Gemm {
+            m,
+            n,
+            terms: vec![term],
+            epilogue: Region::identity(F32, self.elems.0),
+            row_limit: None,
+            inner_limit: None,
+        }
+    }
+
+    fn line(&self) -> String {
+        let (m, n, k) = self.size;
+        let elems = format!("{}·{}", self.elems.0.name(), self.elems.1.name());
+        format!("{m:>5} x {n:>5} x {k:>5} {} {elems:<10} {:<18}", self.form, self.role)
+    }
+
+    /// Numbers in [1, 2) whatever their form, so that nothing is denormal.
+    fn operands(&self) -> Vec<Vec<u8>> {
+        let (m, n, k) = self.size;
+        let fill = |elem: Elem, count: usize| match elem {
+            Bf16 => (0..count).flat_map(|i| (0x3F80u16 + (i % 97) as u16).to_le_bytes()).collect(),
+            _ => (0..count).flat_map(|i| (1.0 + (i % 97) as f32 / 97.0).to_le_bytes()).collect::<Vec<u8>>(),
+        };
+        vec![fill(self.elems.0, m * k), fill(self.elems.1, k * n), fill(self.elems.0, m * n)]
+    }
+}
+
+/// Sixteen independent chains of 1000 multiply-adds per task, on registers.
+fn peak_kernel(target: &Target) -> Kernel {
+    let mut e = Emitter::new();
+    let (zero, thousand) = (e.index(0), e.index(1000));
+    let factor = e.float(0.5, target.lanes);
+    let chains: Vec<_> = (0..12).map(|i| (e.float(i as f32, target.lanes), float_type(target.lanes))).collect();
+    e.repeat("%begin", "%end", 1, |e, _| {
+        let sums = e.for_loop(&zero, &thousand, 1, &chains, |e, _, x| {
+            x.iter().map(|x| e.fma(x, &factor, &factor, target.lanes)).collect()
+        });
+        let total = sums[1..].iter().fold(sums[0].clone(), |a, b| e.float2("addf", &a, b, target.lanes));
+        e.store(&total, "%scratch", F32, target.lanes);
+    });
+    e.finish("peak", 64, 64)
+}
+
+/// Seconds that this thread has spent on a processor.
+fn thread_seconds() -> f64 {
+    // SAFETY: the declaration matches POSIX on Linux x86-64, where 3 is the clock of the calling thread.
+    unsafe extern "C" {
+        fn clock_gettime(clock: i32, time: *mut [i64; 2]) -> i32;
+    }
+    let mut time = [0i64; 2];
+    // SAFETY: `time` has room for the seconds and nanoseconds.
+    unsafe { clock_gettime(3, &mut time) };
+    time[0] as f64 + time[1] as f64 * 1e-9
+}
+
+/// Best seconds of a run of all tasks, split statically over `threads`; the slowest thread of a run counts.
+fn best_time(
+    entry: Entry,
+    tasks: u32,
+    pointers: &[*mut u8],
+    scratch_bytes: u64,
+    threads: usize,
+    budget: Duration,
+) -> f64 {
+    let pointers: Vec<usize> = pointers.iter().map(|p| *p as usize).collect();
+    let barrier = Barrier::new(threads);
+    let (going, slowest) = (AtomicBool::new(true), Mutex::new(0f64));
+    let work = |t: usize| {
+        let share = |t: usize| (tasks as usize * t / threads) as i64;
+        let mut scratch = vec![0u64; scratch_bytes as usize / 8 + 8];
+        let (mut best, begin) = (f64::INFINITY, Instant::now());
+        for runs in 0.. {
+            barrier.wait();
+            if !going.load(Ordering::Acquire) {
+                break;
+            }
+            let start = thread_seconds();
+            // SAFETY: the operands are as large as the kernel's problem says, and tasks write disjoint parts of the output.
+            unsafe { entry(pointers.as_ptr().cast(), share(t), share(t + 1), scratch.as_mut_ptr().cast()) };
+            let seconds = thread_seconds() - start;
+            let mut worst = slowest.lock().expect("no thread panics");
+            *worst = worst.max(seconds);
+            drop(worst);
+            if barrier.wait().is_leader() {
+                best = best.min(std::mem::take(&mut *slowest.lock().expect("no thread panics")));
+                going.store(runs < 5 || begin.elapsed() < budget, Ordering::Release);
+            }
+        }
+        best
+    };
+    std::thread::scope(|scope| {
+        let work = &work;
+        let others: Vec<_> = (1..threads).map(|t| scope.spawn(move || work(t))).collect();
+        others.into_iter().map(|thread| thread.join().expect("no thread panics")).fold(work(0), f64::min)
+    })
+}
+
+fn measure(library: &Library, kernel: &Kernel, operands: &mut [Vec<u8>], threads: usize, budget: Duration) -> f64 {
+    let pointers: Vec<*mut u8> = operands.iter_mut().map(|o| o.as_mut_ptr()).collect();
+    // SAFETY: the symbol is a kernel's, with the kernels' calling convention.
+    let entry = unsafe { library.get::<Entry>(kernel.symbol.as_bytes()) }.expect("the kernel's symbol");
+    best_time(*entry, kernel.tasks, &pointers, kernel.scratch_bytes, threads, budget)
+}
+
+struct Options {
+    threads: Vec<usize>,
+    budget: Duration,
+    filters: Vec<String>,
+}
+
+fn options() -> Options {
+    let mut options = Options { threads: vec![1, 2], budget: Duration::from_millis(500), filters: vec![] };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().unwrap_or_else(|| panic!("`{arg}` wants a value"));
+        match arg.as_str() {
+            "--threads" => {
+                options.threads = value().split(',').map(|t| t.parse().expect("a number of threads")).collect()
+            }
+            "--seconds" => options.budget = Duration::from_secs_f64(value().parse().expect("seconds")),
+            "--bench" => {}
+            _ => options.filters.push(arg),
+        }
+    }
+    options
+}
+
+fn main() {
+    let options = options();
+    let target = host_target().expect("a target");
+    let mut shapes = shapes();
+    shapes.retain(|shape| options.filters.iter().all(|filter| shape.line().contains(filter.as_str())));
+    let peak = peak_kernel(&target);
+    let kernels: Vec<Kernel> = shapes.iter().map(|shape| shape.gemm().build(&target)).collect();
+    let mut all = vec![peak.clone()];
+    all.extend(kernels.iter().cloned());
+    all.sort_by(|a, b| a.symbol.cmp(&b.symbol));
+    all.dedup();
+    let start = Instant::now();
+    let bytes = shared_object(&all, &target).unwrap_or_else(|error| panic!("{error}"));
+    println!("{} kernels compiled in {:.2} s for {}", all.len(), start.elapsed().as_secs_f64(), target.cpu);
+    let path = std::env::temp_dir().join(format!("amc-bench-gemm-{}.so", std::process::id()));
+    std::fs::write(&path, bytes).expect("writing the shared object");
+    // SAFETY: the object was just built from kernels, which have no initialisers.
+    let library = unsafe { Library::new(&path) }.expect("loading the shared object");
+    std::fs::remove_file(&path).expect("removing the shared object");
+    let flops = 2.0 * 12.0 * 1000.0 * target.lanes as f64 * f64::from(peak.tasks);
+    let peaks: Vec<f64> =
+        options.threads.iter().map(|t| flops / measure(&library, &peak, &mut [], *t, options.budget) / 1e9).collect();
+    println!("peak: {peaks:.1?} GFLOP/s on {:?} threads", options.threads);
+    for (shape, kernel) in shapes.iter().zip(&kernels) {
+        let (m, n, k) = shape.size;
+        let mut operands = shape.operands();
+        print!("{} {:>3} tasks", shape.line(), kernel.tasks);
+        for (threads, peak) in options.threads.iter().zip(&peaks) {
+            let seconds = measure(&library, kernel, &mut operands, *threads, options.budget);
+            let rate = 2.0 * (m * n * k) as f64 / seconds / 1e9;
+            print!("  {threads}T {:8.3} ms {rate:6.1} ({:3.0} %)", seconds * 1e3, rate / peak * 100.0);
+        }
+        println!();
+    }
+}
