@@ -1,1 +1,9 @@
-//! amc
+//! From recipe, config and checkpoint headers to a forward graph and its data.
+pub mod arch;
+pub mod checkpoint;
+pub mod config;
+pub mod families;
+pub mod model;
+pub mod names;
+pub mod rope;
+pub mod safetensors;

@@ -1,0 +1,252 @@
+//! What an architecture is: plain data. A family is a `const Arch`; a relative is its parent with fields changed.
+//!
+//! Types are sums, and numbers are references into `config.json`, so sizes are never copied here. [`crate::model`] turns
+//! an `Arch` and a config into a [`crate::model::Model`] with every number known.
+use std::fmt;
+
+/// A decoder-only language model.
+#[derive(Clone, Copy, Debug)]
+pub struct Arch {
+    /// Class names under `architectures` in `config.json`.
+    pub classes: &'static [&'static str],
+    pub vocab: Num,
+    pub hidden: Num,
+    pub depth: Num,
+    pub embed_scale: EmbedScale,
+    /// `pad_token_id` where the config has none: the lookup gives that row of the embedding no gradient.
+    pub padding: Option<i64>,
+    pub layers: Layers,
+    pub final_norm: Norm,
+    pub head: Head,
+    /// Keys that this family takes only with some values.
+    pub only: &'static [&'static [Only]],
+    pub paths: Paths,
+}
+
+/// A number read from the config.
+#[derive(Clone, Copy, Debug)]
+pub enum Num {
+    Is(f64),
+    Key(&'static str),
+    KeyOr(&'static str, &'static Num),
+    Div(&'static Num, &'static Num),
+    Sqrt(&'static Num),
+}
+pub use Num::*;
+
+/// A yes or no read from the config: the first of these keys that is there, else the default.
+#[derive(Clone, Copy, Debug)]
+pub enum Flag {
+    Is(bool),
+    Keys(&'static [&'static str], bool),
+}
+
+/// A key that would change the model in a way that is not supported, and the values that do not.
+#[derive(Clone, Copy, Debug)]
+pub struct Only {
+    pub key: &'static str,
+    /// As JSON; absent and `null` are always taken.
+    pub values: &'static [&'static str],
+    /// What other values would ask for.
+    pub otherwise: &'static str,
+}
+
+/// What the embedding is multiplied by.
+#[derive(Clone, Copy, Debug)]
+pub enum EmbedScale {
+    No,
+    By(Num),
+    /// The factor is rounded to the dtype of the weights first.
+    Rounded(Num),
+}
+
+/// The kinds of layer, and which layer is of which.
+#[derive(Clone, Copy, Debug)]
+pub struct Layers {
+    pub kinds: &'static [Layer],
+    pub schedule: Schedule,
+}
+
+/// The kind of each layer, as an index into [`Layers::kinds`].
+#[derive(Clone, Copy, Debug)]
+pub enum Schedule {
+    /// All are of the first kind.
+    Same,
+    /// The list under `key` has a word for each layer: `words[i]` is kind `i`. Without the list, `otherwise` says.
+    Named { key: &'static str, words: &'static [&'static str], otherwise: &'static Schedule },
+    /// The first kind for the first `count` layers, then the second; all the first where the flag is not set.
+    Split { flag: Flag, count: Num },
+}
+
+/// `h += residual · mixer(norm(h)); h += residual · ffn(norm(h))`.
+#[derive(Clone, Copy, Debug)]
+pub struct Layer {
+    pub mixer: Mixer,
+    pub ffn: Ffn,
+    /// Of both norms.
+    pub norm: Norm,
+    pub residual: Num,
+}
+
+/// What mixes tokens.
+#[derive(Clone, Copy, Debug)]
+pub enum Mixer {
+    Attention(Attention),
+}
+
+/// Causal grouped-query attention with rotary positions.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention {
+    pub heads: Num,
+    pub kv_heads: Num,
+    pub head_dim: Num,
+    /// Factor of the scores.
+    pub scale: Num,
+    pub qkv: Stored,
+    pub qkv_bias: Flag,
+    pub out_bias: Flag,
+    pub qk_norm: QkNorm,
+    pub rope: Rope,
+    pub window: Window,
+}
+
+/// How matrices that read the same input lie in the checkpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stored {
+    /// Each is a tensor.
+    Apart,
+    /// One tensor of this name holds them row block after row block.
+    Together(&'static str),
+}
+
+/// A norm of queries and keys before the rotation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum QkNorm {
+    No,
+    /// An RMS norm of each head, whose weight all heads share.
+    PerHead,
+}
+
+/// How many tokens, itself included, a token sees.
+#[derive(Clone, Copy, Debug)]
+pub enum Window {
+    All,
+    /// As many as the key says; all where it is `null`; where it is absent, the default or, without one, all.
+    Key(&'static str, Option<usize>),
+}
+
+/// Rotary positions.
+#[derive(Clone, Copy, Debug)]
+pub struct Rope {
+    pub part: RopePart,
+    /// `rope_type` words that the family knows.
+    pub scalings: &'static [(&'static str, Scaling)],
+}
+
+/// How much of a head is rotated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RopePart {
+    Whole,
+    /// The fraction under `partial_rotary_factor`.
+    Partial,
+}
+
+/// How the frequencies are stretched to longer rows; [`crate::rope`] has the formulas.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scaling {
+    Default,
+    Linear,
+    Dynamic,
+    Yarn,
+    Llama3,
+    LongRope,
+}
+
+/// What follows the mixer.
+#[derive(Clone, Copy, Debug)]
+pub enum Ffn {
+    /// `down(act(gate(x)) · up(x))`.
+    Glu(Glu),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Glu {
+    pub width: Num,
+    pub act: ActKey,
+    pub bias: Flag,
+    pub gate_up: Stored,
+}
+
+/// The activation: the word under the first key that is there, in the family's sense.
+#[derive(Clone, Copy, Debug)]
+pub struct ActKey {
+    pub keys: &'static [&'static str],
+    pub words: &'static [(&'static str, Act)],
+    pub default: Act,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Act {
+    Silu,
+    /// By the error function.
+    Gelu,
+    /// By tanh.
+    GeluTanh,
+    Relu,
+}
+
+/// `gain · x / sqrt(mean(x²) + eps)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Norm {
+    pub eps: Num,
+    pub gain: Gain,
+}
+
+/// What a norm multiplies by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Gain {
+    Weight,
+    OnePlusWeight,
+}
+
+/// The output head.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    /// Whether its matrix is the embedding's.
+    pub tied: Flag,
+    /// Logits are divided by it.
+    pub divisor: Num,
+}
+
+/// Module names in the checkpoint. Those of a layer are relative to `layer` and the layer's number.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Paths {
+    pub embed: &'static str,
+    pub layer: &'static str,
+    pub mixer_norm: &'static str,
+    pub q: &'static str,
+    pub k: &'static str,
+    pub v: &'static str,
+    pub o: &'static str,
+    pub q_norm: &'static str,
+    pub k_norm: &'static str,
+    pub ffn_norm: &'static str,
+    pub gate: &'static str,
+    pub up: &'static str,
+    pub down: &'static str,
+    pub final_norm: &'static str,
+    pub head: &'static str,
+    /// Ends of the names of tensors that are computed, not learned: a checkpoint may hold them.
+    pub buffers: &'static [&'static str],
+}
+
+impl fmt::Display for Num {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Is(x) => write!(f, "{x}"),
+            Key(key) | KeyOr(key, _) => write!(f, "`{key}`"),
+            Div(a, b) => write!(f, "{a} / {b}"),
+            Sqrt(a) => write!(f, "sqrt({a})"),
+        }
+    }
+}

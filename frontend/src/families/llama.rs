@@ -1,0 +1,132 @@
+//! Llama: pre-norm, rotary grouped-query attention, SwiGLU. Most families are this with a change.
+use crate::arch::*;
+
+pub const HEAD_DIM: Num = KeyOr("head_dim", &Div(&Key("hidden_size"), &Key("num_attention_heads")));
+
+pub const ATTENTION: Attention = Attention {
+    heads: Key("num_attention_heads"),
+    kv_heads: KeyOr("num_key_value_heads", &Key("num_attention_heads")),
+    head_dim: HEAD_DIM,
+    scale: Div(&Is(1.0), &Sqrt(&HEAD_DIM)),
+    qkv: Stored::Apart,
+    qkv_bias: Flag::Keys(&["attention_bias"], false),
+    out_bias: Flag::Keys(&["attention_bias"], false),
+    qk_norm: QkNorm::No,
+    rope: ROPE,
+    window: Window::All,
+};
+
+pub const ROPE: Rope = Rope {
+    part: RopePart::Whole,
+    scalings: &[
+        ("default", Scaling::Default),
+        ("linear", Scaling::Linear),
+        ("dynamic", Scaling::Dynamic),
+        ("yarn", Scaling::Yarn),
+        ("llama3", Scaling::Llama3),
+        ("longrope", Scaling::LongRope),
+    ],
+};
+
+pub const GLU: Glu = Glu {
+    width: Key("intermediate_size"),
+    act: ActKey {
+        keys: &["hidden_act"],
+        words: &[
+            ("silu", Act::Silu),
+            ("swish", Act::Silu),
+            ("gelu", Act::Gelu),
+            ("gelu_new", Act::GeluTanh),
+            ("gelu_fast", Act::GeluTanh),
+            ("gelu_pytorch_tanh", Act::GeluTanh),
+            ("relu", Act::Relu),
+        ],
+        default: Act::Silu,
+    },
+    bias: Flag::Keys(&["mlp_bias"], false),
+    gate_up: Stored::Apart,
+};
+
+pub const NORM: Norm = Norm { eps: KeyOr("rms_norm_eps", &Is(1e-6)), gain: Gain::Weight };
+
+pub const LAYER: Layer =
+    Layer { mixer: Mixer::Attention(ATTENTION), ffn: Ffn::Glu(GLU), norm: NORM, residual: Is(1.0) };
+
+pub const LLAMA: Arch = Arch {
+    classes: &["LlamaForCausalLM"],
+    vocab: Key("vocab_size"),
+    hidden: Key("hidden_size"),
+    depth: Key("num_hidden_layers"),
+    embed_scale: EmbedScale::No,
+    padding: None,
+    layers: Layers { kinds: &[LAYER], schedule: Schedule::Same },
+    final_norm: NORM,
+    head: Head { tied: Flag::Keys(&["tie_word_embeddings"], false), divisor: Is(1.0) },
+    only: &[SINGLE_DECODER],
+    paths: Paths {
+        embed: "model.embed_tokens",
+        layer: "model.layers",
+        mixer_norm: "input_layernorm",
+        q: "self_attn.q_proj",
+        k: "self_attn.k_proj",
+        v: "self_attn.v_proj",
+        o: "self_attn.o_proj",
+        q_norm: "self_attn.q_norm",
+        k_norm: "self_attn.k_norm",
+        ffn_norm: "post_attention_layernorm",
+        gate: "mlp.gate_proj",
+        up: "mlp.up_proj",
+        down: "mlp.down_proj",
+        final_norm: "model.norm",
+        head: "lm_head",
+        buffers: &["rotary_emb.inv_freq"],
+    },
+};
+
+/// What no family here supports.
+pub const SINGLE_DECODER: &[Only] = &[
+    Only { key: "attention_dropout", values: &["0", "0.0"], otherwise: "dropout inside the model" },
+    Only { key: "embd_pdrop", values: &["0", "0.0"], otherwise: "dropout inside the model" },
+    Only { key: "resid_pdrop", values: &["0", "0.0"], otherwise: "dropout inside the model" },
+    Only { key: "is_encoder_decoder", values: &["false"], otherwise: "an encoder" },
+    Only { key: "per_layer_config", values: &["{}"], otherwise: "settings for single layers" },
+    Only { key: "quantization_config", values: &[], otherwise: "quantised weights" },
+    Only { key: "rope_interleaved", values: &["false"], otherwise: "rotation of neighbouring elements" },
+    Only { key: "use_bidirectional_attention", values: &["false"], otherwise: "attention to later tokens" },
+];
+
+/// For the families whose linear layers never have a bias.
+pub const NO_BIAS: &[Only] = &[
+    Only { key: "attention_bias", values: &["false"], otherwise: "biases that this family does not have" },
+    Only { key: "mlp_bias", values: &["false"], otherwise: "biases that this family does not have" },
+];
+
+/// Llama under another name.
+pub const AQUILA: Arch = Arch { classes: &["AquilaForCausalLM", "AquilaModel"], ..LLAMA };
+
+/// Llama while it has no experts.
+pub const DEEPSEEK: Arch = Arch {
+    classes: &["DeepseekForCausalLM"],
+    only: &[SINGLE_DECODER, &[Only { key: "n_routed_experts", values: &[], otherwise: "a mixture of experts" }]],
+    ..LLAMA
+};
+
+/// Llama whose bias switches have other names (transformers 5 writes Llama's).
+pub const INTERNLM3: Arch = Arch {
+    classes: &["InternLM3ForCausalLM"],
+    padding: Some(2),
+    layers: Layers { kinds: &[INTERNLM3_LAYER], schedule: Schedule::Same },
+    ..LLAMA
+};
+const INTERNLM3_HEAD_DIM: Num = KeyOr("head_dim", &Is(128.0));
+const INTERNLM3_LAYER: Layer = Layer {
+    mixer: Mixer::Attention(Attention {
+        head_dim: INTERNLM3_HEAD_DIM,
+        scale: Div(&Is(1.0), &Sqrt(&INTERNLM3_HEAD_DIM)),
+        qkv_bias: Flag::Keys(&["qkv_bias", "attention_bias"], false),
+        out_bias: Flag::Keys(&["bias", "attention_bias"], false),
+        ..ATTENTION
+    }),
+    ffn: Ffn::Glu(Glu { bias: Flag::Keys(&["bias", "mlp_bias"], false), ..GLU }),
+    ..LAYER
+};

@@ -1,0 +1,36 @@
+//! Every family, one row each. A family's file holds data only; what the words mean is in [`crate::arch`].
+mod gemma;
+mod granite;
+mod llama;
+mod mistral;
+mod phi;
+mod qwen;
+
+use crate::arch::Arch;
+use anyhow::{Result, anyhow};
+
+pub const ALL: &[&Arch] = &[
+    &gemma::GEMMA,
+    &granite::GRANITE,
+    &llama::AQUILA,
+    &llama::DEEPSEEK,
+    &llama::INTERNLM3,
+    &llama::LLAMA,
+    &mistral::MISTRAL,
+    &phi::PHI3,
+    &qwen::QWEN2,
+    &qwen::QWEN3,
+];
+
+/// The family of a class name.
+///
+/// # Errors
+/// There is none; the message has the nearest name and all that are known.
+pub fn find(class: &str) -> Result<&'static Arch> {
+    let family = ALL.iter().find(|arch| arch.classes.contains(&class));
+    family.copied().ok_or_else(|| {
+        let names: Vec<&str> = ALL.iter().flat_map(|arch| arch.classes).copied().collect();
+        let nearest = amc_ir::diag::unknown("architecture", class, names.iter().copied());
+        anyhow!("{nearest}; known are {}", names.join(", "))
+    })
+}

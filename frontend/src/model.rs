@@ -1,0 +1,300 @@
+//! A model with every number known: an [`Arch`] read against a config.
+use crate::arch::{self, Act, Arch, EmbedScale, Flag, Gain, Num, Only, Paths, QkNorm, Schedule, Stored, Window};
+use crate::config::{Config, Section, whole};
+use crate::families;
+use crate::rope::RopeSpec;
+use anyhow::{Result, anyhow, bail, ensure};
+
+/// Deeper models do not exist; a config that claims more is not believed.
+const DEEPEST: usize = 1 << 14;
+
+/// A decoder-only language model.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Model {
+    pub vocab: usize,
+    pub hidden: usize,
+    pub embed_scale: f64,
+    /// Whether `embed_scale` is rounded to the dtype of the weights first.
+    pub embed_scale_rounded: bool,
+    /// The row of the embedding that the lookup gives no gradient.
+    pub padding: Option<usize>,
+    /// The distinct kinds of layer that occur.
+    pub kinds: Vec<Layer>,
+    /// The kind of each layer.
+    pub layers: Vec<usize>,
+    pub final_norm: Norm,
+    /// Whether the head's matrix is the embedding's.
+    pub tied: bool,
+    /// Logits are divided by it.
+    pub logit_divisor: f64,
+    /// The longest row that the model is said to take.
+    pub longest: Option<usize>,
+    pub paths: Paths,
+}
+
+/// `h += residual · attention(norm(h)); h += residual · ffn(norm(h))`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Layer {
+    pub mixer: Mixer,
+    pub ffn: Ffn,
+    pub norm: Norm,
+    pub residual: f64,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub enum Mixer {
+    Attention(Attention),
+}
+
+/// Causal grouped-query attention with rotary positions.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Attention {
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub scale: f64,
+    pub qkv: Stored,
+    pub qkv_bias: bool,
+    pub out_bias: bool,
+    pub qk_norm: QkNorm,
+    pub rope: RopeSpec,
+    /// How many tokens, itself included, a token sees; all if `None`.
+    pub window: Option<usize>,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub enum Ffn {
+    Glu(Glu),
+}
+
+/// `down(act(gate(x)) · up(x))`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Glu {
+    pub width: usize,
+    pub act: Act,
+    pub bias: bool,
+    pub gate_up: Stored,
+}
+
+/// `gain · x / sqrt(mean(x²) + eps)`.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Norm {
+    pub eps: f64,
+    pub gain: Gain,
+}
+
+impl Model {
+    /// The model that a config describes; its family is that of the first class under `architectures`.
+    ///
+    /// # Errors
+    /// An unknown family, a key that is missing or out of range, a setting that is not supported.
+    pub fn read(config: &Config) -> Result<Model> {
+        let root = config.root();
+        let classes = root.words("architectures")?.unwrap_or_default();
+        let wanted = "a list with the class of the model, such as \"LlamaForCausalLM\"";
+        let class = classes.first().ok_or_else(|| root.missing("architectures", wanted))?;
+        let family = families::find(class).map_err(|error| anyhow!("{}: {error}", root.name("architectures")))?;
+        Reader { root }.model(family)
+    }
+}
+
+/// Evaluates the vocabulary of [`crate::arch`] against a config.
+struct Reader<'a> {
+    root: Section<'a>,
+}
+
+impl Reader<'_> {
+    fn model(&self, family: &Arch) -> Result<Model> {
+        family.only.iter().copied().flatten().try_for_each(|only| self.only(only))?;
+        let vocab = self.size(&family.vocab)?;
+        let (embed_scale, embed_scale_rounded) = match &family.embed_scale {
+            EmbedScale::No => (1.0, false),
+            EmbedScale::By(factor) => (self.number(factor)?, false),
+            EmbedScale::Rounded(factor) => (self.number(factor)?, true),
+        };
+        let (kinds, layers) = self.layers(family)?;
+        Ok(Model {
+            vocab,
+            hidden: self.size(&family.hidden)?,
+            embed_scale,
+            embed_scale_rounded,
+            padding: self.padding(family.padding, vocab)?,
+            kinds,
+            layers,
+            final_norm: self.norm(&family.final_norm)?,
+            tied: self.flag(&family.head.tied)?,
+            logit_divisor: self.nonzero(&family.head.divisor)?,
+            longest: self.root.size("max_position_embeddings")?,
+            paths: family.paths,
+        })
+    }
+
+    /// The kinds that occur, in the order in which they do, and the kind of each layer.
+    fn layers(&self, family: &Arch) -> Result<(Vec<Layer>, Vec<usize>)> {
+        let depth = self.size(&family.depth)?;
+        ensure!(depth <= DEEPEST, "{} is {depth}; at most {DEEPEST} layers are believed", self.place(&family.depth));
+        let schedule = self.schedule(&family.layers.schedule, depth)?;
+        // Kinds that do not occur are read too: their keys are known, so they must not be called unread.
+        let all: Vec<Layer> = family.layers.kinds.iter().map(|kind| self.layer(kind)).collect::<Result<_>>()?;
+        let mut kinds: Vec<Layer> = Vec::new();
+        let mut layers = Vec::new();
+        for kind in schedule.into_iter().map(|kind| &all[kind]) {
+            let known = kinds.iter().position(|other| other == kind);
+            layers.push(known.unwrap_or(kinds.len()));
+            kinds.extend(known.is_none().then(|| kind.clone()));
+        }
+        Ok((kinds, layers))
+    }
+
+    fn schedule(&self, schedule: &Schedule, depth: usize) -> Result<Vec<usize>> {
+        match schedule {
+            Schedule::Same => Ok(vec![0; depth]),
+            Schedule::Split { flag, count } => {
+                let (split, count) = (self.flag(flag)?, self.number(count)?);
+                Ok((0..depth).map(|i| usize::from(split && i as f64 >= count)).collect())
+            }
+            Schedule::Named { key, words, otherwise } => {
+                let fallback = self.schedule(otherwise, depth)?;
+                let Some(list) = self.root.words(key)? else { return Ok(fallback) };
+                let place = self.root.name(key);
+                ensure!(list.len() == depth, "{place} has {} words, one a layer would be {depth}", list.len());
+                let kind = |word: &&str| {
+                    words
+                        .iter()
+                        .position(|known| known == word)
+                        .ok_or_else(|| anyhow!("{place} has {word:?}; this family knows {}", words.join(", ")))
+                };
+                list.iter().map(kind).collect()
+            }
+        }
+    }
+
+    fn layer(&self, layer: &arch::Layer) -> Result<Layer> {
+        let arch::Mixer::Attention(attention) = &layer.mixer;
+        let arch::Ffn::Glu(glu) = &layer.ffn;
+        Ok(Layer {
+            mixer: Mixer::Attention(self.attention(attention)?),
+            ffn: Ffn::Glu(self.glu(glu)?),
+            norm: self.norm(&layer.norm)?,
+            residual: self.number(&layer.residual)?,
+        })
+    }
+
+    fn attention(&self, attention: &arch::Attention) -> Result<Attention> {
+        let (heads, kv_heads) = (self.size(&attention.heads)?, self.size(&attention.kv_heads)?);
+        let place = self.place(&attention.kv_heads);
+        ensure!(heads.is_multiple_of(kv_heads), "{place} is {kv_heads}, which does not divide the {heads} heads");
+        let head_dim = self.size(&attention.head_dim)?;
+        Ok(Attention {
+            heads,
+            kv_heads,
+            head_dim,
+            scale: self.number(&attention.scale)?,
+            qkv: attention.qkv,
+            qkv_bias: self.flag(&attention.qkv_bias)?,
+            out_bias: self.flag(&attention.out_bias)?,
+            qk_norm: attention.qk_norm,
+            rope: RopeSpec::read(self.root, &attention.rope, head_dim)?,
+            window: self.window(&attention.window)?,
+        })
+    }
+
+    fn glu(&self, glu: &arch::Glu) -> Result<Glu> {
+        Ok(Glu {
+            width: self.size(&glu.width)?,
+            act: self.act(&glu.act)?,
+            bias: self.flag(&glu.bias)?,
+            gate_up: glu.gate_up,
+        })
+    }
+
+    fn norm(&self, norm: &arch::Norm) -> Result<Norm> {
+        let eps = self.number(&norm.eps)?;
+        ensure!(eps > 0.0, "{} is {eps}; wanted more than 0", self.place(&norm.eps));
+        Ok(Norm { eps, gain: norm.gain })
+    }
+
+    fn act(&self, act: &arch::ActKey) -> Result<Act> {
+        for key in act.keys {
+            if let Some(word) = self.root.word(key)? {
+                let known = act.words.iter().find(|row| row.0 == word);
+                return known.map(|row| row.1).ok_or_else(|| {
+                    let words: Vec<&str> = act.words.iter().map(|row| row.0).collect();
+                    anyhow!("{} is {word:?}; this family knows {}", self.root.name(key), words.join(", "))
+                });
+            }
+        }
+        Ok(act.default)
+    }
+
+    fn window(&self, window: &Window) -> Result<Option<usize>> {
+        match window {
+            Window::All => Ok(None),
+            Window::Key(key, default) => {
+                let found = self.root.size(key)?;
+                Ok(found.or(default.filter(|_| !self.root.has(key))))
+            }
+        }
+    }
+
+    /// The padding row; a negative id counts from the end, as in torch.
+    fn padding(&self, default: Option<i64>, vocab: usize) -> Result<Option<usize>> {
+        let key = "pad_token_id";
+        let found = self.root.integer(key)?;
+        let Some(id) = found.or(default.filter(|_| !self.root.has(key))) else { return Ok(None) };
+        let row = if id < 0 { id.checked_add(vocab as i64) } else { Some(id) };
+        let row = row.and_then(|row| usize::try_from(row).ok()).filter(|row| *row < vocab);
+        row.map(Some).ok_or_else(|| anyhow!("{} is {id}; the vocabulary has {vocab} tokens", self.root.name(key)))
+    }
+
+    fn only(&self, only: &Only) -> Result<()> {
+        let Some(found) = self.root.get(only.key) else { return Ok(()) };
+        if only.values.contains(&found.to_string().as_str()) {
+            return Ok(());
+        }
+        let wanted = only.values.first().copied().unwrap_or("null");
+        bail!("{}, which asks for {}: that is not supported", self.root.wrong(only.key, found, wanted), only.otherwise)
+    }
+
+    fn number(&self, num: &Num) -> Result<f64> {
+        Ok(match num {
+            Num::Is(x) => *x,
+            Num::Key(key) => self.root.number(key)?.ok_or_else(|| self.root.missing(key, "a number"))?,
+            Num::KeyOr(key, default) => match self.root.number(key)? {
+                Some(x) => x,
+                None => self.number(default)?,
+            },
+            Num::Div(a, b) => self.number(a)? / self.nonzero(b)?,
+            Num::Sqrt(a) => self.number(a)?.sqrt(),
+        })
+    }
+
+    fn nonzero(&self, num: &Num) -> Result<f64> {
+        let x = self.number(num)?;
+        ensure!(x != 0.0 && x.is_finite(), "{} is {x}, which cannot divide", self.place(num));
+        Ok(x)
+    }
+
+    fn size(&self, num: &Num) -> Result<usize> {
+        let x = self.number(num)?;
+        whole(x).ok_or_else(|| anyhow!("{} is {x}; wanted a whole number from 1 to 2147483648", self.place(num)))
+    }
+
+    fn flag(&self, flag: &Flag) -> Result<bool> {
+        let (keys, default) = match flag {
+            Flag::Is(yes) => return Ok(*yes),
+            Flag::Keys(keys, default) => (keys, default),
+        };
+        let found: Vec<Option<bool>> = keys.iter().map(|key| self.root.flag(key)).collect::<Result<_>>()?;
+        Ok(found.into_iter().flatten().next().unwrap_or(*default))
+    }
+
+    /// Where a number comes from, for messages.
+    fn place(&self, num: &Num) -> String {
+        match num {
+            Num::Key(key) | Num::KeyOr(key, _) if self.root.has(key) => self.root.name(key),
+            Num::KeyOr(_, default) => self.place(default),
+            _ => format!("{}: {num}", self.root.place()),
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What a model's parameters are called in its checkpoint, and which rows of which tensor each is.
+//!
+//! - A parameter of the graph is a [`View`]: rows of a stored tensor. Tensors that a checkpoint fuses (`qkv_proj`,
+//!   `gate_up_proj`) are seen as their row blocks; nothing is copied.
+//! - A linear layer knows its *module*, the name that LoRA patterns match and adapters are saved under. Row blocks of one
+//!   module share its adapter: one matrix A, and the same rows of B.
+use crate::arch::{QkNorm, Stored};
+use crate::model::{Attention, Ffn, Glu, Mixer, Model};
+use amc_ir::View;
+use std::collections::BTreeMap;
+
+/// All parameters of a model.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Names {
+    pub embed: Vector,
+    pub layers: Vec<LayerNames>,
+    pub final_norm: Vector,
+    /// Of a tied head: its module keeps its own name, its weight is the embedding.
+    pub head: Linear,
+}
+
+/// The parameters of a layer.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LayerNames {
+    pub mixer_norm: Vector,
+    pub mixer: MixerNames,
+    pub ffn_norm: Vector,
+    pub ffn: FfnNames,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub enum MixerNames {
+    Attention(AttentionNames),
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct AttentionNames {
+    pub q: Linear,
+    pub k: Linear,
+    pub v: Linear,
+    pub o: Linear,
+    /// Weights of the norms of queries and keys.
+    pub qk_norm: Option<(Vector, Vector)>,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub enum FfnNames {
+    Glu(GluNames),
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct GluNames {
+    pub gate: Linear,
+    pub up: Linear,
+    pub down: Linear,
+}
+
+/// A parameter that is one whole tensor and no linear layer: a norm's weight, the embedding.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Vector {
+    pub tensor: String,
+    pub shape: Vec<usize>,
+}
+
+/// A linear layer, or a row block of one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Linear {
+    /// Full name of the module in the model.
+    pub module: String,
+    /// The tensor of the weight.
+    pub weight_tensor: String,
+    pub inputs: usize,
+    /// Outputs of the block.
+    pub outputs: usize,
+    /// First row of the block.
+    pub start: usize,
+    /// Rows of the whole module.
+    pub module_outputs: usize,
+    pub has_bias: bool,
+}
+
+/// A linear layer as LoRA sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LinearModule {
+    pub name: String,
+    pub inputs: usize,
+    pub outputs: usize,
+}
+
+impl Vector {
+    /// The parameter as a view.
+    pub fn view(&self) -> View {
+        View { tensor: self.tensor.clone(), start: 0, rows: self.shape[0] }
+    }
+}
+
+impl Linear {
+    /// Weight [outputs, inputs].
+    pub fn weight(&self) -> View {
+        self.rows_of(self.weight_tensor.clone())
+    }
+    /// Bias [outputs].
+    pub fn bias(&self) -> Option<View> {
+        self.has_bias.then(|| self.rows_of(format!("{}.bias", self.module)))
+    }
+    /// PEFT's name of adapter matrix A [rank, inputs].
+    pub fn lora_a(&self) -> String {
+        format!("base_model.model.{}.lora_A.weight", self.module)
+    }
+    /// PEFT's matrix B, the rows [outputs, rank] of this block.
+    pub fn lora_b(&self) -> View {
+        self.rows_of(format!("base_model.model.{}.lora_B.weight", self.module))
+    }
+    fn rows_of(&self, tensor: String) -> View {
+        View { tensor, start: self.start, rows: self.outputs }
+    }
+}
+
+impl Names {
+    pub fn new(model: &Model) -> Names {
+        let paths = &model.paths;
+        let embed = weight(paths.embed, &[model.vocab, model.hidden]);
+        let mut head = linear(paths.head.into(), model.hidden, model.vocab, false);
+        if model.tied {
+            head.weight_tensor = embed.tensor.clone();
+        }
+        let layers = (0..model.layers.len()).map(|i| LayerNames::new(model, i)).collect();
+        Names { embed, layers, final_norm: weight(paths.final_norm, &[model.hidden]), head }
+    }
+
+    /// Every stored tensor and its shape.
+    pub fn tensors(&self) -> BTreeMap<String, Vec<usize>> {
+        let mut tensors = BTreeMap::new();
+        let vectors = self.layers.iter().flat_map(LayerNames::vectors).chain([&self.embed, &self.final_norm]);
+        tensors.extend(vectors.map(|vector| (vector.tensor.clone(), vector.shape.clone())));
+        for linear in self.linears() {
+            tensors.insert(linear.weight_tensor.clone(), vec![linear.module_outputs, linear.inputs]);
+            if let Some(bias) = linear.bias() {
+                tensors.insert(bias.tensor, vec![linear.module_outputs]);
+            }
+        }
+        tensors
+    }
+
+    /// Every linear module, in the order of the model, the head last.
+    pub fn modules(&self) -> Vec<LinearModule> {
+        let all = self.linears().map(|linear| LinearModule {
+            name: linear.module.clone(),
+            inputs: linear.inputs,
+            outputs: linear.module_outputs,
+        });
+        let mut modules: Vec<LinearModule> = all.collect();
+        modules.dedup();
+        modules
+    }
+
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.layers.iter().flat_map(LayerNames::linears).chain([&self.head])
+    }
+}
+
+impl LayerNames {
+    fn new(model: &Model, number: usize) -> LayerNames {
+        let (paths, layer) = (&model.paths, &model.kinds[model.layers[number]]);
+        let scope = Scope { layer: format!("{}.{number}.", paths.layer), model };
+        let Mixer::Attention(attention) = &layer.mixer;
+        let Ffn::Glu(glu) = &layer.ffn;
+        LayerNames {
+            mixer_norm: scope.vector(paths.mixer_norm, model.hidden),
+            mixer: MixerNames::Attention(scope.attention(attention)),
+            ffn_norm: scope.vector(paths.ffn_norm, model.hidden),
+            ffn: FfnNames::Glu(scope.glu(glu)),
+        }
+    }
+
+    /// The linear layers, row blocks of one module side by side.
+    pub fn linears(&self) -> impl Iterator<Item = &Linear> {
+        let MixerNames::Attention(AttentionNames { q, k, v, o, .. }) = &self.mixer;
+        let FfnNames::Glu(GluNames { gate, up, down }) = &self.ffn;
+        [q, k, v, o, gate, up, down].into_iter()
+    }
+
+    fn vectors(&self) -> impl Iterator<Item = &Vector> {
+        let MixerNames::Attention(AttentionNames { qk_norm, .. }) = &self.mixer;
+        let qk_norm = qk_norm.iter().flat_map(|(q, k)| [q, k]);
+        [&self.mixer_norm, &self.ffn_norm].into_iter().chain(qk_norm)
+    }
+}
+
+/// Names of one layer.
+struct Scope<'a> {
+    /// What stands before a name: `model.layers.3.`.
+    layer: String,
+    model: &'a Model,
+}
+
+impl Scope<'_> {
+    fn vector(&self, module: &str, size: usize) -> Vector {
+        weight(&format!("{}{module}", self.layer), &[size])
+    }
+
+    fn attention(&self, attention: &Attention) -> AttentionNames {
+        let (paths, hidden) = (&self.model.paths, self.model.hidden);
+        let Attention { heads, kv_heads, head_dim, qkv_bias, out_bias, .. } = *attention;
+        let (wide, narrow) = (heads * head_dim, kv_heads * head_dim);
+        let blocks = [(paths.q, wide), (paths.k, narrow), (paths.v, narrow)];
+        let [q, k, v] = self.blocks(attention.qkv, blocks, hidden, qkv_bias);
+        let norm = |path| self.vector(path, head_dim);
+        let qk_norm = match attention.qk_norm {
+            QkNorm::No => None,
+            QkNorm::PerHead => Some((norm(paths.q_norm), norm(paths.k_norm))),
+        };
+        AttentionNames { q, k, v, o: linear(format!("{}{}", self.layer, paths.o), wide, hidden, out_bias), qk_norm }
+    }
+
+    fn glu(&self, glu: &Glu) -> GluNames {
+        let (paths, hidden) = (&self.model.paths, self.model.hidden);
+        let blocks = [(paths.gate, glu.width), (paths.up, glu.width)];
+        let [gate, up] = self.blocks(glu.gate_up, blocks, hidden, glu.bias);
+        let down = linear(format!("{}{}", self.layer, paths.down), glu.width, hidden, glu.bias);
+        GluNames { gate, up, down }
+    }
+
+    /// Linear layers over one input, as modules of their own or as row blocks of one.
+    fn blocks<const N: usize>(
+        &self,
+        stored: Stored,
+        blocks: [(&str, usize); N],
+        inputs: usize,
+        bias: bool,
+    ) -> [Linear; N] {
+        let module_outputs = blocks.iter().map(|(_, rows)| rows).sum();
+        let mut start = 0;
+        blocks.map(|(path, outputs)| match stored {
+            Stored::Apart => linear(format!("{}{path}", self.layer), inputs, outputs, bias),
+            Stored::Together(path) => {
+                let whole = linear(format!("{}{path}", self.layer), inputs, module_outputs, bias);
+                start += outputs;
+                Linear { outputs, start: start - outputs, ..whole }
+            }
+        })
+    }
+}
+
+fn weight(module: &str, shape: &[usize]) -> Vector {
+    Vector { tensor: format!("{module}.weight"), shape: shape.into() }
+}
+
+fn linear(module: String, inputs: usize, outputs: usize, has_bias: bool) -> Linear {
+    let weight_tensor = format!("{module}.weight");
+    Linear { module, weight_tensor, inputs, outputs, start: 0, module_outputs: outputs, has_bias }
+}

@@ -1,0 +1,172 @@
+//! Every family against real checkpoint headers: `tests/oracle` has a tiny model of each, made by the reference
+//! implementations.
+use amc_frontend::checkpoint;
+use amc_frontend::config::Config;
+use amc_frontend::model::Model;
+use amc_frontend::names::Names;
+use amc_frontend::safetensors::{SafetensorsFile, Weights};
+use std::path::{Path, PathBuf};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/oracle")
+}
+
+fn cases() -> Vec<PathBuf> {
+    let mut cases: Vec<PathBuf> = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.retain(|case| case.join("config.json").exists());
+    cases.sort();
+    assert!(cases.len() >= 20, "found {} cases", cases.len());
+    cases
+}
+
+fn model(case: &Path, file: &str) -> Model {
+    let config = Config::load(&case.join(file)).unwrap();
+    let model = Model::read(&config).unwrap_or_else(|error| panic!("{error:#}"));
+    assert_eq!(config.unread(), Vec::<String>::new(), "{} {file}", case.display());
+    model
+}
+
+#[test]
+fn parameters_are_the_tensors_of_the_checkpoint() {
+    for case in cases() {
+        let model = model(&case, "config.json");
+        let weights = Weights::open(&case).unwrap();
+        let tensors = checkpoint::check(&weights, &model).unwrap_or_else(|error| panic!("{error:#}"));
+        assert_eq!(tensors.len(), Names::new(&model).tensors().len());
+    }
+}
+
+#[test]
+fn both_forms_of_a_config_give_the_same_model() {
+    let mut compared = 0;
+    for case in cases().iter().filter(|case| case.join("config_v5.json").exists()) {
+        assert_eq!(model(case, "config.json"), model(case, "config_v5.json"), "{}", case.display());
+        compared += 1;
+    }
+    assert!(compared >= 19, "compared {compared}");
+}
+
+/// The adapters name the linear modules that PEFT found; ours must be the same but for the head.
+#[test]
+fn linear_modules_are_those_that_peft_finds() {
+    for case in cases() {
+        let adapter = SafetensorsFile::open(&case.join("adapter/adapter_model.safetensors")).unwrap();
+        let mut wanted = Vec::new();
+        for module in Names::new(&model(&case, "config.json")).modules().iter().filter(|m| m.name != "lm_head") {
+            let name = |matrix: &str| format!("base_model.model.{}.lora_{matrix}.weight", module.name);
+            let (a, b) = (adapter.tensor(&name("A")).unwrap(), adapter.tensor(&name("B")).unwrap());
+            assert_eq!((a.shape[1], b.shape[0]), (module.inputs as u64, module.outputs as u64), "{}", module.name);
+            wanted.extend([name("A"), name("B")]);
+        }
+        wanted.sort();
+        assert_eq!(adapter.tensors().keys().cloned().collect::<Vec<_>>(), wanted, "{}", case.display());
+    }
+}
+
+#[test]
+fn fused_tensors_are_seen_as_row_blocks() {
+    let names = Names::new(&model(&folder().join("phi3"), "config.json"));
+    let views: Vec<String> = names.layers[1]
+        .linears()
+        .map(|l| format!("{} {}+{} of {}", l.weight().tensor, l.start, l.outputs, l.module_outputs))
+        .collect();
+    let at = |name: &str, rows: &str| format!("model.layers.1.{name}.weight {rows}");
+    assert_eq!(
+        views,
+        [
+            at("self_attn.qkv_proj", "0+64 of 128"),
+            at("self_attn.qkv_proj", "64+32 of 128"),
+            at("self_attn.qkv_proj", "96+32 of 128"),
+            at("self_attn.o_proj", "0+64 of 64"),
+            at("mlp.gate_up_proj", "0+96 of 192"),
+            at("mlp.gate_up_proj", "96+96 of 192"),
+            at("mlp.down_proj", "0+64 of 64"),
+        ]
+    );
+    let modules: Vec<String> = names.modules().into_iter().map(|module| module.name).collect();
+    assert_eq!(modules.iter().filter(|name| name.ends_with("qkv_proj")).count(), 2, "one module a layer");
+    let k = names.layers[1].linears().nth(1).unwrap();
+    assert_eq!(k.lora_b().tensor, "base_model.model.model.layers.1.self_attn.qkv_proj.lora_B.weight");
+    assert_eq!((k.lora_b().start, k.lora_b().rows), (64, 32));
+}
+
+#[test]
+fn layers_of_one_kind_are_one_kind() {
+    let windows = |case: &str| -> (Vec<Option<usize>>, Vec<usize>) {
+        let model = model(&folder().join(case), "config.json");
+        let window = |kind: &amc_frontend::model::Layer| {
+            let amc_frontend::model::Mixer::Attention(attention) = &kind.mixer;
+            attention.window
+        };
+        (model.kinds.iter().map(window).collect(), model.layers)
+    };
+    assert_eq!(windows("qwen2"), (vec![None], vec![0, 0]));
+    assert_eq!(windows("qwen2__sw_yarn"), (vec![None, Some(8)], vec![0, 1, 1]));
+    assert_eq!(windows("mistral"), (vec![Some(8)], vec![0, 0]));
+}
+
+#[test]
+fn config_mistakes_are_named() {
+    let base = std::fs::read_to_string(folder().join("llama/config.json")).unwrap();
+    let say = |key: &str, value: serde_json::Value| {
+        let mut config = Config::parse(&base, "config.json").unwrap();
+        config.replace(key, value);
+        format!("{:#}", Model::read(&config).unwrap_err())
+    };
+    use serde_json::json;
+    let cases = [
+        (
+            "architectures",
+            json!(["LamaForCausalLM"]),
+            "no architecture is called `LamaForCausalLM`; the nearest is `LlamaForCausalLM`; known are ",
+        ),
+        ("architectures", json!([]), "is missing; wanted a list with the class of the model"),
+        ("hidden_size", json!(null), "`hidden_size` (set by the recipe) is missing; wanted a number"),
+        ("hidden_size", json!("64"), "`hidden_size` (set by the recipe) is \"64\"; wanted a number"),
+        ("hidden_size", json!(62), "`hidden_size` / `num_attention_heads` is 15.5; wanted a whole number"),
+        ("num_hidden_layers", json!(1u64 << 30), "at most 16384 layers are believed"),
+        ("num_attention_heads", json!(0), "wanted a whole number from 1"),
+        ("num_key_value_heads", json!(3), "is 3, which does not divide the 4 heads"),
+        ("hidden_act", json!("mish"), "is \"mish\"; this family knows silu, swish, gelu"),
+        ("rms_norm_eps", json!(-1.0), "is -1; wanted more than 0"),
+        ("pad_token_id", json!(128), "is 128; the vocabulary has 128 tokens"),
+        ("attention_dropout", json!(0.1), "which asks for dropout inside the model: that is not supported"),
+        ("quantization_config", json!({"bits": 4}), "which asks for quantised weights"),
+        (
+            "rope_scaling",
+            json!({"type": "linear"}),
+            "`rope_scaling.factor` (set by the recipe) is missing; wanted a number, because",
+        ),
+        ("rope_scaling", json!({"type": "magic"}), "is \"magic\"; this family knows default, linear"),
+        ("rope_scaling", json!([1]), "is [1]; wanted an object"),
+        (
+            "rope_scaling",
+            json!({"type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}),
+            "has 1 numbers; wanted 8",
+        ),
+        ("tie_word_embeddings", json!("yes"), "is \"yes\"; wanted true or false"),
+    ];
+    for (key, value, wanted) in cases {
+        let error = say(key, value);
+        assert!(error.contains(wanted) && error.starts_with("config.json: "), "wanted {wanted:?} in {error:?}");
+    }
+}
+
+#[test]
+fn a_checkpoint_that_does_not_fit_is_explained() {
+    let mut config = Config::load(&folder().join("llama/config.json")).unwrap();
+    config.replace("intermediate_size", serde_json::json!(100));
+    config.replace("num_hidden_layers", serde_json::json!(3));
+    config.replace("tie_word_embeddings", serde_json::json!(true));
+    let weights = Weights::open(&folder().join("llama")).unwrap();
+    let say =
+        |config: &Config| format!("{:#}", checkpoint::check(&weights, &Model::read(config).unwrap()).unwrap_err());
+    assert!(say(&config).contains("ties `lm_head.weight` to `model.embed_tokens.weight`, but they differ"));
+    config.replace("tie_word_embeddings", serde_json::json!(false));
+    let error = say(&config);
+    assert!(error.contains("9 missing: `model.layers.2.input_layernorm.weight` [64];"), "{error}");
+    assert!(error.contains("and 1 more"), "{error}");
+    assert!(error.contains("`model.layers.0.mlp.down_proj.weight` is [64, 96], wanted [64, 100]"), "{error}");
+    config.replace("num_hidden_layers", serde_json::json!(1));
+    assert!(say(&config).contains("9 not part of this model: `model.layers.1.input_layernorm.weight` BF16[64]"));
+}
