@@ -178,7 +178,8 @@ fn write_files(dir: &Path, contents: &Contents) -> Result<()> {
     for (name, text) in &contents.ir {
         writer.add(&format!("ir/{name}"), text.as_bytes())?;
     }
-    let manifest = Manifest { schema: SCHEMA, header: contents.header.clone(), files: std::mem::take(&mut writer.files) };
+    let manifest =
+        Manifest { schema: SCHEMA, header: contents.header.clone(), files: std::mem::take(&mut writer.files) };
     writer.add(MANIFEST, &json(&manifest)?)?;
     sync_dir(dir)
 }

@@ -3,11 +3,22 @@
 //! Invariants:
 //! - Nothing here depends on the time, on absolute paths or on map order: equal inputs give equal bytes.
 //! - Every address is an offset into one arena, one constant pool or one weight file; the runtime adds base pointers once.
+mod artifact;
+mod manifest;
+pub mod philox;
 mod plan;
+mod run_config;
 pub mod safetensors;
 mod sampler;
+mod schedule;
 mod shard;
+mod validate;
 
+pub use artifact::*;
+pub use manifest::*;
 pub use plan::*;
+pub use run_config::*;
 pub use sampler::*;
+pub use schedule::*;
 pub use shard::*;
+pub use validate::tensor_bytes;

@@ -46,7 +46,9 @@ impl Plan {
         let mut sizes = Vec::with_capacity(self.weights.len());
         for weight in &self.weights {
             ensure!(names.insert(&weight.name), "plan: two frozen tensors are named `{}`", weight.name);
-            sizes.push(tensor_bytes(weight.storage, &weight.shape).with_context(|| format!("weight `{}`", weight.name))?);
+            sizes.push(
+                tensor_bytes(weight.storage, &weight.shape).with_context(|| format!("weight `{}`", weight.name))?,
+            );
         }
         Ok(sizes)
     }
@@ -68,7 +70,14 @@ impl Plan {
         ranges.sort();
         for pair in ranges.windows(2) {
             let [a, b] = [pair[0], pair[1]];
-            ensure!(a.end <= b.begin, "plan: parameter state at {}..{} and {}..{} overlaps", a.begin, a.end, b.begin, b.end);
+            ensure!(
+                a.end <= b.begin,
+                "plan: parameter state at {}..{} and {}..{} overlaps",
+                a.begin,
+                a.end,
+                b.begin,
+                b.end
+            );
         }
         Ok(ranges)
     }
@@ -118,7 +127,11 @@ impl Plan {
 
     fn arena_range(&self, storage: Storage, shape: &[u64], offset: u64) -> Result<Range> {
         let bytes = tensor_bytes(storage, shape)?;
-        ensure!(offset % storage.bytes() == 0, "offset {offset} is not a multiple of {} bytes", storage.bytes());
+        ensure!(
+            offset.is_multiple_of(storage.bytes()),
+            "offset {offset} is not a multiple of {} bytes",
+            storage.bytes()
+        );
         match offset.checked_add(bytes) {
             Some(end) if end <= self.arena_bytes => Ok(Range { begin: offset, end }),
             _ => bail!("{bytes} bytes at {offset} do not fit an arena of {} bytes", self.arena_bytes),
@@ -207,7 +220,9 @@ mod tests {
         assert!(fault(|p| launch(p, Arg::Arena(320))).contains("argument 3: byte 320 of 320 bytes of arena"));
         assert!(fault(|p| launch(p, Arg::Arena(u64::MAX))).contains("of arena"));
         assert!(fault(|p| launch(p, Arg::Constant(4))).contains("byte 4 of 4 bytes of constants"));
-        assert!(fault(|p| launch(p, Arg::Weight { tensor: 0, offset: 8 })).contains("byte 8 of 8 bytes of frozen tensor"));
+        assert!(
+            fault(|p| launch(p, Arg::Weight { tensor: 0, offset: 8 })).contains("byte 8 of 8 bytes of frozen tensor")
+        );
         assert!(fault(|p| launch(p, Arg::Weight { tensor: 1, offset: 0 })).contains("frozen tensor 1 of 1"));
         assert!(fault(|p| p.programs[0].launches[0].kernel = 1).contains("kernel 1 of 1"));
         assert!(fault(|p| p.programs[0].launches[0].tasks = 0).contains("no tasks"));

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 pub use header::{HEADER_LIMIT, TensorInfo};
 pub use weights::{INDEX_FILE, SINGLE_FILE, Weights};
-pub use write::{TensorData, write};
+pub use write::{TensorData, TensorSpec, stream, write};
 
 /// How an element is stored, by the names that the format gives.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
