@@ -2,11 +2,14 @@
 use crate::arch::{self, Act, Arch, EmbedScale, Flag, Gain, Num, Only, Paths, QkNorm, Schedule, Stored, Window};
 use crate::config::{Config, Section, whole};
 use crate::families;
+use crate::names::Names;
 use crate::rope::RopeSpec;
 use anyhow::{Result, anyhow, bail, ensure};
 
 /// Deeper models do not exist; a config that claims more is not believed.
 const DEEPEST: usize = 1 << 14;
+/// Nor do larger ones; below this, sizes in bytes fit in 64 bits.
+const MOST_PARAMETERS: u128 = 1 << 50;
 
 /// A decoder-only language model.
 #[derive(Clone, PartialEq, Debug)]
@@ -94,7 +97,16 @@ impl Model {
         let wanted = "a list with the class of the model, such as \"LlamaForCausalLM\"";
         let class = classes.first().ok_or_else(|| root.missing("architectures", wanted))?;
         let family = families::find(class).map_err(|error| anyhow!("{}: {error}", root.name("architectures")))?;
-        Reader { root }.model(family)
+        let model = Reader { root }.model(family)?;
+        let parameters = model.parameters();
+        ensure!(parameters < MOST_PARAMETERS, "{}: a model of {parameters} parameters is not believed", root.place());
+        Ok(model)
+    }
+
+    /// Number of parameters; of a tied head none.
+    pub fn parameters(&self) -> u128 {
+        let tensors = Names::new(self).tensors();
+        tensors.values().map(|shape| shape.iter().map(|&size| size as u128).product::<u128>()).sum()
     }
 }
 

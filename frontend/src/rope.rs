@@ -70,8 +70,12 @@ impl RopeSpec {
     /// # Errors
     /// A key that the kind of scaling needs is missing or out of range, or the family does not know the kind.
     pub fn read(config: Section, family: &arch::Rope, head_dim: usize) -> Result<RopeSpec> {
-        let section = parameters(config)?;
-        let theta = section.number("rope_theta")?.or(config.number("rope_theta")?).unwrap_or(10_000.0);
+        let legacy = config.section("rope_scaling", "rope_scaling.")?;
+        let current = config.section("rope_parameters", "rope_parameters.")?;
+        let section = if legacy.is_empty() { current } else { legacy };
+        // A recipe may set `rope_scaling` of a config whose theta stands in `rope_parameters`.
+        let theta = section.number("rope_theta")?.or(config.number("rope_theta")?).or(current.number("rope_theta")?);
+        let theta = theta.unwrap_or(10_000.0);
         ensure!(theta > 1.0, "{} is {theta}; wanted more than 1", config.name("rope_theta"));
         let rotary = rotary(config, section, family.part, head_dim)?;
         Ok(RopeSpec { rotary, theta, stretch: stretch(config, section, family, rotary)? })
@@ -168,13 +172,6 @@ impl Bands {
         let smooth = (self.trained as f32 / wavelength - self.low as f32) / (self.high - self.low) as f32;
         (1.0 - smooth) * frequency / self.factor + smooth * frequency
     }
-}
-
-/// The object with the rotary keys: `rope_scaling` if it has any, else `rope_parameters`.
-fn parameters<'a>(config: Section<'a>) -> Result<Section<'a>> {
-    let legacy = config.section("rope_scaling", "rope_scaling.")?;
-    let current = config.section("rope_parameters", "rope_parameters.")?;
-    Ok(if legacy.is_empty() { current } else { legacy })
 }
 
 fn rotary(config: Section, section: Section, part: RopePart, head_dim: usize) -> Result<usize> {

@@ -128,6 +128,7 @@ fn config_mistakes_are_named() {
         ("num_attention_heads", json!(0), "wanted a whole number from 1"),
         ("num_key_value_heads", json!(3), "is 3, which does not divide the 4 heads"),
         ("hidden_act", json!("mish"), "is \"mish\"; this family knows silu, swish, gelu"),
+        ("hidden_size", json!(1u64 << 31), "parameters is not believed"),
         ("rms_norm_eps", json!(-1.0), "is -1; wanted more than 0"),
         ("pad_token_id", json!(128), "is 128; the vocabulary has 128 tokens"),
         ("attention_dropout", json!(0.1), "which asks for dropout inside the model: that is not supported"),
@@ -169,4 +170,31 @@ fn a_checkpoint_that_does_not_fit_is_explained() {
     assert!(error.contains("`model.layers.0.mlp.down_proj.weight` is [64, 96], wanted [64, 100]"), "{error}");
     config.replace("num_hidden_layers", serde_json::json!(1));
     assert!(say(&config).contains("9 not part of this model: `model.layers.1.input_layernorm.weight` BF16[64]"));
+}
+
+/// Sizes that the publishers state, from the shapes that their configs state.
+#[test]
+fn published_models_have_their_published_sizes() {
+    let config = |class: &str, sizes: [u64; 6], more: &str| {
+        let [hidden, width, depth, heads, kv_heads, vocab] = sizes;
+        format!(
+            r#"{{"architectures": ["{class}"], "hidden_size": {hidden}, "intermediate_size": {width},
+            "num_hidden_layers": {depth}, "num_attention_heads": {heads}, "num_key_value_heads": {kv_heads},
+            "vocab_size": {vocab}{more}}}"#
+        )
+    };
+    let tied = r#", "tie_word_embeddings": true"#;
+    let cases = [
+        ("LlamaForCausalLM", [576, 1536, 30, 9, 3, 49152], tied, 134_515_008),
+        ("LlamaForCausalLM", [8192, 28672, 80, 64, 8, 128_256], "", 70_553_706_496),
+        ("MistralForCausalLM", [4096, 14336, 32, 32, 8, 32000], "", 7_241_732_096),
+        ("Qwen2ForCausalLM", [3584, 18944, 28, 28, 4, 152_064], "", 7_615_616_512),
+        ("Qwen3ForCausalLM", [4096, 12288, 36, 32, 8, 151_936], "", 8_190_735_360),
+        ("GemmaForCausalLM", [2048, 16384, 18, 8, 1, 256_000], "", 2_506_172_416),
+        ("Phi3ForCausalLM", [3072, 8192, 32, 32, 32, 32064], "", 3_821_079_552),
+    ];
+    for (class, sizes, more, wanted) in cases {
+        let config = Config::parse(&config(class, sizes, more), "config.json").unwrap();
+        assert_eq!(Model::read(&config).unwrap().parameters(), wanted, "{class} {sizes:?}");
+    }
 }

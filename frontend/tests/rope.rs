@@ -1,4 +1,4 @@
-//! Rotary tables against those of transformers (`rope/reference.py`), for every kind of scaling.
+//! Rotary tables against those of transformers (`tools/rope_reference.py`), for every kind of scaling.
 use amc_frontend::config::Config;
 use amc_frontend::model::{Mixer, Model};
 use serde_json::Value;

@@ -1,6 +1,6 @@
-"""Writes reference.json: rotary frequencies and tables as transformers computes them, one case a kind of scaling.
+"""Prints frontend/tests/rope/reference.json: rotary frequencies and tables as transformers computes them, one case a kind of scaling.
 
-Run with Python, torch and transformers 5: `python reference.py > reference.json`.
+Run it with Python, torch and transformers 5.
 """
 import json
 
