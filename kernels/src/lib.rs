@@ -4,15 +4,21 @@
 //! `func.func @symbol(%args: !llvm.ptr, %begin: i64, %end: i64, %scratch: !llvm.ptr)`.
 //! `args` points at an array of operand pointers; the kernel computes tasks `begin..end` of its fixed number of tasks;
 //! `scratch` is private to the calling thread. Tasks never depend on each other, so any split gives the same bits.
+pub mod attention_cached;
+pub mod cross_entropy;
+pub mod dropout;
+pub mod embedding;
 pub mod emit;
 pub mod gemm;
 pub mod loops;
 pub mod math;
 pub mod norm;
+pub mod optimizer;
 pub mod pointwise;
 pub mod reduce;
 pub mod region;
 pub mod rope;
+pub mod rows;
 pub mod target;
 pub mod tuning;
 

@@ -6,7 +6,7 @@ use crate::emit::{Elem, Emitter, Value, float_type};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reduction {
     Sum,
-    /// The largest; NaN if any is.
+    /// The largest, leaving out NaN.
     Max,
 }
 
@@ -15,9 +15,19 @@ impl Reduction {
     pub fn initial(self) -> f32 {
         if self == Reduction::Sum { 0.0 } else { f32::NEG_INFINITY }
     }
+
     /// The arith operation that joins two values.
     pub fn op(self) -> &'static str {
-        if self == Reduction::Sum { "addf" } else { "maximumf" }
+        if self == Reduction::Sum { "addf" } else { "maxnumf" }
+    }
+
+    /// `so_far` joined with `value`.
+    pub fn join(self, e: &mut Emitter, so_far: &str, value: &str, lanes: usize) -> Value {
+        if self == Reduction::Sum {
+            return e.float2("addf", so_far, value, lanes);
+        }
+        let larger = e.compare("ogt", value, so_far, lanes);
+        e.select(&larger, value, so_far, lanes)
     }
 }
 
@@ -73,6 +83,14 @@ impl Emitter {
         self.for_loop(&whole, count, 1, &joined, |e, i, so_far| body(e, i, 1, so_far))
     }
 
+    /// Stores zeros to `count` elements.
+    pub fn fill(&mut self, pointer: &str, count: &str, elem: Elem, lanes: usize) {
+        self.each(count, lanes, |e, i, lanes| {
+            let zero = e.float(0.0, lanes);
+            e.store_at(&zero, pointer, i, elem, lanes);
+        });
+    }
+
     /// Joins the lanes of a vector (a power of two of them), halves first.
     pub fn horizontal(&mut self, value: &str, kind: Reduction, lanes: usize) -> Value {
         let (mut value, mut lanes) = (value.to_string(), lanes);
@@ -80,7 +98,7 @@ impl Emitter {
             let (low, high) =
                 (self.slice(&value, lanes, 0, lanes / 2), self.slice(&value, lanes, lanes / 2, lanes / 2));
             lanes /= 2;
-            value = self.float2(kind.op(), &low, &high, lanes);
+            value = kind.join(self, &low, &high, lanes);
         }
         value
     }

@@ -1,0 +1,130 @@
+//! Losses of rows of logits, and the gradient in the place of the logits.
+use crate::emit::{Elem, Emitter, Value};
+use crate::loops::Reduction;
+use crate::{Kernel, Target, math};
+
+/// Cross entropy of a block of rows of logits.
+///
+/// Operands: `logits` f32 `[rows, vocab]`, `labels` i32 `[rows]`, `count` i32 `[1]`, `loss_scale` f32 `[1]`, `losses` f32
+/// `[rows]`. With `z = logit_scale · logits`, row `r < count` gets the loss `(ln Σ e^z - z[label]) · loss_scale` and, with
+/// `gradient`, its logits become `(softmax(z) - onehot(label)) · logit_scale · loss_scale`. Rows from `count` on get
+/// zeros. A label outside the vocabulary matches nothing: `z[label]` counts as 0.
+///
+/// Three passes over a row: maximum; exponentials, which replace the logits if the gradient is wanted, and their sum;
+/// multiplication by a factor. A row that fits into the inner caches comes from memory once.
+#[derive(Clone, PartialEq, Debug)]
+pub struct CrossEntropyRows {
+    pub rows: usize,
+    pub vocab: usize,
+    pub logit_scale: f32,
+    pub gradient: bool,
+}
+
+/// What a row's task works with.
+struct Row<'a> {
+    logits: &'a str,
+    loss_scale: &'a str,
+    label: &'a str,
+    /// Where its loss goes.
+    loss: &'a str,
+}
+
+impl CrossEntropyRows {
+    pub fn build(&self, target: &Target) -> Kernel {
+        let wide = 4 * target.lanes;
+        let mut e = Emitter::new();
+        let [logits, labels, count, losses] = [0, 1, 2, 4].map(|i| e.arg(i));
+        let (loss_scale, zero) = (e.scalar_arg(3), e.index(0));
+        let count = e.load_int_at(&count, &zero);
+        e.tasks(|e, row| {
+            let (logits, loss) = (e.row(&logits, row, self.vocab, Elem::F32), e.offset(&losses, row, Elem::F32));
+            let used = e.less(row, &count);
+            let compute = |e: &mut Emitter| {
+                let label = e.load_int_at(&labels, row);
+                self.row(e, target, &Row { logits: &logits, loss_scale: &loss_scale, label: &label, loss: &loss });
+            };
+            let clear = |e: &mut Emitter| {
+                let nothing = e.float(0.0, 1);
+                e.store(&nothing, &loss, Elem::F32, 1);
+                if self.gradient {
+                    e.clear_row(&logits, Elem::F32, self.vocab, wide);
+                }
+            };
+            e.branch(&used, compute, clear);
+        });
+        let kind = if self.gradient { "_grad" } else { "" };
+        e.finish(&format!("cross_entropy{kind}_{}x{}", self.rows, self.vocab), self.rows, 0)
+    }
+
+    fn row(&self, e: &mut Emitter, target: &Target, row: &Row) {
+        let known = e.within(row.label, self.vocab);
+        let top = self.maximum(e, target, row.logits);
+        let of_label = self.logit_of_label(e, row, &known);
+        let sum = self.exponentials(e, target, row.logits, &top);
+        // Logits are taken relative to the largest, so that large ones do not swallow the logarithm.
+        let log = math::log(e, &sum, 1);
+        let relative = e.float2("subf", &of_label, &top, 1);
+        let loss = e.float2("subf", &log, &relative, 1);
+        let loss = e.float2("mulf", &loss, row.loss_scale, 1);
+        e.store(&loss, row.loss, Elem::F32, 1);
+        if self.gradient {
+            self.scale(e, target, row, &sum, &known);
+        }
+    }
+
+    fn maximum(&self, e: &mut Emitter, target: &Target, logits: &str) -> Value {
+        let count = e.index(self.vocab as i64);
+        let top = e.reduce(&count, 8 * target.lanes, &[Reduction::Max], |e, i, lanes, so_far| {
+            let z = self.scaled(e, logits, i, lanes);
+            vec![Reduction::Max.join(e, &so_far[0], &z, lanes)]
+        });
+        top[0].clone()
+    }
+
+    /// `z[i]`
+    fn scaled(&self, e: &mut Emitter, logits: &str, i: &str, lanes: usize) -> Value {
+        let (logit, scale) = (e.load_at(logits, i, Elem::F32, lanes), e.float(self.logit_scale, lanes));
+        e.float2("mulf", &logit, &scale, lanes)
+    }
+
+    fn logit_of_label(&self, e: &mut Emitter, row: &Row, known: &str) -> Value {
+        let (first, zero) = (e.index(0), e.float(0.0, 1));
+        let place = e.choose(known, row.label, &first);
+        let z = self.scaled(e, row.logits, &place, 1);
+        e.select(known, &z, &zero, 1)
+    }
+
+    /// `Σ e^(z - top)`; the summands replace the logits if the gradient is wanted.
+    fn exponentials(&self, e: &mut Emitter, target: &Target, logits: &str, top: &str) -> Value {
+        let count = e.index(self.vocab as i64);
+        let sum = e.reduce(&count, 2 * target.lanes, &[Reduction::Sum], |e, i, lanes, so_far| {
+            let (z, top) = (self.scaled(e, logits, i, lanes), e.splat(top, lanes));
+            let z = e.float2("subf", &z, &top, lanes);
+            let value = math::exp_of_small(e, &z, lanes);
+            if self.gradient {
+                e.store_at(&value, logits, i, Elem::F32, lanes);
+            }
+            vec![e.float2("addf", &so_far[0], &value, lanes)]
+        });
+        sum[0].clone()
+    }
+
+    /// The gradient from the exponentials and their sum.
+    fn scale(&self, e: &mut Emitter, target: &Target, row: &Row, sum: &str, known: &str) {
+        let scale = e.float(self.logit_scale, 1);
+        let scale = e.float2("mulf", &scale, row.loss_scale, 1);
+        let factor = e.float2("divf", &scale, sum, 1);
+        let count = e.index(self.vocab as i64);
+        e.each(&count, 4 * target.lanes, |e, i, lanes| {
+            let (value, factor) = (e.load_at(row.logits, i, Elem::F32, lanes), e.splat(&factor, lanes));
+            let value = e.float2("mulf", &value, &factor, lanes);
+            e.store_at(&value, row.logits, i, Elem::F32, lanes);
+        });
+        let subtract = |e: &mut Emitter| {
+            let value = e.load_at(row.logits, row.label, Elem::F32, 1);
+            let value = e.float2("subf", &value, &scale, 1);
+            e.store_at(&value, row.logits, row.label, Elem::F32, 1);
+        };
+        e.branch(known, subtract, |_| {});
+    }
+}
