@@ -1,1 +1,26 @@
-//! amc
+//! Executes artifacts: loads the plan and its code, trains, saves. Never sees the IR and links no compiler.
+//!
+//! Invariants:
+//! - Memory is allocated once, when an artifact is loaded; a step computes no shapes, looks up no names, allocates nothing
+//!   on the device.
+//! - Equal artifacts give equal bits on the same kind of device, whatever the number of threads and however often the run
+//!   was stopped and resumed.
+pub mod checkpoint;
+mod data;
+pub mod device;
+pub mod disk;
+mod element;
+mod host;
+mod locate;
+mod params;
+mod programs;
+mod report;
+mod session;
+mod train;
+mod weights;
+
+pub use element::Element;
+pub use locate::model_folder;
+pub use session::{Part, ProgramId, Session, SessionOptions};
+pub use train::{Resume, RunOptions, Summary, Trainer, train};
+pub use weights::ModelWeights;

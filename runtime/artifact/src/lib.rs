@@ -4,6 +4,7 @@
 //! - Nothing here depends on the time, on absolute paths or on map order: equal inputs give equal bytes.
 //! - Every address is an offset into one arena, one constant pool or one weight file; the runtime adds base pointers once.
 mod artifact;
+mod cache;
 mod manifest;
 pub mod philox;
 mod plan;
@@ -15,6 +16,7 @@ mod shard;
 mod validate;
 
 pub use artifact::*;
+pub use cache::*;
 pub use manifest::*;
 pub use plan::*;
 pub use run_config::*;

@@ -1,0 +1,173 @@
+//! The CPU: a team of threads walks the launches of a program together.
+//!
+//! Every thread takes a fixed, contiguous share of the tasks of each launch and waits for the others before the next.
+//! Tasks are independent, so results do not depend on the number of threads. Operand pointers are computed once, here.
+use super::barrier::Barrier;
+use super::memory::{self, Layout};
+use super::pool::Pool;
+use super::{Device, KernelFn, Symbols, WeightMemory};
+use amc_artifact::{Arg, Plan};
+use anyhow::{Context, Result, ensure};
+use memmap2::MmapRaw;
+
+/// A plan loaded for this CPU.
+pub struct CpuDevice {
+    pool: Pool,
+    arena_bytes: usize,
+    layout: Layout,
+    memory: MmapRaw,
+    programs: Vec<Vec<Ready>>,
+    /// Keeps the kernels' code loaded.
+    _symbols: Box<dyn Symbols>,
+}
+
+/// A launch with everything resolved.
+struct Ready {
+    kernel: KernelFn,
+    tasks: u64,
+    args: Box<[*mut u8]>,
+    /// Whether the threads must wait for each other before the next launch.
+    barrier: bool,
+}
+
+// SAFETY: the pointers are into memory that the device owns or that outlives it; kernels may run on any thread.
+unsafe impl Sync for Ready {}
+
+impl CpuDevice {
+    /// Allocates the memory of the plan and resolves its kernels.
+    ///
+    /// # Safety
+    /// `weights` has a row for each of the plan's frozen tensors, with at least its bytes, which stay readable and
+    /// unchanged while the device lives.
+    ///
+    /// # Errors
+    /// An invalid plan, too little memory, a kernel that `symbols` does not have.
+    pub unsafe fn new(
+        plan: &Plan,
+        symbols: Box<dyn Symbols>,
+        weights: &[WeightMemory],
+        threads: usize,
+    ) -> Result<CpuDevice> {
+        plan.validate()?;
+        ensure!(threads > 0, "a CPU device needs at least one thread");
+        ensure!(weights.len() == plan.weights.len(), "{} weights for {}", weights.len(), plan.weights.len());
+        let layout = Layout::of(plan, threads).context("the plan needs more memory than is addressable")?;
+        let memory = memory::allocate(&layout, &plan.constants)?;
+        let kernels = plan.kernels.iter().map(|name| symbols.resolve(name)).collect::<Result<Vec<_>>>()?;
+        let bases = Bases { memory: memory.as_mut_ptr(), layout, weights };
+        let programs = plan.programs.iter().map(|program| ready(&program.launches, &kernels, &bases)).collect();
+        let arena_bytes = plan.arena_bytes as usize;
+        Ok(CpuDevice { pool: Pool::new(threads)?, arena_bytes, layout, memory, programs, _symbols: symbols })
+    }
+
+    /// Threads that share the work.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// The address of a range of the arena.
+    fn address(&self, offset: u64, bytes: usize) -> *mut u8 {
+        let end = offset.checked_add(bytes as u64);
+        let inside = end.is_some_and(|end| end <= self.arena_bytes as u64);
+        assert!(inside, "{bytes} bytes at {offset} are outside an arena of {} bytes", self.arena_bytes);
+        self.memory.as_mut_ptr().wrapping_add(self.layout.arena + offset as usize)
+    }
+}
+
+impl Device for CpuDevice {
+    fn write(&mut self, offset: u64, bytes: &[u8]) {
+        let target = self.address(offset, bytes.len());
+        // SAFETY: the range is in the arena, `bytes` is not, and no launch runs during `&mut self`.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len()) };
+    }
+
+    fn read(&self, offset: u64, bytes: &mut [u8]) {
+        let source = self.address(offset, bytes.len());
+        // SAFETY: as for `write`; a launch needs `&mut self`, so none runs.
+        unsafe { std::ptr::copy_nonoverlapping(source, bytes.as_mut_ptr(), bytes.len()) };
+    }
+
+    fn launch(&mut self, program: usize) {
+        let launches = &self.programs[program];
+        let threads = self.pool.threads() as u64;
+        // As a number, because a raw pointer may not cross threads; the mutable borrow says that nobody else uses it.
+        let scratch = self.memory.as_mut_ptr() as usize + self.layout.scratch;
+        let stride = self.layout.scratch_stride;
+        self.pool.run(&|thread, barrier| {
+            let scratch = (scratch + thread * stride) as *mut u8;
+            run(launches, thread as u64, threads, scratch, barrier);
+        });
+    }
+}
+
+/// What one thread does of a program.
+fn run(launches: &[Ready], thread: u64, threads: u64, scratch: *mut u8, barrier: &Barrier) {
+    for launch in launches {
+        let (begin, end) = share(launch.tasks, thread, threads);
+        if begin < end {
+            // SAFETY: the plan is valid, so every operand lies in the arena, the constants or a mapped tensor; `Symbols`
+            // and the constructor promise the rest. `scratch` belongs to this thread.
+            unsafe { (launch.kernel)(launch.args.as_ptr(), begin as i64, end as i64, scratch) };
+        }
+        if launch.barrier {
+            barrier.wait();
+        }
+    }
+}
+
+/// The tasks of one thread: contiguous, in order of threads, sizes differing by at most one; a single task is thread 0's.
+fn share(tasks: u64, thread: u64, threads: u64) -> (u64, u64) {
+    ((tasks * thread).div_ceil(threads), (tasks * (thread + 1)).div_ceil(threads))
+}
+
+/// What operands are relative to.
+struct Bases<'a> {
+    memory: *mut u8,
+    layout: Layout,
+    weights: &'a [WeightMemory],
+}
+
+impl Bases<'_> {
+    fn resolve(&self, arg: Arg) -> *mut u8 {
+        match arg {
+            Arg::Arena(offset) => self.memory.wrapping_add(self.layout.arena + offset as usize),
+            Arg::Constant(offset) => self.memory.wrapping_add(self.layout.constants + offset as usize),
+            Arg::Weight { tensor, offset } => {
+                self.weights[tensor as usize].pointer.cast_mut().wrapping_add(offset as usize)
+            }
+        }
+    }
+}
+
+fn ready(launches: &[amc_artifact::Launch], kernels: &[KernelFn], bases: &Bases) -> Vec<Ready> {
+    let follows = launches.iter().skip(1).map(Some).chain([None]);
+    let pairs = launches.iter().zip(follows);
+    pairs
+        .map(|(launch, next)| Ready {
+            kernel: kernels[launch.kernel as usize],
+            tasks: launch.tasks.into(),
+            args: launch.args.iter().map(|&arg| bases.resolve(arg)).collect(),
+            // Two single tasks in a row both run on thread 0, in order.
+            barrier: next.is_some_and(|next| launch.tasks > 1 || next.tasks > 1),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_cover_every_task_once() {
+        for tasks in 0..40 {
+            for threads in 1..9 {
+                let shares: Vec<_> = (0..threads).map(|thread| share(tasks, thread, threads)).collect();
+                let joined = shares.windows(2).all(|pair| pair[0].1 == pair[1].0);
+                assert!(joined && shares[0].0 == 0 && shares[threads as usize - 1].1 == tasks, "{shares:?}");
+                let sizes = shares.iter().map(|(begin, end)| end - begin);
+                assert!(sizes.clone().max().unwrap() - sizes.min().unwrap() <= 1);
+            }
+        }
+        assert_eq!(share(1, 0, 4), (0, 1));
+    }
+}

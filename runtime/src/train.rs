@@ -1,0 +1,297 @@
+//! The training loop.
+//!
+//! One optimizer step: its microbatches add to the gradients, each token loss weighted by 1 / (supervised tokens of all
+//! microbatches of the step); then one update clips, steps and zeroes. Data order, learning rate and random numbers are
+//! functions of (seed, step), so the step number is all that a resumed run has to know beside its tensors.
+mod resume;
+mod start;
+
+pub use start::train;
+
+use crate::checkpoint::{Signature, Snapshot, State, Store};
+use crate::data::{Buffers, DataSet};
+use crate::host::{Moment, peak_memory};
+use crate::programs::{BatchPrograms, UpdateProgram, UpdateScalars};
+use crate::report::{Journal, Reporter, StepRecord, ValidationRecord};
+use crate::session::Session;
+use amc_artifact::philox::Stream;
+use amc_artifact::{Epoch, LrSchedule, RunConfig};
+use anyhow::{Context, Result};
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+const GIB: f64 = (1u64 << 30) as f64;
+
+/// What to resume from.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Resume {
+    /// What the recipe says, else the newest checkpoint, else from the start.
+    #[default]
+    Auto,
+    /// From the start; an error where the checkpoint directory holds checkpoints.
+    Never,
+    /// `LATEST`, `LOWEST_VAL`, the name of a checkpoint, or a path.
+    From(String),
+}
+
+/// How to run an artifact.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    pub resume: Resume,
+    /// Stop after this many steps, counted from the start of training; the learning rate does not notice.
+    pub steps: Option<u64>,
+    /// Threads that share the work; all cores where not given. Results do not depend on it.
+    pub threads: Option<usize>,
+    /// No log and no progress bar.
+    pub quiet: bool,
+    /// The model folder, where it is not the one that the recipe names.
+    pub model: Option<PathBuf>,
+    /// The folder of token shards, where it is not the usual one.
+    pub shards: Option<PathBuf>,
+    /// The checkpoint directory, where it is not the recipe's.
+    pub checkpoint_dir: Option<PathBuf>,
+}
+
+/// What a run did.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Summary {
+    /// Optimizer steps since the start of training.
+    pub completed_steps: u64,
+    /// Losses of the steps of this run.
+    pub losses: Vec<f64>,
+    /// Losses of the last validation, by name of the set.
+    pub validation: Vec<(String, f64)>,
+    /// The last checkpoint that this run wrote.
+    pub checkpoint: Option<PathBuf>,
+    /// Peak resident memory of the process, and what the plan foresaw for arena, scratch, constants and weights.
+    pub peak_bytes: u64,
+    pub planned_bytes: u64,
+    /// Wall time from the start of the loop to its end, and to the end of its first step.
+    pub seconds: f64,
+    pub first_step_seconds: f64,
+    /// Tokens of all steps as throughput counts them.
+    pub tokens: u64,
+}
+
+/// Everything that the loop holds.
+pub struct Trainer<'a> {
+    session: Session,
+    run: &'a RunConfig,
+    recipe: &'a str,
+    model_folder: Option<PathBuf>,
+    train: BatchPrograms,
+    evaluate: BatchPrograms,
+    update: UpdateProgram,
+    data: DataSet,
+    validation: Vec<(String, DataSet, Journal)>,
+    journal: Journal,
+    /// `None` where checkpoints are switched off.
+    store: Option<Store<'a>>,
+    lr_schedule: LrSchedule,
+    buffers: Buffers,
+    epoch: Option<(u64, Epoch)>,
+    reporter: Reporter,
+    stop: Arc<AtomicBool>,
+    /// Steps done when this run began.
+    first_step: u64,
+    /// Steps done when it is to end.
+    limit: u64,
+    planned_bytes: u64,
+}
+
+/// What one optimizer step did.
+struct Step {
+    loss: f64,
+    grad_norm: f64,
+    tokens: u64,
+    label_tokens: u64,
+}
+
+impl Trainer<'_> {
+    /// Trains to the end, to the limit, or until a signal.
+    pub fn run(mut self) -> Result<Summary> {
+        let mut summary = Summary { completed_steps: self.first_step, ..Summary::default() };
+        self.reporter.start_at(self.first_step);
+        let begin = Instant::now();
+        let mut before = begin;
+        for step in self.first_step..self.limit {
+            let done = self.step(step)?;
+            let now = Instant::now();
+            self.record_step(step, &done, (now - before).as_secs_f64())?;
+            before = now;
+            if step == self.first_step {
+                summary.first_step_seconds = (now - begin).as_secs_f64();
+            }
+            summary.completed_steps = step + 1;
+            summary.losses.push(done.loss);
+            summary.tokens += done.tokens;
+            if self.after_step(step, done.loss, &mut summary)? {
+                break;
+            }
+        }
+        summary.seconds = begin.elapsed().as_secs_f64();
+        (summary.peak_bytes, summary.planned_bytes) = (peak_memory(), self.planned_bytes);
+        self.reporter.finish();
+        Ok(summary)
+    }
+
+    /// Validates and saves where it is time; says whether to stop.
+    fn after_step(&mut self, step: u64, loss: f64, summary: &mut Summary) -> Result<bool> {
+        let schedule = &self.run.schedule;
+        let stopping = self.stop.load(Ordering::Relaxed);
+        let ends = stopping || step + 1 == self.limit;
+        let save = schedule.saves_at(step) || ends;
+        let validate = schedule.validates_at(step) || (schedule.validate_at_checkpoints && save);
+        let fresh = validate && !stopping && !self.validation.is_empty();
+        if fresh {
+            summary.validation = self.validate(step)?;
+        }
+        if save {
+            let losses = if fresh { summary.validation.as_slice() } else { &[] };
+            summary.checkpoint = self.save(step, loss, losses)?.or(summary.checkpoint.take());
+        }
+        if stopping && step + 1 < self.limit {
+            self.reporter.warn("a signal asked to stop: this step is saved, run again to go on");
+        }
+        Ok(stopping)
+    }
+
+    fn step(&mut self, step: u64) -> Result<Step> {
+        let number = self.run.schedule.epoch(step);
+        if self.epoch.as_ref().is_none_or(|(current, _)| *current != number) {
+            self.epoch = Some((number, self.run.train.sampler.epoch(number)));
+        }
+        let (_, epoch) = self.epoch.as_ref().context("the epoch was just set")?;
+        let index = (step % self.run.schedule.steps_per_epoch()) as usize;
+        let label_tokens: u64 = epoch.step(index).map(|rows| self.data.supervised(rows)).sum();
+        let loss_scale = if label_tokens > 0 { (1.0 / label_tokens as f64) as f32 } else { 0.0 };
+        let (mut loss, mut tokens) = (0.0, 0);
+        for (microbatch, rows) in epoch.step(index).enumerate() {
+            let program = self.train.fit(rows.len(), self.data.longest(rows))?;
+            let seed = dropout_seed(self.run.seed, step, microbatch as u64);
+            loss += program.run(&mut self.session, &mut self.buffers, &self.data, rows, loss_scale, seed)?;
+            tokens += self.buffers.counted_tokens(program.rows, program.sequence);
+        }
+        let scalars = self.scalars(step);
+        let grad_norm = self.update.run(&mut self.session, &scalars);
+        Ok(Step { loss, grad_norm, tokens, label_tokens })
+    }
+
+    fn scalars(&self, step: u64) -> UpdateScalars {
+        let correction = |beta: f64| (1.0 - beta.powf((step + 1) as f64)) as f32;
+        let optimizer = &self.run.optimizer;
+        UpdateScalars {
+            learning_rate: self.lr_schedule.learning_rate(step) as f32,
+            weight_decay: self.lr_schedule.weight_decay(step) as f32,
+            bias_corrections: [correction(optimizer.beta1), correction(optimizer.beta2)],
+            max_norm: self.run.max_norm as f32,
+        }
+    }
+
+    /// Mean token loss of every validation set.
+    fn validate(&mut self, step: u64) -> Result<Vec<(String, f64)>> {
+        let mut losses = Vec::with_capacity(self.validation.len());
+        for (name, data, journal) in &mut self.validation {
+            let (mut sum, mut label_tokens) = (0.0, 0);
+            let mut rows = 0..data.rows();
+            while !rows.is_empty() {
+                let next = rows.end.min(rows.start + self.evaluate.most_rows() as u32);
+                let batch: Vec<u32> = (rows.start..next).collect();
+                rows.start = next;
+                let program = self.evaluate.fit(batch.len(), data.longest(&batch))?;
+                // The scale is 1 and the division comes last, so that the mean does not depend on the batches.
+                sum += program.run(&mut self.session, &mut self.buffers, data, &batch, 1.0, [0; 2])?;
+                label_tokens += data.supervised(&batch);
+            }
+            let record = ValidationRecord {
+                step: self.run.schedule.number(step),
+                epoch: self.run.schedule.epoch(step),
+                timestamp: Moment::now().iso(),
+                val_loss: if label_tokens > 0 { sum / label_tokens as f64 } else { 0.0 },
+                lr: self.lr_schedule.learning_rate(step + 1),
+                num_label_tokens: label_tokens,
+                mem: peak_memory() as f64 / GIB,
+            };
+            self.reporter.validation(name, &record);
+            journal.append(&record)?;
+            losses.push((name.clone(), record.val_loss));
+        }
+        Ok(losses)
+    }
+
+    fn record_step(&mut self, step: u64, done: &Step, seconds: f64) -> Result<()> {
+        let tps = done.tokens as f64 / seconds.max(f64::MIN_POSITIVE);
+        let record = StepRecord {
+            step: self.run.schedule.number(step),
+            epoch: self.run.schedule.epoch(step),
+            timestamp: Moment::now().iso(),
+            loss: done.loss,
+            grad_norm: done.grad_norm,
+            lr: self.lr_schedule.learning_rate(step + 1),
+            mem: peak_memory() as f64 / GIB,
+            tps,
+            tps_per_gpu: tps,
+            mfu: 0.0,
+            num_tokens_per_step: done.tokens,
+            num_label_tokens: done.label_tokens,
+        };
+        self.reporter.step(&record);
+        self.journal.append(&record)
+    }
+
+    /// Saves a checkpoint, where they are not switched off.
+    fn save(&self, step: u64, loss: f64, validation: &[(String, f64)]) -> Result<Option<PathBuf>> {
+        let Some(store) = &self.store else { return Ok(None) };
+        let schedule = &self.run.schedule;
+        let name = schedule.checkpoint_name(step);
+        self.reporter.info(&format!("Saving checkpoint to {}", store.dir().join(&name).display()));
+        self.journal.sync()?;
+        self.validation.iter().try_for_each(|(_, _, journal)| journal.sync())?;
+        let signature = Signature::of(self.session.plan(), self.run);
+        let mut state = State::new(step + 1, schedule.epoch(step), signature, self.lr_schedule.clone());
+        state.validation_loss = self.ranking_loss(validation);
+        let snapshot = Snapshot {
+            session: &self.session,
+            run: self.run,
+            recipe: self.recipe,
+            model_folder: self.model_folder.as_deref(),
+            state,
+            losses: losses_json(loss, validation),
+            last: step + 1 == self.limit,
+        };
+        store.save(&name, snapshot).map(Some)
+    }
+
+    /// The loss of the only validation set, or of the one that the recipe names.
+    fn ranking_loss(&self, validation: &[(String, f64)]) -> Option<f64> {
+        match validation {
+            [(_, loss)] => Some(*loss),
+            several => several.iter().find(|(name, _)| *name == self.run.checkpoint.best_metric).map(|(_, loss)| *loss),
+        }
+    }
+}
+
+/// `losses.json`: the validation loss is a number for the only unnamed set, else a number by name.
+fn losses_json(loss: f64, validation: &[(String, f64)]) -> Value {
+    let mut losses = Map::from_iter([("train_loss".to_string(), json!(loss))]);
+    match validation {
+        [] => {}
+        [(name, value)] if name == "default" => {
+            losses.insert("val_loss".into(), json!(value));
+        }
+        named => {
+            let by_name = named.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+            losses.insert("val_loss".into(), Value::Object(by_name));
+        }
+    }
+    Value::Object(losses)
+}
+
+/// The dropout seed of a microbatch: two words that depend on (seed, step, microbatch) alone.
+fn dropout_seed(seed: u64, step: u64, microbatch: u64) -> [u32; 2] {
+    let [a, b, _, _] = Stream::new(seed, &format!("dropout {step}")).block(microbatch);
+    [a, b]
+}

@@ -1,0 +1,221 @@
+//! From an artifact to a trainer that is ready to step.
+use super::{RunOptions, Trainer, resume};
+use crate::checkpoint::{self, Found, Signature, Store};
+use crate::data::{Buffers, DataSet};
+use crate::device::device_bytes;
+use crate::disk::{Disk, RealDisk};
+use crate::host::{Moment, host_name};
+use crate::programs::{BatchPrograms, UpdateProgram};
+use crate::report::{Journal, Reporter};
+use crate::session::{Session, SessionOptions, default_threads, model_folder};
+use crate::train::{GIB, Resume, Summary};
+use amc_artifact::{Artifact, LrSchedule, Plan, ProgramKind, RunConfig, TargetKind, shard_folder, tensor_bytes};
+use anyhow::{Context, Result, bail, ensure};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Runs an artifact: loads it, resumes where a checkpoint says, trains, saves.
+///
+/// # Errors
+/// Whatever keeps the run from starting is found before the first step: a damaged artifact, a missing or changed model, a
+/// CPU without the instructions, a missing shard, a checkpoint directory that cannot be written.
+pub fn train(artifact_dir: &Path, options: &RunOptions) -> Result<Summary> {
+    let artifact = Artifact::open(artifact_dir)?;
+    let run = artifact.run_config()?;
+    let session_options = SessionOptions { threads: options.threads, model: options.model.clone() };
+    let session = Session::open(&artifact, &session_options)?;
+    let folder = match artifact.header.target.kind {
+        TargetKind::Cpu => Some(model_folder(&artifact, &session_options)?),
+        TargetKind::Null => None,
+    };
+    let summary = Trainer::start(session, run, &artifact.recipe, folder, &RealDisk, options)?.run()?;
+    Ok(summary)
+}
+
+impl<'a> Trainer<'a> {
+    /// Checks everything, brings the parameters to where the run begins, and opens the journals.
+    pub fn start(
+        mut session: Session,
+        run: &'a RunConfig,
+        recipe: &'a str,
+        model_folder: Option<PathBuf>,
+        disk: &'a dyn Disk,
+        options: &RunOptions,
+    ) -> Result<Trainer<'a>> {
+        run.check()?;
+        let limit = run.schedule.total_steps().min(options.steps.unwrap_or(u64::MAX));
+        let reporter = Reporter::new(options.quiet, limit);
+        introduce(&reporter, &session, run, options);
+        if let Some(folder) = &model_folder {
+            checkpoint::check_carried(run, folder)?;
+        }
+        let train = BatchPrograms::bind(&session, ProgramKind::Train, true)?;
+        let evaluate = BatchPrograms::bind(&session, ProgramKind::Evaluate, !run.validation.is_empty())?;
+        let update = UpdateProgram::bind(&session)?;
+        let (data, sets) = open_data(run, options, &train, &evaluate)?;
+        let dir = options.checkpoint_dir.clone().unwrap_or_else(|| PathBuf::from(&run.checkpoint.dir));
+        // The directory is locked and cleaned for the journals' sake even where no checkpoints are written.
+        let store = Store::open(disk, &dir, run.checkpoint.keep.map(|keep| keep as usize))?;
+        let (first_step, lr_schedule) = begin(&mut session, run, &store, options, &reporter)?;
+        let end = first_step + run.schedule.first_number;
+        let journal = Journal::open(disk, &dir.join("training.jsonl"), end)?;
+        let open = |(name, data): (String, DataSet)| {
+            let path = dir.join(validation_file(&name));
+            Journal::open(disk, &path, end).map(|journal| (name, data, journal))
+        };
+        let validation = sets.into_iter().map(open).collect::<Result<Vec<_>>>()?;
+        if first_step >= limit {
+            reporter.info(&format!("All {limit} steps are done already"));
+        }
+        let planned_bytes = planned_bytes(session.plan(), options);
+        Ok(Trainer {
+            session,
+            run,
+            recipe,
+            model_folder,
+            buffers: Buffers::new(train.most_tokens().max(evaluate.most_tokens())),
+            train,
+            evaluate,
+            update,
+            data,
+            validation,
+            journal,
+            store: run.checkpoint.enabled.then_some(store),
+            lr_schedule,
+            epoch: None,
+            reporter,
+            stop: listen(&run.preemption_signals)?,
+            first_step,
+            limit,
+            planned_bytes,
+        })
+    }
+}
+
+/// Brings the parameters to where the run begins; returns the steps done and the schedule to follow.
+fn begin(
+    session: &mut Session,
+    run: &RunConfig,
+    store: &Store,
+    options: &RunOptions,
+    reporter: &Reporter,
+) -> Result<(u64, LrSchedule)> {
+    let signature = Signature::of(session.plan(), run);
+    let found = match (run.checkpoint.enabled, &options.resume) {
+        (true, resume) => resume::choose(store, resume, run, &signature, reporter)?,
+        (false, Resume::From(name)) => bail!("checkpoint.enabled is false: cannot resume from {name}"),
+        (false, _) => None,
+    };
+    let Some(Found { path, state }) = found else {
+        session.initialise(run.seed)?;
+        return Ok((0, run.lr_schedule.clone()));
+    };
+    reporter.info(&format!("Loading checkpoint from {}", path.display()));
+    checkpoint::restore(session, run, &path).with_context(|| format!("cannot resume from {}", path.display()))?;
+    if run.override_lr_schedule || state.lr_schedule == run.lr_schedule {
+        return Ok((state.completed_steps, run.lr_schedule.clone()));
+    }
+    reporter.info("The learning rate follows the checkpoint's schedule, not the recipe's");
+    Ok((state.completed_steps, state.lr_schedule))
+}
+
+/// Opens all data sets and checks that every batch has a program.
+fn open_data(
+    run: &RunConfig,
+    options: &RunOptions,
+    train: &BatchPrograms,
+    evaluate: &BatchPrograms,
+) -> Result<(DataSet, Vec<(String, DataSet)>)> {
+    let folder = options.shards.clone().unwrap_or_else(shard_folder);
+    let data = DataSet::open(&folder, &run.train.shard, run.model.vocabulary).context("the training data")?;
+    let sampler = &run.train.sampler;
+    ensure!(sampler.rows == data.rows(), "the sampler is for {} rows, the data has {}", sampler.rows, data.rows());
+    train.fit(sampler.local_batch_size as usize, data.shard.summary().longest as usize)?;
+    let mut sets = Vec::new();
+    for set in &run.validation {
+        let data = DataSet::open(&folder, &set.shard, run.model.vocabulary)
+            .with_context(|| format!("the validation set `{}`", set.name))?;
+        evaluate.fit(1, data.shard.summary().longest as usize)?;
+        sets.push((set.name.clone(), data));
+    }
+    Ok((data, sets))
+}
+
+/// `validation.jsonl`, with the name of the set where it has one.
+fn validation_file(name: &str) -> String {
+    match name {
+        "default" => "validation.jsonl".into(),
+        name => format!("validation_{name}.jsonl"),
+    }
+}
+
+/// A flag that the signals raise; a second one ends the process as if nobody listened.
+fn listen(signals: &[i32]) -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for &signal in signals {
+        let context = || format!("cannot listen to signal {signal} (step_scheduler.preemption_signal)");
+        signal_hook::flag::register_conditional_default(signal, flag.clone()).with_context(context)?;
+        signal_hook::flag::register(signal, flag.clone()).with_context(context)?;
+    }
+    Ok(flag)
+}
+
+/// Memory that the plan foresees, in bytes: arena, constants, scratch of all threads, frozen tensors.
+fn planned_bytes(plan: &Plan, options: &RunOptions) -> u64 {
+    let threads = options.threads.unwrap_or_else(default_threads);
+    let weights = plan.weights.iter().map(|weight| tensor_bytes(weight.storage, &weight.shape).unwrap_or(0));
+    device_bytes(plan, threads) + weights.sum::<u64>()
+}
+
+/// What the run is, before it begins.
+fn introduce(reporter: &Reporter, session: &Session, run: &RunConfig, options: &RunOptions) {
+    let plan = session.plan();
+    let threads = options.threads.unwrap_or_else(default_threads);
+    let user = std::env::var("USER").unwrap_or_else(|_| "unknown".into());
+    reporter.info(&format!(
+        "Experiment_details:\n- Timestamp: {}\n- User: {user}\n- Host: {}\n- World size: 1\n- Backend: cpu, {threads} \
+         threads\n- Model name: {}",
+        Moment::now().iso(),
+        host_name(),
+        run.model.name
+    ));
+    let trainable: u64 = plan.params.iter().map(|param| param.shape.iter().product::<u64>()).sum();
+    let share = 100.0 * trainable as f64 / run.model.parameters.max(1) as f64;
+    reporter.info(&format!(
+        "Model summary:\nTrainable parameters: {}\nTotal parameters: {}\nTrainable parameters percentage: {share:.2}%",
+        thousands(trainable),
+        thousands(run.model.parameters)
+    ));
+    let optimizer = &run.optimizer;
+    reporter.info(&format!(
+        "{} (betas {} and {}, eps {:e}), {} steps, {} rows a microbatch, {} microbatches a step",
+        optimizer.name,
+        optimizer.beta1,
+        optimizer.beta2,
+        optimizer.eps,
+        run.schedule.total_steps(),
+        run.train.sampler.local_batch_size,
+        run.schedule.accumulation
+    ));
+    reporter.info(&format!("Planned memory: {:.3} GiB", planned_bytes(plan, options) as f64 / GIB));
+}
+
+/// `1234567` as `1,234,567`.
+fn thousands(value: u64) -> String {
+    let digits = value.to_string();
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+    groups.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commas() {
+        assert_eq!([0, 999, 1000, 1234567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!(validation_file("default"), "validation.jsonl");
+        assert_eq!(validation_file("math"), "validation_math.jsonl");
+    }
+}
