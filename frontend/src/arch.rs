@@ -120,11 +120,11 @@ pub enum Stored {
 }
 
 /// A norm of queries and keys before the rotation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum QkNorm {
     No,
-    /// An RMS norm of each head, whose weight all heads share.
-    PerHead,
+    /// Of each head; all heads share the weight.
+    PerHead(Norm),
 }
 
 /// How many tokens, itself included, a token sees.

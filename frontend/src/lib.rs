@@ -1,5 +1,6 @@
 //! From recipe, config and checkpoint headers to a forward graph and its data.
 pub mod arch;
+pub mod build;
 pub mod checkpoint;
 pub mod config;
 pub mod families;

@@ -1,5 +1,5 @@
 //! A model with every number known: an [`Arch`] read against a config.
-use crate::arch::{self, Act, Arch, EmbedScale, Flag, Gain, Num, Only, Paths, QkNorm, Schedule, Stored, Window};
+use crate::arch::{self, Act, Arch, EmbedScale, Flag, Gain, Num, Only, Paths, Schedule, Stored, Window};
 use crate::config::{Config, Section, whole};
 use crate::families;
 use crate::names::Names;
@@ -63,6 +63,14 @@ pub struct Attention {
     pub rope: RopeSpec,
     /// How many tokens, itself included, a token sees; all if `None`.
     pub window: Option<usize>,
+}
+
+/// A norm of queries and keys before the rotation.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum QkNorm {
+    No,
+    /// Of each head; all heads share the weight.
+    PerHead(Norm),
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -205,7 +213,10 @@ impl Reader<'_> {
             qkv: attention.qkv,
             qkv_bias: self.flag(&attention.qkv_bias)?,
             out_bias: self.flag(&attention.out_bias)?,
-            qk_norm: attention.qk_norm,
+            qk_norm: match &attention.qk_norm {
+                arch::QkNorm::No => QkNorm::No,
+                arch::QkNorm::PerHead(norm) => QkNorm::PerHead(self.norm(norm)?),
+            },
             rope: RopeSpec::read(self.root, &attention.rope, head_dim)?,
             window: self.window(&attention.window)?,
         })

@@ -4,8 +4,8 @@
 //!   `gate_up_proj`) are seen as their row blocks; nothing is copied.
 //! - A linear layer knows its *module*, the name that LoRA patterns match and adapters are saved under. Row blocks of one
 //!   module share its adapter: one matrix A, and the same rows of B.
-use crate::arch::{QkNorm, Stored};
-use crate::model::{Attention, Ffn, Glu, Mixer, Model};
+use crate::arch::Stored;
+use crate::model::{Attention, Ffn, Glu, Mixer, Model, QkNorm};
 use amc_ir::View;
 use std::collections::BTreeMap;
 
@@ -208,7 +208,7 @@ impl Scope<'_> {
         let norm = |path| self.vector(path, head_dim);
         let qk_norm = match attention.qk_norm {
             QkNorm::No => None,
-            QkNorm::PerHead => Some((norm(paths.q_norm), norm(paths.k_norm))),
+            QkNorm::PerHead(_) => Some((norm(paths.q_norm), norm(paths.k_norm))),
         };
         AttentionNames { q, k, v, o: linear(format!("{}{}", self.layer, paths.o), wide, hidden, out_bias), qk_norm }
     }

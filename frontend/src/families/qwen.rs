@@ -21,7 +21,7 @@ pub const QWEN3: Arch = Arch {
 const QWEN3_ATTENTION: Attention = Attention {
     head_dim: QWEN3_HEAD_DIM,
     scale: Div(&Is(1.0), &Sqrt(&QWEN3_HEAD_DIM)),
-    qk_norm: QkNorm::PerHead,
+    qk_norm: QkNorm::PerHead(NORM),
     ..ATTENTION
 };
 const QWEN3_HEAD_DIM: Num = KeyOr("head_dim", &Is(128.0));

@@ -1,0 +1,64 @@
+//! The attention block.
+use super::layer::Context;
+use super::linear::Scope;
+use super::rms_norm;
+use crate::model::{Attention, Norm, QkNorm};
+use crate::names::{AttentionNames, Vector};
+use amc_ir::ops::{self, AttentionCached, CacheAppend, Reshape, Rope};
+use amc_ir::{Function, Value};
+
+impl Scope<'_> {
+    /// Projections, norms of heads, rotation, attention, output projection. Returns also the updated caches.
+    pub fn attention(
+        &mut self,
+        g: &mut Function,
+        attention: &Attention,
+        names: &AttentionNames,
+        context: &Context,
+        x: Value,
+    ) -> (Value, Vec<Value>) {
+        let mut q = self.linear(g, &names.q, context, x);
+        let mut k = self.linear(g, &names.k, context, x);
+        let v = self.linear(g, &names.v, context, x);
+        if let (QkNorm::PerHead(norm), Some((q_weight, k_weight))) = (attention.qk_norm, &names.qk_norm) {
+            q = self.norm_of_heads(g, &norm, attention.head_dim, q_weight, q);
+            k = self.norm_of_heads(g, &norm, attention.head_dim, k_weight, k);
+        }
+        let rotate = |g: &mut Function, x: Value, heads: usize| {
+            g.op(Rope { heads, inverse: false }, &[x, context.positions, context.cos, context.sin])
+        };
+        let q = rotate(g, q, attention.heads);
+        let k = rotate(g, k, attention.kv_heads);
+        let (out, caches) = self.attend(g, attention, context, [q, k, v]);
+        (self.linear(g, &names.o, context, out), caches)
+    }
+
+    fn attend(
+        &self,
+        g: &mut Function,
+        attention: &Attention,
+        context: &Context,
+        qkv: [Value; 3],
+    ) -> (Value, Vec<Value>) {
+        let [q, k, v] = qkv;
+        let Attention { heads, kv_heads, scale, window, .. } = *attention;
+        let scale = scale as f32;
+        if let (Some((k_cache, v_cache)), Some(start)) = (context.caches, context.start) {
+            let k = g.op(CacheAppend {}, &[k_cache, k, start]);
+            let v = g.op(CacheAppend {}, &[v_cache, v, start]);
+            return (g.op(AttentionCached { heads, kv_heads, scale, window }, &[q, k, v, start]), vec![k, v]);
+        }
+        let seq = self.builder.request.seq;
+        let window = window.filter(|w| *w < seq);
+        let segments = context.segments.expect("without a cache there are segments");
+        (g.push(ops::Attention { seq, heads, kv_heads, scale, window }, &[q, k, v, segments])[0], vec![])
+    }
+
+    /// A norm of every head, whose weight all heads share.
+    fn norm_of_heads(&self, g: &mut Function, norm: &Norm, head_dim: usize, weight: &Vector, x: Value) -> Value {
+        let ty = g.ty(x).clone();
+        let heads = g.op(Reshape { shape: vec![ty.len() / head_dim, head_dim] }, &[x]);
+        let normed = g.op(rms_norm(norm), &[heads, self.vector(weight)]);
+        g.op(Reshape { shape: ty.shape }, &[normed])
+    }
+}

@@ -1,0 +1,124 @@
+//! A layer as a function: `h += s · attention(norm(h)); h += s · ffn(norm(h))`.
+use super::linear::Scope;
+use super::{Builder, Shared, Weight, rms_norm};
+use crate::model::{Ffn, Mixer};
+use crate::names::{FfnNames, MixerNames};
+use amc_ir::ops::{Add, DeriveSeed, Scale};
+use amc_ir::{DType, Function, Type, Value};
+
+/// A layer ready to be called.
+pub(super) struct Layer {
+    function: Function,
+    /// What the function's last parameters stand for.
+    pub weights: Vec<Weight>,
+    number: usize,
+    /// Which of the rotation tables it reads.
+    table: usize,
+    /// Columns of its key and value caches.
+    pub cache_width: usize,
+}
+
+impl Layer {
+    /// Builds layer `number`.
+    pub fn new(builder: &Builder, number: usize) -> Layer {
+        let model = builder.request.model;
+        let layer = &model.kinds[model.layers[number]];
+        let names = &builder.names.layers[number];
+        let Mixer::Attention(attention) = &layer.mixer;
+        let Ffn::Glu(glu) = &layer.ffn;
+        let MixerNames::Attention(mixer_names) = &names.mixer;
+        let FfnNames::Glu(ffn_names) = &names.ffn;
+        let table = builder.rotations().iter().position(|r| *r == attention.rope).expect("every rotation is listed");
+        let cache_width = attention.kv_heads * attention.head_dim;
+        let mut weights = vec![builder.vector(&names.mixer_norm), builder.vector(&names.ffn_norm)];
+        for vector in mixer_names.qk_norm.iter().flat_map(|(q, k)| [q, k]) {
+            weights.push(builder.vector(vector));
+        }
+        names.linears().for_each(|linear| builder.linear_weights(linear, &mut weights));
+
+        let mut g = Function::new("layer");
+        let stream = g.param("x", Type::new(builder.request.compute, [builder.tokens(), model.hidden]));
+        let context = Context::declare(builder, &mut g, attention.rope.rotary / 2, cache_width);
+        let mut scope = Scope::declare(builder, &mut g, number, &weights);
+        let residual = |g: &mut Function, stream: Value, branch: Value| {
+            let branch = g.op(Scale { value: layer.residual as f32 }, &[branch]);
+            g.op(Add {}, &[stream, branch])
+        };
+        let x = g.op(rms_norm(&layer.norm), &[stream, scope.vector(&names.mixer_norm)]);
+        let (mixed, caches) = scope.attention(&mut g, attention, mixer_names, &context, x);
+        let stream = residual(&mut g, stream, mixed);
+        let x = g.op(rms_norm(&layer.norm), &[stream, scope.vector(&names.ffn_norm)]);
+        let out = scope.glu(&mut g, glu, ffn_names, &context, x);
+        let stream = residual(&mut g, stream, out);
+        g.results = [vec![stream], caches].concat();
+        Layer { function: g, weights, number, table, cache_width }
+    }
+
+    /// Calls the layer's function, which is added to the module unless an equal one is there. Returns the stream and the
+    /// updated caches.
+    pub fn call(
+        &self,
+        builder: &mut Builder,
+        main: &mut Function,
+        stream: Value,
+        shared: &Shared,
+        weights: &[Value],
+        caches: &[Value],
+    ) -> (Value, Vec<Value>) {
+        let known = builder.module.functions.iter().position(|f| {
+            let Function { params, insts, results, .. } = &self.function;
+            f.params == *params && f.insts == *insts && f.results == *results
+        });
+        let callee = known.map(amc_ir::FuncId::new).unwrap_or_else(|| {
+            let mut function = self.function.clone();
+            let count = builder.module.functions.len();
+            if count > 0 {
+                function.name = format!("layer{count}");
+            }
+            builder.module.add(function)
+        });
+        let (cos, sin) = shared.tables[self.table];
+        let mut args = vec![stream, shared.positions];
+        args.extend(shared.segments);
+        args.extend(shared.start);
+        args.extend(shared.seed.map(|seed| main.op(DeriveSeed { index: self.number }, &[seed])));
+        args.extend([cos, sin]);
+        args.extend(caches);
+        args.extend(weights);
+        let results = main.call(&builder.module, callee, &args);
+        (results[0], results[1..].to_vec())
+    }
+}
+
+/// The parameters of a layer function that are neither its stream nor its weights.
+pub(super) struct Context {
+    pub positions: Value,
+    pub segments: Option<Value>,
+    pub start: Option<Value>,
+    pub seed: Option<Value>,
+    pub cos: Value,
+    pub sin: Value,
+    /// Key and value cache.
+    pub caches: Option<(Value, Value)>,
+}
+
+impl Context {
+    fn declare(builder: &Builder, g: &mut Function, half: usize, cache_width: usize) -> Context {
+        let n = builder.tokens();
+        let capacity = builder.decodes();
+        let rows = capacity.unwrap_or(builder.request.seq);
+        let table = Type::new(DType::F32, [rows, half]);
+        Context {
+            positions: g.param("positions", Type::new(DType::Position, [n])),
+            segments: capacity.is_none().then(|| g.param("segments", Type::new(DType::Segment, [n]))),
+            start: capacity.map(|_| g.param("start", Type::new(DType::Index, [1]))),
+            seed: builder.dropout().then(|| g.param("seed", Type::new(DType::Seed, [2]))),
+            cos: g.param("rope_cos", table.clone()),
+            sin: g.param("rope_sin", table),
+            caches: capacity.map(|capacity| {
+                let ty = Type::new(builder.request.compute, [capacity, cache_width]);
+                (g.param("k_cache", ty.clone()), g.param("v_cache", ty))
+            }),
+        }
+    }
+}
