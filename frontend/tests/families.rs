@@ -31,8 +31,8 @@ fn parameters_are_the_tensors_of_the_checkpoint() {
     for case in cases() {
         let model = model(&case, "config.json");
         let weights = Weights::open(&case).unwrap();
-        let tensors = checkpoint::check(&weights, &model).unwrap_or_else(|error| panic!("{error:#}"));
-        assert_eq!(tensors.len(), Names::new(&model).tensors().len());
+        let stored = checkpoint::check(&weights, &model).unwrap_or_else(|error| panic!("{error:#}"));
+        assert_eq!(stored.len(), Names::new(&model).tensors().len());
     }
 }
 
@@ -196,5 +196,46 @@ fn published_models_have_their_published_sizes() {
     for (class, sizes, more, wanted) in cases {
         let config = Config::parse(&config(class, sizes, more), "config.json").unwrap();
         assert_eq!(Model::read(&config).unwrap().parameters(), wanted, "{class} {sizes:?}");
+    }
+}
+
+#[test]
+fn hostile_configs_are_refused_or_read_but_never_panic() {
+    use serde_json::json;
+    let values = [
+        json!(null),
+        json!(true),
+        json!(0),
+        json!(-1),
+        json!(1),
+        json!(i64::MIN),
+        json!(u64::MAX),
+        json!(1e308),
+        json!(1u64 << 31),
+        json!(0.3),
+        json!(""),
+        json!("\u{1f600}".repeat(100)),
+        json!([]),
+        json!([1e-300, "x", null]),
+        json!({}),
+        json!({"rope_type": "yarn", "factor": 1e-300, "original_max_position_embeddings": 1}),
+        json!({"rope_type": "llama3", "factor": 1e300, "low_freq_factor": 1e-300, "high_freq_factor": 1e300}),
+        json!({"rope_type": "dynamic", "factor": 1e300}),
+    ];
+    for case in cases() {
+        let text = std::fs::read_to_string(case.join("config.json")).unwrap();
+        let keys: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
+        for key in keys.keys().map(String::as_str).chain(["rope_parameters", "layer_types", "head_dim"]) {
+            for value in &values {
+                let mut config = Config::parse(&text, "config.json").unwrap();
+                config.replace(key, value.clone());
+                if let Ok(model) = Model::read(&config) {
+                    let amc_frontend::model::Mixer::Attention(attention) = &model.kinds[0].mixer;
+                    if attention.rope.rotary < 1000 {
+                        attention.rope.tables(4, 100);
+                    }
+                }
+            }
+        }
     }
 }

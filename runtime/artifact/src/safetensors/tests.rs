@@ -163,3 +163,20 @@ fn shards_are_found_through_the_index() {
     let empty = Folder::new("no-weights");
     assert!(format!("{:#}", Weights::open(&empty.0).unwrap_err()).contains("neither model.safetensors nor"));
 }
+
+#[test]
+fn no_change_of_a_byte_makes_the_parser_panic() {
+    let folder = Folder::new("mutated");
+    let path = folder.0.join("a.safetensors");
+    let tensors = ["a", "b"].map(|name| TensorData { name, dtype: Dtype::F32, shape: &[1, 2], bytes: &[7; 8] });
+    write(&path, &tensors, &[("format", "pt")]).unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    for at in 0..whole.len() {
+        for byte in [0, 1, b'"', b'-', b'0', b'9', b'{', b']', b'\\', 0x7f, 0xff] {
+            let mut changed = whole.clone();
+            changed[at] = byte;
+            let range_is_inside = |info: &TensorInfo| info.range.end <= changed.len();
+            assert!(header::parse(&changed).map_or(true, |header| header.tensors.values().all(range_is_inside)));
+        }
+    }
+}
