@@ -6,7 +6,7 @@ use amc_runtime::disk::RealDisk;
 use amc_runtime::{Part, Resume, RunOptions, Session, Summary, Trainer};
 use anyhow::Result;
 use std::fs;
-use support::{A, RECIPE, Toy, VOCABULARY, W, contents, row, toy};
+use support::{A, RECIPE, Toy, VOCABULARY, W, contents, row, temporary, toy};
 
 fn run(toy: &Toy, options: &RunOptions) -> Result<Summary> {
     let session = toy.session(options.threads.unwrap());
@@ -78,7 +78,7 @@ impl Reference {
 
 #[test]
 fn a_run_does_what_the_specification_says() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary();
     let toy = toy(folder.path(), false);
     let summary = run(&toy, &toy.options("c")).unwrap();
     let mut session = toy.session(1);
@@ -124,7 +124,7 @@ fn a_run_does_what_the_specification_says() {
 
 #[test]
 fn threads_do_not_change_a_bit() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary();
     let toy = toy(folder.path(), false);
     let with = |threads: usize| {
         let name = format!("threads{threads}");
@@ -139,7 +139,7 @@ fn threads_do_not_change_a_bit() {
 #[test]
 fn a_run_in_pieces_is_the_run_in_one() {
     for sft in [false, true] {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = temporary();
         let toy = toy(folder.path(), sft);
         let whole = run(&toy, &toy.options("whole")).unwrap();
         let mut losses = Vec::new();
@@ -157,7 +157,7 @@ fn a_run_in_pieces_is_the_run_in_one() {
 
 #[test]
 fn records_of_steps_that_are_done_again_are_cut_off() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary();
     let toy = toy(folder.path(), false);
     run(&toy, &toy.options("whole")).unwrap();
     run(&toy, &RunOptions { steps: Some(4), ..toy.options("c") }).unwrap();
@@ -171,7 +171,7 @@ fn records_of_steps_that_are_done_again_are_cut_off() {
 
 #[test]
 fn resuming_by_name_and_refusing_to_overwrite() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary();
     let toy = toy(folder.path(), false);
     let whole = run(&toy, &toy.options("c")).unwrap();
     let checkpoints = folder.path().join("c");
@@ -189,7 +189,7 @@ fn resuming_by_name_and_refusing_to_overwrite() {
 
 #[test]
 fn a_damaged_checkpoint_is_set_aside() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary();
     let toy = toy(folder.path(), false);
     run(&toy, &toy.options("whole")).unwrap();
     run(&toy, &RunOptions { steps: Some(6), ..toy.options("c") }).unwrap();
@@ -207,7 +207,7 @@ fn a_damaged_checkpoint_is_set_aside() {
 
 #[test]
 fn another_model_is_not_resumed() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary();
     let mut toy = toy(folder.path(), false);
     run(&toy, &RunOptions { steps: Some(2), ..toy.options("c") }).unwrap();
     toy.run.model.name = "other".into();
@@ -216,7 +216,7 @@ fn another_model_is_not_resumed() {
 
 #[test]
 fn the_schedule_of_the_checkpoint_wins() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary();
     let mut toy = toy(folder.path(), false);
     let whole = run(&toy, &toy.options("whole")).unwrap();
     let half = |name: &str| RunOptions { steps: Some(4), ..toy.options(name) };
@@ -231,7 +231,7 @@ fn the_schedule_of_the_checkpoint_wins() {
 
 #[test]
 fn what_is_missing_is_said_before_the_first_step() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary();
     let mut toy = toy(folder.path(), false);
     let options = toy.options("c");
     let shards = RunOptions { shards: Some(folder.path().join("nowhere")), ..toy.options("c") };
@@ -254,7 +254,7 @@ fn what_is_missing_is_said_before_the_first_step() {
 
 #[test]
 fn a_directory_has_one_run_at_a_time() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary();
     let toy = toy(folder.path(), false);
     let options = toy.options("c");
     let first =

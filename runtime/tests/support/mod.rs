@@ -12,6 +12,8 @@ use half::bf16;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Tokens that there are; the matrices are square.
 pub const VOCABULARY: usize = 12;
@@ -194,7 +196,11 @@ unsafe extern "C" fn backward(args: *const *mut u8, begin: i64, end: i64, scratc
     }
 }
 
+/// Milliseconds that a batch takes longer than it must.
+pub static PAUSE: AtomicU64 = AtomicU64::new(0);
+
 unsafe extern "C" fn sum(args: *const *mut u8, _begin: i64, _end: i64, _scratch: *mut u8) {
+    std::thread::sleep(Duration::from_millis(PAUSE.load(Ordering::Relaxed)));
     let (parts, result) = unsafe { (array::<f32>(args, 0, VOCABULARY), array::<f32>(args, 1, 1)) };
     result[0] = parts.iter().sum();
 }
@@ -361,6 +367,13 @@ impl Toy {
             ..RunOptions::default()
         }
     }
+}
+
+/// A temporary folder, in memory where the machine offers that: these tests sync hundreds of files.
+pub fn temporary() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let inside = memory.is_dir().then(|| tempfile::tempdir_in(memory).ok()).flatten();
+    inside.unwrap_or_else(|| tempfile::tempdir().unwrap())
 }
 
 /// Everything below a folder that a run decides: files by relative name, links by target; times taken out of records.
