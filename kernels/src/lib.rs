@@ -4,6 +4,7 @@
 //! `func.func @symbol(%args: !llvm.ptr, %begin: i64, %end: i64, %scratch: !llvm.ptr)`.
 //! `args` points at an array of operand pointers; the kernel computes tasks `begin..end` of its fixed number of tasks;
 //! `scratch` is private to the calling thread. Tasks never depend on each other, so any split gives the same bits.
+pub mod attention;
 pub mod attention_cached;
 pub mod cross_entropy;
 pub mod dropout;

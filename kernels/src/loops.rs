@@ -126,6 +126,19 @@ impl Emitter {
         self.int2("muli", value, &factor)
     }
 
+    /// `value + constant` on i64.
+    pub fn plus(&mut self, value: &str, constant: i64) -> Value {
+        let constant = self.index(constant);
+        self.int2("addi", value, &constant)
+    }
+
+    /// `max(value, 0) / unit` on i64.
+    pub fn divided(&mut self, value: &str, unit: usize) -> Value {
+        let (zero, unit) = (self.index(0), self.index(unit as i64));
+        let value = self.int2("maxsi", value, &zero);
+        self.int2("divui", &value, &unit)
+    }
+
     /// Row `row` of an array whose rows have `n` elements.
     pub fn row(&mut self, pointer: &str, row: &str, n: usize, elem: Elem) -> Value {
         let index = self.times(row, n);
@@ -177,6 +190,25 @@ impl Emitter {
         self.line("} else {");
         otherwise(self);
         self.line("}");
+    }
+
+    /// The values, of these types, of one of two branches.
+    pub fn either(
+        &mut self,
+        condition: &str,
+        types: &[String],
+        then: impl FnOnce(&mut Emitter) -> Vec<Value>,
+        otherwise: impl FnOnce(&mut Emitter) -> Vec<Value>,
+    ) -> Vec<Value> {
+        let (name, joined) = (self.fresh(), types.join(", "));
+        self.line(format!("{name}:{} = scf.if {condition} -> ({joined}) {{", types.len()));
+        let values = then(self).join(", ");
+        self.line(format!("scf.yield {values} : {joined}"));
+        self.line("} else {");
+        let values = otherwise(self).join(", ");
+        self.line(format!("scf.yield {values} : {joined}"));
+        self.line("}");
+        (0..types.len()).map(|i| format!("{name}#{i}")).collect()
     }
 
     /// The finished kernel; its symbol is `name` and a digest of its text (FNV-1a), so equal symbols mean equal kernels.

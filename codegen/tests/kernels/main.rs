@@ -1,4 +1,5 @@
 //! Every CPU kernel template, compiled for the fallback target and compared with plain f64 code.
+mod attention;
 mod attention_cached;
 mod cross_entropy;
 mod dropout;

@@ -1,0 +1,141 @@
+//! Attention over packed rows and its gradient against plain f64 code.
+use crate::harness::*;
+use amc_kernels::Target;
+use amc_kernels::attention::Attention;
+use amc_kernels::emit::Elem;
+
+/// Rows, tokens a row, query and key heads, head size, window, storage, and the documents of the rows: lengths, the rest
+/// is padding.
+type Case = (usize, usize, usize, usize, usize, Option<usize>, Elem, &'static [&'static [usize]]);
+
+const CASES: &[Case] = &[
+    // One document, sizes that divide everything; then sizes that divide nothing.
+    (1, 128, 2, 1, 16, None, Elem::F32, &[&[128]]),
+    (2, 75, 3, 3, 20, None, Elem::F32, &[&[75], &[40, 35]]),
+    (1, 1, 1, 1, 1, None, Elem::F32, &[&[1]]),
+    (2, 70, 4, 2, 7, Some(9), Elem::F32, &[&[70], &[11, 30, 20]]),
+    // Whole blocks of other documents and of padding; a row of padding alone.
+    (2, 200, 2, 1, 8, None, Elem::F32, &[&[60, 100], &[]]),
+    (1, 200, 1, 1, 8, Some(1), Elem::F32, &[&[200]]),
+    (1, 230, 2, 2, 8, Some(60), Elem::F32, &[&[190, 20]]),
+    (1, 97, 2, 1, 24, None, Elem::Bf16, &[&[50, 47]]),
+];
+
+fn segments(seq: usize, documents: &[&[usize]]) -> Vec<i32> {
+    let row = |lengths: &&[usize]| {
+        let mut row: Vec<i32> = lengths.iter().enumerate().flat_map(|(i, &n)| vec![i as i32 + 1; n]).collect();
+        row.resize(seq, 0);
+        row
+    };
+    documents.iter().flat_map(row).collect()
+}
+
+struct Arrays {
+    q: Vec<f64>,
+    k: Vec<f64>,
+    v: Vec<f64>,
+    gradient: Vec<f64>,
+    segments: Vec<i32>,
+}
+
+/// Results and their gradients: o, lse, dq, dk, dv.
+fn reference(a: &Attention, x: &Arrays) -> [Vec<f64>; 5] {
+    let d = a.head_dim;
+    let mut result = [&x.q, &x.q, &x.q, &x.k, &x.k].map(|like| vec![0.0; like.len()]);
+    result[1] = vec![0.0; a.batch * a.seq * a.heads];
+    for query in 0..a.batch * a.seq {
+        for h in 0..a.heads {
+            let qi = (query * a.heads + h) * d;
+            let row = query / a.seq * a.seq;
+            let sees = |key: &usize| {
+                x.segments[*key] > 0
+                    && x.segments[*key] == x.segments[query]
+                    && a.window.is_none_or(|window| key + window > query)
+            };
+            let keys: Vec<usize> = (row..=query).filter(sees).collect();
+            if keys.is_empty() {
+                continue;
+            }
+            let place = |key: usize| (key * a.kv_heads + h / (a.heads / a.kv_heads)) * d;
+            let dot = |a: &[f64], b: &[f64]| (0..d).map(|i| a[i] * b[i]).sum::<f64>();
+            let scores: Vec<f64> =
+                keys.iter().map(|&key| f64::from(a.scale) * dot(&x.q[qi..], &x.k[place(key)..])).collect();
+            let top = scores.iter().fold(f64::MIN, |a, &b| a.max(b));
+            let lse = top + scores.iter().map(|s| (s - top).exp()).sum::<f64>().ln();
+            result[1][query * a.heads + h] = lse;
+            let p: Vec<f64> = scores.iter().map(|s| (s - lse).exp()).collect();
+            let slopes: Vec<f64> = keys.iter().map(|&key| dot(&x.gradient[qi..], &x.v[place(key)..])).collect();
+            let mean: f64 = p.iter().zip(&slopes).map(|(p, s)| p * s).sum();
+            for (j, &key) in keys.iter().enumerate() {
+                let ds = p[j] * (slopes[j] - mean) * f64::from(a.scale);
+                for c in 0..d {
+                    result[0][qi + c] += p[j] * x.v[place(key) + c];
+                    result[2][qi + c] += ds * x.k[place(key) + c];
+                    result[3][place(key) + c] += ds * x.q[qi + c];
+                    result[4][place(key) + c] += p[j] * x.gradient[qi + c];
+                }
+            }
+        }
+    }
+    result
+}
+
+fn check(case: &Case, target: &Target) {
+    let &(batch, seq, heads, kv_heads, head_dim, window, elem, documents) = case;
+    let a = Attention { batch, seq, heads, kv_heads, head_dim, scale: 1.3 / (head_dim as f32).sqrt(), window, elem };
+    let (tokens, width, kv_width) = (batch * seq, heads * head_dim, kv_heads * head_dim);
+    let (mut q, qs) = random_buffer(1, elem, tokens * width);
+    let (mut k, ks) = random_buffer(2, elem, tokens * kv_width);
+    let (mut v, vs) = random_buffer(3, elem, tokens * kv_width);
+    let (mut gradient, gradients) = random_buffer(4, elem, tokens * width);
+    let segments = segments(seq, documents);
+    let mut documents = Buffer::ints(&segments);
+    let want = reference(&a, &Arrays { q: qs, k: ks, v: vs, gradient: gradients, segments });
+
+    let kernels = [a.forward(target), a.gradient(target), a.gradient_finish(target)];
+    let library = load_for(&kernels.iter().collect::<Vec<_>>(), target);
+    let mut o = Buffer::garbage(elem, tokens * width);
+    let mut lse = Buffer::garbage(Elem::F32, tokens * heads);
+    library.run(&kernels[0], &mut [&mut q, &mut k, &mut v, &mut documents, &mut o, &mut lse]);
+    let close = |what: &str, got: &Buffer, want: &[f64], times: f64| {
+        assert_close(&format!("{what} of {a:?}"), got, want, rounding(elem) * times, rounding(elem) * times);
+    };
+    close("o", &o, &want[0], 2.0);
+    assert_close("lse", &lse, &want[1], 1e-6, 2e-6);
+
+    let mut dq = Buffer::garbage(elem, tokens * width);
+    let mut workspace = Buffer::garbage(Elem::F32, a.workspace_len(target));
+    let operands =
+        &mut [&mut q, &mut k, &mut v, &mut documents, &mut o, &mut lse, &mut gradient, &mut dq, &mut workspace];
+    library.run(&kernels[1], operands);
+    close("dq", &dq, &want[2], 4.0);
+    let (mut dk, mut dv) = (Buffer::garbage(elem, tokens * kv_width), Buffer::garbage(elem, tokens * kv_width));
+    library.run(&kernels[2], &mut [&mut workspace, &mut dk, &mut dv]);
+    close("dk", &dk, &want[3], 8.0);
+    close("dv", &dv, &want[4], 8.0);
+}
+
+#[test]
+fn sizes_that_divide() {
+    check(&CASES[0], &Target::avx2());
+}
+
+#[test]
+fn sizes_that_do_not_divide() {
+    CASES[1..3].iter().for_each(|case| check(case, &Target::avx2()));
+}
+
+#[test]
+fn windows() {
+    [3, 5, 6].iter().for_each(|&i| check(&CASES[i], &Target::avx2()));
+}
+
+#[test]
+fn documents_and_padding() {
+    check(&CASES[4], &Target::avx2());
+}
+
+#[test]
+fn bf16() {
+    check(&CASES[7], &Target::avx2());
+}

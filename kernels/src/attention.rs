@@ -1,0 +1,193 @@
+//! Causal attention over packed rows, grouped heads, optional window; forward and gradient.
+//!
+//! `o = softmax(scale · q kᵀ) v` without scores in memory (Dao, "FlashAttention-2"). Everything is computed transposed:
+//! rows of a register tile are keys, its lanes are queries, so that keys and values are broadcast as they lie in memory,
+//! and maxima and sums of the softmax are lane-wise. The gradient recomputes the scores from the stored logarithm of
+//! their sum. Token `i` sees key `j` of its row of the batch if `j <= i`, `j > i - window`, and their segments are equal
+//! and positive; a token that sees nothing gives zeros and has no gradient. Arithmetic is f32.
+mod backward;
+mod finish;
+mod forward;
+mod pack;
+mod sight;
+mod tile;
+
+use crate::emit::{Elem, Emitter, Value};
+use crate::{Kernel, Target};
+use pack::HeadRows;
+use sight::Sight;
+use tile::Tile;
+
+/// Queries of a block, whose transposes are kept in scratch.
+const QUERIES: usize = 64;
+/// Factor of alignment of arrays in scratch, in elements.
+const LINE: usize = 16;
+
+/// An attention problem. Token arrays have `batch * seq` rows.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Attention {
+    pub batch: usize,
+    pub seq: usize,
+    /// A multiple of `kv_heads`; query head `h` reads key head `h / (heads / kv_heads)`.
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub scale: f32,
+    /// How many tokens a query sees, itself included.
+    pub window: Option<usize>,
+    /// Storage of queries, keys, values, results and their gradients.
+    pub elem: Elem,
+}
+
+impl Attention {
+    /// Operands: `q [tokens, heads * head_dim]`, `k [tokens, kv_heads * head_dim]`, `v` likewise, `segments` i32 `[tokens]`,
+    /// `o` like `q`, `lse` f32 `[tokens, heads]`: the logarithm of the sum of exponentials, 0 where nothing is seen.
+    pub fn forward(&self, target: &Target) -> Kernel {
+        forward::build(self, target)
+    }
+
+    /// The gradient up to the sum over the query heads of a key head.
+    /// Operands: `q`, `k`, `v`, `segments`, `o`, `lse`, `do` like `q`, `dq` like `q`, `workspace` f32
+    /// `[`[`Attention::workspace_len`]`]`.
+    pub fn gradient(&self, target: &Target) -> Kernel {
+        backward::build(self, target)
+    }
+
+    /// The rest of the gradient. Operands: `workspace`, `dk` like `k`, `dv` like `v`.
+    pub fn gradient_finish(&self, target: &Target) -> Kernel {
+        finish::build(self, target)
+    }
+
+    /// Elements of the workspace between the two kernels of the gradient.
+    pub fn workspace_len(&self, target: &Target) -> usize {
+        let layout = Layout::new(self, target);
+        self.batch * self.heads * 2 * layout.padded_keys() * layout.width
+    }
+
+    /// Query heads of a key head.
+    fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    fn blocks(&self) -> usize {
+        self.seq.div_ceil(QUERIES)
+    }
+
+    /// Rows of head `head` from token `first` of row `row` on, of an array with `heads` heads.
+    fn head_rows<'a>(&self, pointer: &'a str, heads: usize) -> HeadRows<'a> {
+        HeadRows { pointer, pitch: heads * self.head_dim, head_dim: self.head_dim, elem: self.elem }
+    }
+
+    /// The address of token `token`, head `head`.
+    fn head_at(&self, e: &mut Emitter, array: &str, heads: usize, token: &str, head: &str) -> Value {
+        let row = e.row(array, token, heads * self.head_dim, self.elem);
+        e.row(&row, head, self.head_dim, self.elem)
+    }
+
+    fn name(&self, kind: &str) -> String {
+        let Attention { batch, seq, heads, kv_heads, head_dim, elem, .. } = self;
+        format!("{kind}_{batch}x{seq}_{heads}x{kv_heads}x{head_dim}_{}", elem.name())
+    }
+}
+
+/// Sizes that follow from the problem and the target.
+#[derive(Clone, Copy, Debug)]
+struct Layout {
+    /// Keys by queries.
+    tile: Tile,
+    /// Queries of a tile.
+    panel: usize,
+    /// Keys of a block.
+    keys: usize,
+    /// Entries of a head, rounded up to panels.
+    width: usize,
+    seq: usize,
+    window: Option<usize>,
+}
+
+impl Layout {
+    fn new(attention: &Attention, target: &Target) -> Layout {
+        let rows = if target.registers >= 32 { 12 } else { 6 };
+        let panel = 2 * target.lanes;
+        Layout {
+            tile: Tile { rows, vectors: 2, lanes: target.lanes },
+            panel,
+            keys: 48,
+            width: attention.head_dim.next_multiple_of(panel),
+            seq: attention.seq,
+            window: attention.window,
+        }
+    }
+
+    /// Tiles of a block of keys.
+    fn tiles(&self) -> usize {
+        self.keys / self.tile.rows
+    }
+
+    /// Tokens of a row of the batch, rounded up to blocks of keys.
+    fn padded_keys(&self) -> usize {
+        self.seq.next_multiple_of(self.keys)
+    }
+
+    fn sight(&self) -> Sight {
+        Sight { window: self.window, tile_keys: self.tile.rows, panel: self.panel }
+    }
+}
+
+/// Gives out pieces of scratch.
+#[derive(Default)]
+struct Scratch {
+    elements: usize,
+}
+
+impl Scratch {
+    /// `count` elements of 4 bytes.
+    fn take(&mut self, e: &mut Emitter, count: usize) -> Value {
+        let piece = e.at("%scratch", self.elements as i64, Elem::F32);
+        self.elements += count.next_multiple_of(LINE);
+        piece
+    }
+
+    fn bytes(&self) -> u64 {
+        self.elements as u64 * 4
+    }
+}
+
+/// The block that is `turn`-th in line: ends alternate, so that any range of tasks has about the same work.
+fn block_of_turn(e: &mut Emitter, turn: &str, blocks: usize) -> Value {
+    let (one, two) = (e.index(1), e.index(2));
+    let half = e.int2("divui", turn, &two);
+    let last = e.index(blocks as i64 - 1);
+    let far = e.int2("subi", &last, &half);
+    let odd = e.int2("andi", turn, &one);
+    let odd = e.op(format!("arith.cmpi eq, {odd}, {one} : i64"));
+    e.op(format!("arith.select {odd}, {far}, {half} : i64"))
+}
+
+/// `task` as digits: the last runs fastest.
+fn digits<const N: usize>(e: &mut Emitter, task: &str, sizes: [usize; N]) -> [Value; N] {
+    let mut rest = task.to_string();
+    let mut result = std::array::from_fn(|_| Value::new());
+    for (i, size) in sizes.into_iter().enumerate().rev() {
+        let size = e.index(size as i64);
+        result[i] = e.int2("remui", &rest, &size);
+        rest = e.int2("divui", &rest, &size);
+    }
+    result
+}
+
+/// `min(size, total - first)`
+fn count_from(e: &mut Emitter, first: &str, size: usize, total: usize) -> Value {
+    let (size, total) = (e.index(size as i64), e.index(total as i64));
+    let left = e.int2("subi", &total, first);
+    e.int2("minsi", &left, &size)
+}
+
+/// The product's rows in strips of a tile's height: `strip(row, tile)`, the last with the rows that are left.
+fn strips(e: &mut Emitter, rows: usize, tile: Tile, mut strip: impl FnMut(&mut Emitter, &str, Tile)) {
+    let (zero, whole) = (e.index(0), e.index((rows / tile.rows * tile.rows) as i64));
+    e.repeat(&zero, &whole, tile.rows as i64, |e, row| strip(e, row, tile));
+    if !rows.is_multiple_of(tile.rows) {
+        strip(e, &whole, Tile { rows: rows % tile.rows, ..tile });
+    }
+}

@@ -1,0 +1,278 @@
+//! Gradient: a task is one query head of one row of the batch, blocks of queries outside, blocks of keys inside.
+//!
+//! With `p = e^(s - lse)`, `D = Σ do · o` and `ds = p (do · v - D)`: `dv = pᵀ do`, `dk = scale · dsᵀ q`,
+//! `dq = scale · ds k`. Gradients of keys and values grow in the task's part of the workspace.
+use super::sight::{Meeting, Segments, Sight};
+use super::tile::{Left, Right};
+use super::{Attention, Layout, QUERIES, Scratch, count_from, digits, strips};
+use crate::emit::{Elem, Emitter, Value};
+use crate::loops::Reduction;
+use crate::{Kernel, Target, math};
+
+/// Operand pointers and scratch.
+struct Buffers {
+    operands: [Value; 9],
+    /// All keys and values of the row.
+    k: Value,
+    v: Value,
+    /// Scaled queries and result gradients of a block: `[head_dim, QUERIES]` and `[QUERIES, width]`.
+    q_columns: Value,
+    q_rows: Value,
+    do_columns: Value,
+    do_rows: Value,
+    /// `[head_dim, QUERIES]`
+    dq: Value,
+    /// `[QUERIES]` each.
+    dots: Value,
+    lse: Value,
+    scale: Value,
+    query_segments: Value,
+    key_segments: Value,
+    /// `[keys, QUERIES]` each.
+    p: Value,
+    ds: Value,
+}
+
+struct Backward<'a> {
+    attention: &'a Attention,
+    layout: Layout,
+    buffers: Buffers,
+}
+
+/// What a task works on.
+struct Head {
+    /// First token of the row.
+    row: Value,
+    head: Value,
+    /// Gradients of keys and values, `[padded_keys, width]` each.
+    dk: Value,
+    dv: Value,
+}
+
+/// A block of queries.
+struct Queries {
+    first: Value,
+    count: Value,
+    /// Panels that hold any.
+    panels: Value,
+    segments: Segments,
+}
+
+pub fn build(attention: &Attention, target: &Target) -> Kernel {
+    let mut e = Emitter::new();
+    let layout = Layout::new(attention, target);
+    let (d, keys) = (attention.head_dim, layout.padded_keys());
+    let operands = std::array::from_fn(|i| e.arg(i));
+    let mut scratch = Scratch::default();
+    let mut take = |count| scratch.take(&mut e, count);
+    let buffers = Buffers {
+        operands,
+        k: take(keys * d),
+        v: take(keys * d),
+        q_columns: take(d * QUERIES),
+        q_rows: take(layout.width * QUERIES),
+        do_columns: take(d * QUERIES),
+        do_rows: take(layout.width * QUERIES),
+        dq: take(d * QUERIES),
+        dots: take(QUERIES),
+        lse: take(QUERIES),
+        scale: take(QUERIES),
+        query_segments: take(QUERIES),
+        key_segments: take(layout.keys),
+        p: take(layout.keys * QUERIES),
+        ds: take(layout.keys * QUERIES),
+    };
+    let scale = e.float(attention.scale, QUERIES);
+    e.store(&scale, &buffers.scale, Elem::F32, QUERIES);
+    let backward = Backward { attention, layout, buffers };
+    e.tasks(|e, task| backward.task(e, task));
+    e.finish(&attention.name("attention_grad"), attention.batch * attention.heads, scratch.bytes())
+}
+
+impl Backward<'_> {
+    fn task(&self, e: &mut Emitter, task: &str) {
+        let (a, b, keys) = (self.attention, &self.buffers, self.layout.padded_keys());
+        let part = keys * self.layout.width;
+        let dk = e.row(&b.operands[8], task, 2 * part, Elem::F32);
+        let dv = e.at(&dk, part as i64, Elem::F32);
+        let [row, head] = digits(e, task, [a.batch, a.heads]);
+        let row = e.times(&row, a.seq);
+        let (group, all, both) = (e.index(a.group() as i64), e.index(a.seq as i64), e.index(2 * part as i64));
+        let kv_head = e.int2("divui", &head, &group);
+        for (operand, block) in [(1, &b.k), (2, &b.v)] {
+            let rows = a.head_at(e, &b.operands[operand], a.kv_heads, &row, &kv_head);
+            a.head_rows(&rows, a.kv_heads).pack(e, &all, keys, 1.0, (block, a.head_dim));
+        }
+        e.fill(&dk, &both, Elem::F32, 4 * self.layout.tile.lanes);
+        let head = Head { row, head, dk, dv };
+        let zero = e.index(0);
+        e.repeat(&zero, &all, QUERIES as i64, |e, first| self.query_block(e, &head, first));
+    }
+
+    fn query_block(&self, e: &mut Emitter, head: &Head, first: &str) {
+        let (a, b, d) = (self.attention, &self.buffers, self.attention.head_dim);
+        let count = count_from(e, first, QUERIES, a.seq);
+        let token = e.int2("addi", &head.row, first);
+        let segments = Sight::segments(e, (&b.operands[3], &token, &count), (&b.query_segments, QUERIES), 0);
+        let rows = [0, 4, 6, 7].map(|i| a.head_at(e, &b.operands[i], a.heads, &token, &head.head));
+        let [q, o, result_gradient, dq] = [0, 1, 2, 3].map(|i| a.head_rows(&rows[i], a.heads));
+        q.pack_transposed(e, &count, QUERIES, a.scale, &b.q_columns);
+        q.pack(e, &count, QUERIES, a.scale, (&b.q_rows, self.layout.width));
+        result_gradient.pack_transposed(e, &count, QUERIES, 1.0, &b.do_columns);
+        result_gradient.pack(e, &count, QUERIES, 1.0, (&b.do_rows, self.layout.width));
+        self.dots(e, o.pointer, &count);
+        self.load_lse(e, head, &token, &count);
+        let elements = e.index((d * QUERIES) as i64);
+        e.fill(&b.dq, &elements, Elem::F32, 4 * self.layout.tile.lanes);
+        let panels = e.plus(&count, self.layout.panel as i64 - 1);
+        let panels = e.divided(&panels, self.layout.panel);
+        let queries = Queries { first: first.into(), count, panels, segments };
+        let (from, to) = self.layout.sight().key_range(e, &queries.first, &queries.count);
+        let from = e.rounded_down(&from, self.layout.keys);
+        e.repeat(&from, &to, self.layout.keys as i64, |e, first_key| self.key_block(e, head, &queries, first_key));
+        dq.unpack_transposed(e, &queries.count, QUERIES, &b.scale, &b.dq);
+    }
+
+    /// `D` of every query, 0 beyond the last.
+    fn dots(&self, e: &mut Emitter, o: &str, count: &str) {
+        let (a, b, d) = (self.attention, &self.buffers, self.attention.head_dim);
+        self.clear(e, &b.dots);
+        let (zero, columns) = (e.index(0), e.index(d as i64));
+        e.repeat(&zero, count, 1, |e, i| {
+            let (o, rows) = (e.row(o, i, a.heads * d, a.elem), e.row(&b.do_rows, i, self.layout.width, Elem::F32));
+            let dot = e.reduce(&columns, self.layout.panel, &[Reduction::Sum], |e, c, lanes, so_far| {
+                let (o, gradient) = (e.load_at(&o, c, a.elem, lanes), e.load_at(&rows, c, Elem::F32, lanes));
+                vec![e.fma(&o, &gradient, &so_far[0], lanes)]
+            });
+            e.store_at(&dot[0], &b.dots, i, Elem::F32, 1);
+        });
+    }
+
+    fn load_lse(&self, e: &mut Emitter, head: &Head, token: &str, count: &str) {
+        let (a, b) = (self.attention, &self.buffers);
+        self.clear(e, &b.lse);
+        let lse = e.row(&b.operands[5], token, a.heads, Elem::F32);
+        let lse = e.offset(&lse, &head.head, Elem::F32);
+        let zero = e.index(0);
+        e.repeat(&zero, count, 1, |e, i| {
+            let value = e.row(&lse, i, a.heads, Elem::F32);
+            let value = e.load(&value, Elem::F32, 1);
+            e.store_at(&value, &b.lse, i, Elem::F32, 1);
+        });
+    }
+
+    fn clear(&self, e: &mut Emitter, array: &str) {
+        let zero = e.float(0.0, QUERIES);
+        e.store(&zero, array, Elem::F32, QUERIES);
+    }
+
+    fn key_block(&self, e: &mut Emitter, head: &Head, queries: &Queries, first_key: &str) {
+        let (a, b, layout) = (self.attention, &self.buffers, &self.layout);
+        let count = count_from(e, first_key, layout.keys, a.seq);
+        let token = e.int2("addi", &head.row, first_key);
+        let segments = Sight::segments(e, (&b.operands[3], &token, &count), (&b.key_segments, layout.keys), -1);
+        let meet = Sight::may_meet(e, &queries.segments, &segments);
+        let one_document = Sight::one_document(e, &queries.segments, &segments);
+        let work = |e: &mut Emitter| {
+            let [k, v] = [&b.k, &b.v].map(|all| e.row(all, first_key, a.head_dim, Elem::F32));
+            let zero = e.index(0);
+            e.repeat(&zero, &queries.count, layout.panel as i64, |e, panel| {
+                let first_query = e.int2("addi", &queries.first, panel);
+                let query_segments = e.offset(&b.query_segments, panel, Elem::I32);
+                let at = Meeting {
+                    first_query: &first_query,
+                    query_segments: &query_segments,
+                    first_key,
+                    key_segments: &b.key_segments,
+                    one_document: &one_document,
+                };
+                let (from, to) = layout.sight().tiles(e, at.first_query, at.first_key, layout.tiles());
+                e.repeat(&from, &to, 1, |e, t| self.tile(e, (&k, &v), panel, t, &at));
+                self.query_gradient(e, &k, panel, (&from, &to));
+            });
+            let tiles = e.index(layout.tiles() as i64);
+            e.repeat(&zero, &tiles, 1, |e, t| self.key_gradients(e, head, queries, first_key, t));
+        };
+        e.branch(&meet, work, |_| {});
+    }
+
+    /// `p` and `ds` of a tile.
+    fn tile(&self, e: &mut Emitter, (k, v): (&str, &str), panel: &str, t: &str, at: &Meeting) {
+        let (b, d, tile) = (&self.buffers, self.attention.head_dim, self.layout.tile);
+        let key = e.times(t, tile.rows);
+        let [k, v] = [k, v].map(|block| e.row(block, &key, d, Elem::F32));
+        let [q, gradient, lse, dots] =
+            [&b.q_columns, &b.do_columns, &b.lse, &b.dots].map(|block| e.offset(block, panel, Elem::F32));
+        let [p, ds] = [&b.p, &b.ds].map(|block| {
+            let line = e.row(block, &key, QUERIES, Elem::F32);
+            e.offset(&line, panel, Elem::F32)
+        });
+        let left = |pointer| Left { pointer, row_step: d, step: 1 };
+        let right = |pointer| Right { pointer, step: QUERIES };
+        let start = tile.zeros(e);
+        let scores = tile.multiply_fixed(e, left(&k), right(&q), d, start);
+        let first_key = e.int2("addi", at.first_key, &key);
+        let key_segments = e.offset(at.key_segments, &key, Elem::I32);
+        let at = Meeting { first_key: &first_key, key_segments: &key_segments, ..*at };
+        let scores = self.layout.sight().masked(e, tile, scores, &at);
+        let lse = tile.load_row(e, &lse);
+        let mut values = vec![];
+        for (i, score) in scores.iter().enumerate() {
+            let below = e.float2("subf", score, &lse[i % tile.vectors], tile.lanes);
+            values.push(math::exp_of_small(e, &below, tile.lanes));
+        }
+        tile.store(e, &values, &p, QUERIES);
+        let dots = tile.load_row(e, &dots);
+        let start: Vec<Value> =
+            (0..tile.count()).map(|i| e.float1("negf", &dots[i % tile.vectors], tile.lanes)).collect();
+        let slopes = tile.multiply_fixed(e, left(&v), right(&gradient), d, start);
+        let values = tile.load(e, &p, QUERIES);
+        let slopes: Vec<Value> =
+            slopes.iter().zip(&values).map(|(slope, p)| e.float2("mulf", slope, p, tile.lanes)).collect();
+        tile.store(e, &slopes, &ds, QUERIES);
+    }
+
+    /// `dq += kᵀ ds` of a panel over tiles `from..to`.
+    fn query_gradient(&self, e: &mut Emitter, k: &str, panel: &str, (from, to): (&str, &str)) {
+        let (b, d) = (&self.buffers, self.attention.head_dim);
+        let [from, to] = [from, to].map(|t| e.times(t, self.layout.tile.rows));
+        let terms = e.int2("subi", &to, &from);
+        let (k, ds) = (e.row(k, &from, d, Elem::F32), e.row(&b.ds, &from, QUERIES, Elem::F32));
+        let (ds, dq) = (e.offset(&ds, panel, Elem::F32), e.offset(&b.dq, panel, Elem::F32));
+        strips(e, d, self.layout.tile, |e, first, tile| {
+            let (place, k) = (e.row(&dq, first, QUERIES, Elem::F32), e.offset(&k, first, Elem::F32));
+            let start = tile.load(e, &place, QUERIES);
+            let (left, right) = (Left { pointer: &k, row_step: 1, step: d }, Right { pointer: &ds, step: QUERIES });
+            let sums = tile.multiply(e, left, right, (&terms, 2), start);
+            tile.store(e, &sums, &place, QUERIES);
+        });
+    }
+
+    /// `dv += p do` and `dk += ds q` of the keys of a tile.
+    fn key_gradients(&self, e: &mut Emitter, head: &Head, queries: &Queries, first_key: &str, t: &str) {
+        let (b, layout, tile) = (&self.buffers, &self.layout, self.layout.tile);
+        let key = e.times(t, tile.rows);
+        let position = e.int2("addi", first_key, &key);
+        let (from, to) = layout.sight().panels(e, &queries.first, &position, &queries.panels);
+        let [from, to] = [from, to].map(|p| e.times(&p, layout.panel));
+        let terms = e.int2("subi", &to, &from);
+        let zero = e.index(0);
+        let width = e.index(layout.width as i64);
+        for (weights, rows, gradients) in [(&b.p, &b.do_rows, &head.dv), (&b.ds, &b.q_rows, &head.dk)] {
+            let weights = e.row(weights, &key, QUERIES, Elem::F32);
+            let weights = e.offset(&weights, &from, Elem::F32);
+            let rows = e.row(rows, &from, layout.width, Elem::F32);
+            let gradients = e.row(gradients, &position, layout.width, Elem::F32);
+            e.repeat(&zero, &width, layout.panel as i64, |e, column| {
+                let (rows, place) = (e.offset(&rows, column, Elem::F32), e.offset(&gradients, column, Elem::F32));
+                let start = tile.load(e, &place, layout.width);
+                let (left, right) = (
+                    Left { pointer: &weights, row_step: QUERIES, step: 1 },
+                    Right { pointer: &rows, step: layout.width },
+                );
+                let sums = tile.multiply(e, left, right, (&terms, 4), start);
+                tile.store(e, &sums, &place, layout.width);
+            });
+        }
+    }
+}

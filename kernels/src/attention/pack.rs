@@ -1,0 +1,180 @@
+//! Copies between token rows in memory and f32 blocks in scratch, plain or transposed.
+use crate::emit::{Elem, Emitter, Value};
+
+/// Rows of one head in memory: `pointer` is the first row's first element, rows are `pitch` elements apart.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadRows<'a> {
+    pub pointer: &'a str,
+    pub pitch: usize,
+    pub head_dim: usize,
+    pub elem: Elem,
+}
+
+/// Rows and columns of the blocks that are transposed in registers.
+const BLOCK: usize = 8;
+
+impl HeadRows<'_> {
+    /// `block[row * width + c] = scale · rows[row][c]` for `rows` rows; zeros from row `count` and column `head_dim` on.
+    pub fn pack(self, e: &mut Emitter, count: &str, rows: usize, scale: f32, (block, width): (&str, usize)) {
+        let (zero, all, columns) = (e.index(0), e.index(rows as i64), e.index(self.head_dim as i64));
+        let full_width = e.index(width as i64);
+        e.repeat(&zero, count, 1, |e, row| {
+            let (from, to) = (e.row(self.pointer, row, self.pitch, self.elem), e.row(block, row, width, Elem::F32));
+            e.each(&columns, 2 * BLOCK, |e, i, lanes| {
+                let value = e.load_at(&from, i, self.elem, lanes);
+                let value = scaled(e, &value, scale, lanes);
+                e.store_at(&value, &to, i, Elem::F32, lanes);
+            });
+            let none = e.float(0.0, 1);
+            e.repeat(&columns, &full_width, 1, |e, i| e.store_at(&none, &to, i, Elem::F32, 1));
+        });
+        e.repeat(count, &all, 1, |e, row| {
+            let to = e.row(block, row, width, Elem::F32);
+            e.fill(&to, &full_width, Elem::F32, BLOCK);
+        });
+    }
+
+    /// `block[c * rows + row] = scale · rows[row][c]`; zeros from row `count` on. `rows` is a multiple of 8.
+    pub fn pack_transposed(self, e: &mut Emitter, count: &str, rows: usize, scale: f32, block: &str) {
+        self.by_groups(
+            e,
+            count,
+            rows,
+            |e, row, column, lines| {
+                let loaded: Vec<Value> = (0..BLOCK).map(|r| self.load_part(e, row, r, column)).collect();
+                for (c, value) in transposed(e, loaded).iter().enumerate() {
+                    let value = scaled(e, value, scale, BLOCK);
+                    let line = e.at(lines, (c * rows) as i64, Elem::F32);
+                    e.store(&value, &line, Elem::F32, BLOCK);
+                }
+            },
+            |e, row, column, place, inside| {
+                let load = |e: &mut Emitter| {
+                    let from = e.row(self.pointer, row, self.pitch, self.elem);
+                    let value = e.load_at(&from, column, self.elem, 1);
+                    let value = scaled(e, &value, scale, 1);
+                    e.store(&value, place, Elem::F32, 1);
+                };
+                let clear = |e: &mut Emitter| {
+                    let value = e.float(0.0, 1);
+                    e.store(&value, place, Elem::F32, 1);
+                };
+                e.branch(inside, load, clear);
+            },
+            block,
+        );
+    }
+
+    /// `rows[row][c] = block[c * rows + row] · factors[row]` for the first `count` rows. `rows` is a multiple of 8.
+    pub fn unpack_transposed(self, e: &mut Emitter, count: &str, rows: usize, factors: &str, block: &str) {
+        self.by_groups(
+            e,
+            count,
+            rows,
+            |e, row, column, lines| {
+                let factor = e.load_at(factors, row, Elem::F32, BLOCK);
+                let load = |c: usize| {
+                    let line = e.at(lines, (c * rows) as i64, Elem::F32);
+                    let value = e.load(&line, Elem::F32, BLOCK);
+                    e.float2("mulf", &value, &factor, BLOCK)
+                };
+                let loaded: Vec<Value> = (0..BLOCK).map(load).collect();
+                for (r, value) in transposed(e, loaded).iter().enumerate() {
+                    let to = self.part(e, row, r, column);
+                    e.store(value, &to, self.elem, BLOCK);
+                }
+            },
+            |e, row, column, place, inside| {
+                let store = |e: &mut Emitter| {
+                    let (value, factor) = (e.load(place, Elem::F32, 1), e.load_at(factors, row, Elem::F32, 1));
+                    let value = e.float2("mulf", &value, &factor, 1);
+                    let to = e.row(self.pointer, row, self.pitch, self.elem);
+                    e.store_at(&value, &to, column, self.elem, 1);
+                };
+                e.branch(inside, store, |_| {});
+            },
+            block,
+        );
+    }
+
+    /// Goes over a transposed block: `block(row, column, place)` for 8 x 8 elements where all 8 rows exist, otherwise
+    /// `single(row, column, place, whether the row exists)`. `place` points into the transposed block.
+    fn by_groups(
+        self,
+        e: &mut Emitter,
+        count: &str,
+        rows: usize,
+        block: impl Fn(&mut Emitter, &str, &str, &str),
+        single: impl Fn(&mut Emitter, &str, &str, &str, &str),
+        target: &str,
+    ) {
+        let (zero, all) = (e.index(0), e.index(rows as i64));
+        let whole = e.rounded_down(count, BLOCK);
+        let blocked = e.index((self.head_dim / BLOCK * BLOCK) as i64);
+        let columns = e.index(self.head_dim as i64);
+        let place = |e: &mut Emitter, row: &str, column: &str| {
+            let line = e.row(target, column, rows, Elem::F32);
+            e.offset(&line, row, Elem::F32)
+        };
+        let singles = |e: &mut Emitter, rows: (&str, &str), columns: (&str, &str)| {
+            e.repeat(rows.0, rows.1, 1, |e, row| {
+                let inside = e.op(format!("arith.cmpi slt, {row}, {count} : i64"));
+                e.repeat(columns.0, columns.1, 1, |e, column| {
+                    let place = place(e, row, column);
+                    single(e, row, column, &place, &inside);
+                });
+            });
+        };
+        e.repeat(&zero, &whole, BLOCK as i64, |e, row| {
+            e.repeat(&zero, &blocked, BLOCK as i64, |e, column| {
+                let place = place(e, row, column);
+                block(e, row, column, &place);
+            });
+        });
+        singles(e, (&zero, &whole), (&blocked, &columns));
+        singles(e, (&whole, &all), (&zero, &columns));
+    }
+
+    /// The address of element `column` of row `row + r`.
+    fn part(self, e: &mut Emitter, row: &str, r: usize, column: &str) -> Value {
+        let from = e.row(self.pointer, row, self.pitch, self.elem);
+        let from = e.at(&from, (r * self.pitch) as i64, self.elem);
+        e.offset(&from, column, self.elem)
+    }
+
+    fn load_part(self, e: &mut Emitter, row: &str, r: usize, column: &str) -> Value {
+        let from = self.part(e, row, r, column);
+        e.load(&from, self.elem, BLOCK)
+    }
+}
+
+fn scaled(e: &mut Emitter, value: &str, scale: f32, lanes: usize) -> Value {
+    if scale == 1.0 {
+        return value.into();
+    }
+    let scale = e.float(scale, lanes);
+    e.float2("mulf", value, &scale, lanes)
+}
+
+/// The transpose of an 8 x 8 block: pairs within quarters, pairs of pairs, then halves.
+fn transposed(e: &mut Emitter, rows: Vec<Value>) -> Vec<Value> {
+    let mut mix = |a: &str, b: &str, lanes: [usize; 8]| {
+        let lanes: Vec<String> = lanes.iter().map(usize::to_string).collect();
+        e.op(format!("vector.shuffle {a}, {b} [{}] : vector<8xf32>, vector<8xf32>", lanes.join(", ")))
+    };
+    let mut pairs = vec![];
+    for two in rows.chunks(2) {
+        pairs.push(mix(&two[0], &two[1], [0, 8, 1, 9, 4, 12, 5, 13]));
+        pairs.push(mix(&two[0], &two[1], [2, 10, 3, 11, 6, 14, 7, 15]));
+    }
+    let mut fours = vec![];
+    for four in pairs.chunks(4) {
+        for i in 0..2 {
+            fours.push(mix(&four[i], &four[i + 2], [0, 1, 8, 9, 4, 5, 12, 13]));
+            fours.push(mix(&four[i], &four[i + 2], [2, 3, 10, 11, 6, 7, 14, 15]));
+        }
+    }
+    let low: Vec<Value> = (0..4).map(|i| mix(&fours[i], &fours[i + 4], [0, 1, 2, 3, 8, 9, 10, 11])).collect();
+    let high: Vec<Value> = (0..4).map(|i| mix(&fours[i], &fours[i + 4], [4, 5, 6, 7, 12, 13, 14, 15])).collect();
+    [low, high].concat()
+}
