@@ -90,11 +90,12 @@ impl Diagnostic {
 
     /// The message as plain text: title, `file:line:column`, the marked line, advice.
     pub fn render(&self) -> String {
+        let message = shortened(&self.message);
         let level = match self.severity {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let mut group = Group::with_title(level.primary_title(self.message.as_str()));
+        let mut group = Group::with_title(level.primary_title(message.as_str()));
         if let Some((span, label)) = &self.place {
             group = with_place(group, span, label);
         }
@@ -102,6 +103,14 @@ impl Diagnostic {
             group = group.element(Level::HELP.message(help.as_str()));
         }
         Renderer::plain().render(&[group])
+    }
+}
+
+/// At most a few lines of `text`, which may hold what somebody wrote.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_LINE) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.into(),
     }
 }
 
@@ -139,6 +148,9 @@ impl std::error::Error for Diagnostic {}
 
 /// The name among `known` that a misspelt `name` was probably meant to be.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if name.len() > LONGEST_LINE {
+        return None;
+    }
     let allowed = (name.chars().count() / 3).max(1);
     let distance = |other: &&str| strsim::damerau_levenshtein(&name.to_lowercase(), &other.to_lowercase());
     known.into_iter().map(|other| (distance(&other), other)).filter(|(far, _)| *far <= allowed).min().map(|(_, it)| it)

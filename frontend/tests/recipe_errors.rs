@@ -31,6 +31,18 @@ fn error_texts() {
     assert!(wrong.is_empty(), "these differ (AMC_BLESS=1 rewrites them):\n{}", wrong.join("\n"));
 }
 
+#[test]
+fn many_mistakes_are_cut_short() {
+    let started = std::time::Instant::now();
+    let keys: String = (0..40_000).map(|it| format!("  key_{it}: 1\n")).collect();
+    let top: String = (0..40_000).map(|it| format!("mode{it}: 1\n")).collect();
+    let long = "m".repeat(1_000_000);
+    let said = said_of("many.yaml", format!("checkpoint:\n{keys}\n{top}? {long}\n: 1\n"));
+    assert!(said.matches("error: ").count() <= 50 && said.len() < 200_000, "{}", said.len());
+    assert!(started.elapsed().as_secs() < 10, "took {:?}", started.elapsed());
+    assert!(said_of("long.yaml", format!("? {long}\n: 1\n")).len() < 5_000);
+}
+
 /// Anything may come in; the answer is a recipe or messages, quickly.
 #[test]
 fn cut_and_mangled_recipes_never_panic() {

@@ -127,6 +127,9 @@ pub(super) fn read_validation(
         }
         let name = suffix.strip_prefix(['_', '-', '.']).unwrap_or(suffix);
         let name = if name.is_empty() { "default" } else { name };
+        if sets.iter().any(|set: &ValidationSet| set.name == name) {
+            log.error(&entry.key_span, format!("two validation sets are called `{name}`"), "the second one");
+        }
         if let Some(dataset) = one(&section, dialect) {
             sets.push(ValidationSet { name: name.into(), dataset });
         }

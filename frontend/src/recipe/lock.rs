@@ -30,7 +30,7 @@ pub(super) fn write(recipe: &Recipe) -> String {
     }
     for set in &recipe.validation_datasets {
         let suffix = if set.name == "default" { String::new() } else { format!("_{}", set.name) };
-        out.head(0, &text(&format!("validation_dataset{suffix}")));
+        out.head(0, &quoted(&format!("validation_dataset{suffix}")));
         dataset(&mut out, &set.dataset);
     }
     loader(&mut out, "dataloader", &recipe.dataloader);
@@ -80,7 +80,25 @@ impl Lines {
 fn text(value: &str) -> String {
     let nowhere = Span::new(&Arc::new(Source { name: String::new(), text: String::new() }), 0, 0);
     let is_literal = !matches!(translate(value, &nowhere), Value::Text(same) if same == value);
-    Json::String(protect(&if is_literal { quote(value) } else { value.into() })).to_string()
+    quoted(&protect(&if is_literal { quote(value) } else { value.into() }))
+}
+
+/// `value` as a double-quoted YAML scalar in printable characters.
+fn quoted(value: &str) -> String {
+    let mut written = String::from("\"");
+    for it in value.chars() {
+        match it {
+            '"' | '\\' => written.extend(['\\', it]),
+            '\n' => written += "\\n",
+            '\t' => written += "\\t",
+            '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
+                written += &format!("\\u{:04x}", it as u32)
+            }
+            _ if it.is_control() => written += &format!("\\u{:04x}", it as u32),
+            _ => written.push(it),
+        }
+    }
+    written + "\""
 }
 
 /// A number as YAML 1.1 writes floats: with a point, and a sign in the exponent.
@@ -104,10 +122,7 @@ fn flow(value: &Json) -> String {
         Json::Number(it) if it.is_f64() => it.as_f64().map_or("null".into(), float),
         Json::Array(items) => format!("[{}]", list(items.iter().map(flow).collect())),
         Json::Object(entries) => {
-            format!(
-                "{{{}}}",
-                list(entries.iter().map(|(key, it)| format!("{}: {}", Json::from(key.as_str()), flow(it))).collect())
-            )
+            format!("{{{}}}", list(entries.iter().map(|(key, it)| format!("{}: {}", quoted(key), flow(it))).collect()))
         }
         other => other.to_string(),
     }
@@ -132,7 +147,7 @@ fn model(out: &mut Lines, model: &Model) {
         out.line(1, "revision", text(revision));
     }
     for (key, value) in &model.config_overrides {
-        out.line(1, &Json::from(key.as_str()).to_string(), flow(value));
+        out.line(1, &quoted(key), flow(value));
     }
 }
 
@@ -305,4 +320,69 @@ fn settings(out: &mut Lines, settings: &Settings) {
     out.line(1, "target", text(&settings.target));
     out.optional(1, "threads", settings.threads);
     out.optional(1, "initial_adapter", settings.initial_adapter.as_deref().map(text));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the YAML in `written` means after both readings.
+    fn read_back(written: &str) -> Value {
+        let source = Arc::new(Source { name: "lock".into(), text: format!("k: {written}\n") });
+        let mut root = yaml::parse(&source).unwrap_or_else(|error| panic!("{error}"));
+        interpolate::resolve(&mut root, &|_| None, &mut Vec::new());
+        root.get("k").unwrap().value.clone()
+    }
+
+    #[test]
+    fn every_text_survives() {
+        let special = [0x2028, 0x2029, 0xfeff, 0xfffd, 0xffff, 0x1f600];
+        let characters = (0..0x250).chain(special).filter_map(char::from_u32);
+        let mut all: Vec<String> = characters.map(|it| format!("a{it}b")).collect();
+        let awkward = [
+            "",
+            " ",
+            "none",
+            "10",
+            "1e-8",
+            "'x'",
+            "[1]",
+            "{}",
+            "$HOME",
+            "${HOME}",
+            "'$HOME'",
+            "a\\'b",
+            "'\\",
+            "yes",
+            "null",
+            "~",
+            "# no",
+            "a: b",
+            "- a",
+            "*x",
+            "'a\nb'",
+            "\t1",
+            "1 ",
+            "(1,",
+            "{% if x %}$a{% endif %}",
+            "\"\"\"a\"\"\"",
+        ];
+        all.extend(awkward.map(str::to_string));
+        all.push("1".repeat(999) + "${x}");
+        for wanted in all {
+            let written = text(&wanted);
+            assert!(matches!(read_back(&written), Value::Text(found) if found == wanted), "{wanted:?} as {written}");
+        }
+    }
+
+    #[test]
+    fn every_number_survives() {
+        for wanted in
+            [0.0, 1.0, -2.5, 1e-8, 1e-5, 0.1, 1.5e-300, 1e16, 1e300, f64::MAX, f64::MIN_POSITIVE, 123456789.125]
+        {
+            let written = float(wanted);
+            let read = scalar::resolve_plain(&written);
+            assert!(matches!(read, Value::Float(found) if found == wanted), "{wanted:?} as {written}");
+        }
+    }
 }

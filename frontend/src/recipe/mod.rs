@@ -46,6 +46,7 @@ use crate::diagnostic::{Diagnostic, Source, Span};
 use amc_artifact::{LrSchedule, StepSchedule};
 use node::{Node, Value};
 use reader::Log;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -141,7 +142,7 @@ pub fn load(
     environment: Environment,
 ) -> Result<(Recipe, Vec<Diagnostic>), Vec<Diagnostic>> {
     let name = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|error| {
+    let bytes = read_bounded(path).map_err(|error| {
         vec![Diagnostic::error(format!("cannot read the recipe {name}: {error}")).help("give the path of a YAML file")]
     })?;
     match String::from_utf8(bytes) {
@@ -167,6 +168,13 @@ pub fn load_text(
         Some(recipe) if !log.has_errors() => Ok((recipe, log.take(&source))),
         _ => Err(log.take(&source)),
     }
+}
+
+/// The file, or a little more of it than a recipe may have.
+fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(yaml::LARGEST_FILE as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn not_utf8(name: &str, error: &std::string::FromUtf8Error) -> Diagnostic {

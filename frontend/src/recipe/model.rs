@@ -2,7 +2,7 @@
 use super::node::{Node, Value};
 use super::reader::{Log, Section};
 use super::targets::{Kind, Target};
-use crate::diagnostic::{Diagnostic, nearest};
+use crate::diagnostic::{Diagnostic, Severity, nearest};
 
 /// Where the model comes from.
 #[derive(Clone, Debug, PartialEq)]
@@ -148,7 +148,9 @@ fn from_config(section: &Section, overrides: &mut Vec<(String, serde_json::Value
 fn take_overrides(section: &Section, overrides: &mut Vec<(String, serde_json::Value)>, log: &Log) {
     let own = ["torch_dtype", "pretrained_model_name_or_path", "config", "revision", "backend", "_target_"];
     for entry in section.others() {
-        if let Some(near) = nearest(&entry.key, own.into_iter().chain(WITHOUT_EFFECT)) {
+        if !log.is_full(Severity::Warning)
+            && let Some(near) = nearest(&entry.key, own.into_iter().chain(WITHOUT_EFFECT))
+        {
             let message = format!("`model.{}` is taken as a key of the model's config.json", entry.key);
             log.warning(&entry.key_span, message, format!("did you mean `{near}`?"));
         }

@@ -4,6 +4,9 @@ use super::node::{Entry, Node, Value};
 use crate::diagnostic::{Diagnostic, Source, Span};
 use std::sync::Arc;
 
+/// Most parts of a dotted key.
+const DEEPEST: usize = 16;
+
 /// What Automodel's command line says: where the recipe is, and `a.b=v` overrides in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Arguments {
@@ -39,13 +42,13 @@ pub fn automodel_arguments(tokens: &[String]) -> Result<Arguments, String> {
 /// Sets `a.b=v` in the tree: mappings on the way are made, other values there are replaced.
 ///
 /// # Errors
-/// Text without `=` or with an empty part of the key.
+/// Text without `=`, or with a key that has an empty part or too many.
 pub fn apply(root: &mut Node, text: &str) -> Result<(), Box<Diagnostic>> {
     let source = Arc::new(Source { name: "override".into(), text: text.into() });
     let whole = Span::new(&source, 0, text.len());
     let wanted = || Diagnostic::error("an override is written `section.key=value`").at(&whole, "found this");
     let (path, value) = text.split_once('=').ok_or_else(|| Box::new(wanted()))?;
-    if path.split('.').any(|part| part.trim().is_empty()) {
+    if path.split('.').any(|part| part.trim().is_empty()) || path.split('.').count() > DEEPEST {
         return Err(Box::new(wanted()));
     }
     let span = Span::new(&source, path.len() + 1, text.len());
@@ -102,5 +105,6 @@ mod tests {
         assert_eq!(root.to_json().to_string(), wanted);
         assert!(apply(&mut root, "nothing").is_err());
         assert!(apply(&mut root, "a..b=1").is_err());
+        assert!(apply(&mut root, &("a.".repeat(50_000) + "a=1")).is_err());
     }
 }

@@ -10,6 +10,9 @@ use crate::diagnostic::{Diagnostic, Severity, Source, Span, nearest};
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
+/// Most errors, and most warnings, of one recipe.
+const MOST_MESSAGES: usize = 50;
+
 /// What was found wrong so far.
 #[derive(Default)]
 pub struct Log {
@@ -17,12 +20,16 @@ pub struct Log {
 }
 
 impl Log {
-    /// Adds a message, unless it is there already.
+    /// Adds a message, unless it is there already or there are enough of its kind.
     pub fn push(&self, diagnostic: Diagnostic) {
-        let mut diagnostics = self.diagnostics.borrow_mut();
-        if !diagnostics.contains(&diagnostic) {
-            diagnostics.push(diagnostic);
+        if !self.is_full(diagnostic.severity) && !self.diagnostics.borrow().contains(&diagnostic) {
+            self.diagnostics.borrow_mut().push(diagnostic);
         }
+    }
+
+    /// Whether further messages of this kind are dropped.
+    pub fn is_full(&self, severity: Severity) -> bool {
+        self.diagnostics.borrow().iter().filter(|it| it.severity == severity).count() >= MOST_MESSAGES
     }
 
     pub fn error(&self, span: &Span, message: impl Into<String>, label: impl Into<String>) {
@@ -222,7 +229,10 @@ impl<'a> Section<'a> {
     pub fn finish(self) {
         let asked = self.asked.borrow();
         for entry in self.node.map(Node::entries).unwrap_or_default() {
-            if !self.ignores_rest.get() && !asked.contains(&entry.key.as_str()) {
+            if self.ignores_rest.get() || self.log.is_full(Severity::Error) {
+                return;
+            }
+            if !asked.contains(&entry.key.as_str()) {
                 self.log.push(unknown_key(&self.name, &entry.key, &entry.key_span, &asked));
             }
         }

@@ -5,7 +5,7 @@ use super::Dialect;
 use super::node::{Entry, Node, Value};
 use super::reader::{Log, Section, resolve_target};
 use super::targets::{Kind, Target};
-use crate::diagnostic::{Diagnostic, nearest};
+use crate::diagnostic::{Diagnostic, Severity, nearest};
 
 /// Sections that are read.
 const READ: [&str; 17] = [
@@ -104,7 +104,7 @@ pub(super) fn check(root: &Node, log: &Log) {
             log.push(error.at(&entry.key_span, format!("asked for by `{key}`")));
         } else if let Some((_, why)) = IGNORED.iter().find(|(name, _)| *name == key) {
             log.warning(&entry.key_span, format!("`{key}` is ignored"), *why);
-        } else {
+        } else if !log.is_full(Severity::Warning) {
             log.push(unknown(entry));
         }
     }

@@ -25,8 +25,8 @@ type Outcome<T> = Result<T, Box<Diagnostic>>;
 /// The first mistake, with its place: broken YAML, a second document, a key twice, an unknown tag, or a limit exceeded.
 pub fn parse(source: &Arc<Source>) -> Outcome<Node> {
     if source.text.len() > LARGEST_FILE {
-        let found = format!("{} is {} bytes long", source.name, source.text.len());
-        return Err(Box::new(Diagnostic::error(format!("{found}; a recipe has at most {LARGEST_FILE}"))));
+        let message = format!("{} is too large: a recipe has at most {LARGEST_FILE} bytes", source.name);
+        return Err(Box::new(Diagnostic::error(message)));
     }
     let limits = options! { flow_nesting_limit: DEEPEST, block_nesting_limit: DEEPEST, emit_comments: false };
     let mut builder = Builder::new(source);

@@ -262,7 +262,7 @@ fn hits(step: u64, every: u64) -> bool {
 mod tests {
     use super::*;
 
-    /// Values computed by Automodel's `OptimizerParamScheduler` (Python, 64-bit floats) for lr 1e-5, min 1e-6, init 1e-6.
+    /// Rate 1e-5, from and down to 1e-6 within 100 steps.
     fn schedule(decay: LrDecay, warmup_steps: u64) -> LrSchedule {
         LrSchedule {
             init_lr: 1e-6,
@@ -285,6 +285,57 @@ mod tests {
                 (found - wanted).abs() <= 1e-12 * wanted.abs(),
                 "{schedule:?} at {n}: {found:e}, wanted {wanted:e}"
             );
+        }
+    }
+
+    /// A row of the reference: the schedule, and rate and weight decay after 0, 1, … steps.
+    fn reference(row: &str) -> (LrSchedule, Vec<(f64, f64)>) {
+        let fields: Vec<&str> = row.split('\t').collect();
+        let count = |at: usize| fields[at].parse::<u64>().unwrap();
+        let number = |text: &str| text.parse::<f64>().unwrap();
+        let tail = match fields[4] {
+            "linear" => TailStyle::Linear,
+            "cosine" => TailStyle::Cosine,
+            "exponential" => TailStyle::Exponential,
+            _ => TailStyle::MinusSqrt,
+        };
+        let schedule = LrSchedule {
+            init_lr: 3e-6,
+            max_lr: 2e-4,
+            min_lr: 1e-5,
+            warmup_steps: count(1),
+            decay_steps: count(2),
+            decay: match fields[0] {
+                "constant" => LrDecay::Constant,
+                "linear" => LrDecay::Linear,
+                "cosine" => LrDecay::Cosine,
+                "inverse-square-root" => LrDecay::InverseSquareRoot,
+                _ => LrDecay::WarmupStableDecay { steps: count(3), style: tail },
+            },
+            start_weight_decay: number(fields[6]),
+            end_weight_decay: number(fields[7]),
+            weight_decay_steps: count(8),
+            weight_decay_style: match fields[5] {
+                "constant" => WeightDecayStyle::Constant,
+                "linear" => WeightDecayStyle::Linear,
+                _ => WeightDecayStyle::Cosine,
+            },
+        };
+        let values = fields[9..].iter().map(|it| it.split_once(' ').map(|(a, b)| (number(a), number(b))).unwrap());
+        (schedule, values.collect())
+    }
+
+    #[test]
+    fn agrees_with_automodel() {
+        let rows = include_str!("../tests/lr_schedule.tsv").lines().filter(|row| !row.starts_with('#'));
+        for row in rows {
+            let (schedule, values) = reference(row);
+            assert_eq!(schedule.check(), Ok(()));
+            assert_rates(&schedule, &(0..).zip(values.iter().map(|it| it.0)).collect::<Vec<_>>());
+            for (n, (_, wanted)) in (0..).zip(values) {
+                let found = schedule.weight_decay(n);
+                assert!((found - wanted).abs() < 1e-15, "{schedule:?} at {n}: {found:e}, wanted {wanted:e}");
+            }
         }
     }
 
