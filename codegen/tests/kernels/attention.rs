@@ -139,3 +139,9 @@ fn documents_and_padding() {
 fn bf16() {
     check(&CASES[7], &Target::avx2());
 }
+
+/// The tiles of a target with 32 wide registers, which the compiler breaks up for the processor at hand.
+#[test]
+fn wide_tiles() {
+    check(&CASES[3], &Target { lanes: 16, registers: 32, ..Target::avx2() });
+}

@@ -16,8 +16,10 @@ fn kernel_of(op: ScalarOp, n: usize) -> amc_kernels::Kernel {
     Pointwise { m: 1, n, region }.build(&Target::avx2())
 }
 
-/// `f` of every op, its stated error in units of the result's last place, and the largest argument tried.
-fn functions() -> Vec<(ScalarOp, fn(f64) -> f64, f64, f64)> {
+/// An op, its `f`, its stated error in units of the result's last place, and the largest argument tried.
+type Function = (ScalarOp, fn(f64) -> f64, f64, f64);
+
+fn functions() -> Vec<Function> {
     let gelu_tanh =
         |x: f64| 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh());
     vec![
