@@ -1,18 +1,18 @@
 //! GFLOP/s of generated matrix products, and their share of the peak of as many cores.
 //!
-//! `cargo bench -p amc-codegen --bench gemm -- [--threads 1,2] [--seconds 0.5] [FILTER…]`; a shape is run if its line
-//! contains every filter. Operands are hot in the last-level cache where they fit. A run takes the processor time of its
-//! slowest thread, and the best run counts, because others may share the machine. The peak is that of multiply-adds on
+//! `cargo bench -p amc-codegen --bench gemm -- [--threads 1,2] [--seconds 0.5] [--plan ROWS,VECTORS,M_BLOCK,PANELS,M_CACHE,BLOCK_DEPTH]
+//! [FILTER…]`; a shape is run if its line contains every filter. A plan with zeros keeps what would be chosen there. Operands are hot in the last-level cache where they fit. The best run of every task
+//! counts, because others may share the machine. The peak is that of multiply-adds on
 //! registers alone.
 use amc_codegen::{host_target, shared_object};
 use amc_kernels::emit::Elem::{self, Bf16, F32};
 use amc_kernels::emit::{Emitter, float_type};
+use amc_kernels::gemm::plan::Plan;
 use amc_kernels::gemm::{Gemm, Operand, Term};
 use amc_kernels::region::Region;
 use amc_kernels::{Kernel, Target};
 use libloading::Library;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Barrier, Mutex};
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 type Entry = unsafe extern "C" fn(*const *mut u8, i64, i64, *mut u8);
@@ -84,12 +84,13 @@ impl Shape {
     }
 }
 
-/// Sixteen independent chains of 1000 multiply-adds per task, on registers.
+/// Twelve independent chains of 1000 multiply-adds per task, on registers. No chain starts where it would stay, so that
+/// the compiler cannot fold it.
 fn peak_kernel(target: &Target) -> Kernel {
     let mut e = Emitter::new();
     let (zero, thousand) = (e.index(0), e.index(1000));
     let factor = e.float(0.5, target.lanes);
-    let chains: Vec<_> = (0..12).map(|i| (e.float(i as f32, target.lanes), float_type(target.lanes))).collect();
+    let chains: Vec<_> = (0..12).map(|i| (e.float(i as f32 + 2.0, target.lanes), float_type(target.lanes))).collect();
     e.repeat("%begin", "%end", 1, |e, _| {
         let sums = e.for_loop(&zero, &thousand, 1, &chains, |e, _, x| {
             x.iter().map(|x| e.fma(x, &factor, &factor, target.lanes)).collect()
@@ -100,57 +101,41 @@ fn peak_kernel(target: &Target) -> Kernel {
     e.finish("peak", 64, 64)
 }
 
-/// Seconds that this thread has spent on a processor.
-fn thread_seconds() -> f64 {
-    // SAFETY: the declaration matches POSIX on Linux x86-64, where 3 is the clock of the calling thread.
-    unsafe extern "C" {
-        fn clock_gettime(clock: i32, time: *mut [i64; 2]) -> i32;
-    }
-    let mut time = [0i64; 2];
-    // SAFETY: `time` has room for the seconds and nanoseconds.
-    unsafe { clock_gettime(3, &mut time) };
-    time[0] as f64 + time[1] as f64 * 1e-9
-}
+/// A line of the cache, on whose boundary scratch begins.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line(#[allow(dead_code)] [u8; 64]);
 
-/// Best seconds of a run of all tasks, split statically over `threads`; the slowest thread of a run counts.
-fn best_time(
-    entry: Entry,
-    tasks: u32,
-    pointers: &[*mut u8],
-    scratch_bytes: u64,
-    threads: usize,
-    budget: Duration,
-) -> f64 {
+/// Seconds of all tasks, split statically over `threads`: of each task the best run, of the threads the slowest.
+fn best_time(entry: Entry, tasks: u32, pointers: &[*mut u8], scratch_bytes: u64, threads: usize, budget: Duration) -> f64 {
     let pointers: Vec<usize> = pointers.iter().map(|p| *p as usize).collect();
     let barrier = Barrier::new(threads);
-    let (going, slowest) = (AtomicBool::new(true), Mutex::new(0f64));
+    let begin = Instant::now();
     let work = |t: usize| {
         let share = |t: usize| (tasks as usize * t / threads) as i64;
-        let mut scratch = vec![0u64; scratch_bytes as usize / 8 + 8];
-        let (mut best, begin) = (f64::INFINITY, Instant::now());
-        for runs in 0.. {
-            barrier.wait();
-            if !going.load(Ordering::Acquire) {
-                break;
-            }
-            let start = thread_seconds();
-            // SAFETY: the operands are as large as the kernel's problem says, and tasks write disjoint parts of the output.
-            unsafe { entry(pointers.as_ptr().cast(), share(t), share(t + 1), scratch.as_mut_ptr().cast()) };
-            let seconds = thread_seconds() - start;
-            let mut worst = slowest.lock().expect("no thread panics");
-            *worst = worst.max(seconds);
-            drop(worst);
-            if barrier.wait().is_leader() {
-                best = best.min(std::mem::take(&mut *slowest.lock().expect("no thread panics")));
-                going.store(runs < 5 || begin.elapsed() < budget, Ordering::Release);
+        let mut scratch = vec![Line([0; 64]); scratch_bytes as usize / 64 + 1];
+        let mut best = vec![f64::INFINITY; (share(t + 1) - share(t)) as usize];
+        let mut runs = 0;
+        while runs < 5 || begin.elapsed() < budget {
+            runs += 1;
+            for (task, best) in (share(t)..).zip(&mut best) {
+                let start = Instant::now();
+                // SAFETY: the operands are as large as the kernel's problem says, and tasks write disjoint parts of the output.
+                unsafe { entry(pointers.as_ptr().cast(), task, task + 1, scratch.as_mut_ptr().cast()) };
+                *best = best.min(start.elapsed().as_secs_f64());
             }
         }
-        best
+        best.iter().sum::<f64>()
     };
     std::thread::scope(|scope| {
-        let work = &work;
-        let others: Vec<_> = (1..threads).map(|t| scope.spawn(move || work(t))).collect();
-        others.into_iter().map(|thread| thread.join().expect("no thread panics")).fold(work(0), f64::min)
+        let (work, barrier) = (&work, &barrier);
+        let start = move |t| {
+            barrier.wait();
+            work(t)
+        };
+        let others: Vec<_> = (1..threads).map(|t| scope.spawn(move || start(t))).collect();
+        let first = start(0);
+        others.into_iter().map(|thread| thread.join().expect("no thread panics")).fold(first, f64::max)
     })
 }
 
@@ -164,11 +149,13 @@ fn measure(library: &Library, kernel: &Kernel, operands: &mut [Vec<u8>], threads
 struct Options {
     threads: Vec<usize>,
     budget: Duration,
+    /// Replaces what the tuning table suggests, where not zero.
+    plan: [usize; 6],
     filters: Vec<String>,
 }
 
 fn options() -> Options {
-    let mut options = Options { threads: vec![1, 2], budget: Duration::from_millis(500), filters: vec![] };
+    let mut options = Options { threads: vec![1, 2], budget: Duration::from_millis(500), plan: [0; 6], filters: vec![] };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().unwrap_or_else(|| panic!("`{arg}` wants a value"));
@@ -177,11 +164,29 @@ fn options() -> Options {
                 options.threads = value().split(',').map(|t| t.parse().expect("a number of threads")).collect()
             }
             "--seconds" => options.budget = Duration::from_secs_f64(value().parse().expect("seconds")),
+            "--plan" => {
+                let values = value();
+                let parts = options.plan.iter_mut().zip(values.split(','));
+                parts.for_each(|(part, text)| *part = text.parse().expect("a number of the plan"));
+            }
             "--bench" => {}
             _ => options.filters.push(arg),
         }
     }
     options
+}
+
+/// The plan that the table suggests, with what the command line sets.
+fn plan(gemm: &Gemm, target: &Target, set: [usize; 6]) -> Plan {
+    let mut plan = Plan::choose(gemm, target);
+    let [rows, vectors, m_block, panels, m_cache, block_depth] = set;
+    let parts = [(&mut plan.rows, rows), (&mut plan.vectors, vectors), (&mut plan.m_block, m_block), (&mut plan.panels, panels)];
+    for (part, value) in parts.into_iter().filter(|(_, value)| *value > 0) {
+        *part = value;
+    }
+    plan.m_cache = if m_cache > 0 { m_cache } else { plan.m_cache.min(plan.m_block) };
+    plan.block_depth = if block_depth > 0 { Some(block_depth) } else { plan.block_depth };
+    plan
 }
 
 fn main() {
@@ -190,7 +195,13 @@ fn main() {
     let mut shapes = shapes();
     shapes.retain(|shape| options.filters.iter().all(|filter| shape.line().contains(filter.as_str())));
     let peak = peak_kernel(&target);
-    let kernels: Vec<Kernel> = shapes.iter().map(|shape| shape.gemm().build(&target)).collect();
+    let kernels: Vec<Kernel> = shapes
+        .iter()
+        .map(|shape| {
+            let gemm = shape.gemm();
+            gemm.build_with(&plan(&gemm, &target, options.plan))
+        })
+        .collect();
     let mut all = vec![peak.clone()];
     all.extend(kernels.iter().cloned());
     all.sort_by(|a, b| a.symbol.cmp(&b.symbol));
@@ -210,7 +221,9 @@ fn main() {
     for (shape, kernel) in shapes.iter().zip(&kernels) {
         let (m, n, k) = shape.size;
         let mut operands = shape.operands();
-        print!("{} {:>3} tasks", shape.line(), kernel.tasks);
+        let p = plan(&shape.gemm(), &target, options.plan);
+        let block = (p.m_block, p.panels * p.width());
+        print!("{} {}x{} {:>2} of {block:?}", shape.line(), p.rows, p.vectors, kernel.tasks);
         for (threads, peak) in options.threads.iter().zip(&peaks) {
             let seconds = measure(&library, kernel, &mut operands, *threads, options.budget);
             let rate = 2.0 * (m * n * k) as f64 / seconds / 1e9;

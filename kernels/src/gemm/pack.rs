@@ -7,12 +7,17 @@ use crate::emit::{Elem, Emitter, Value};
 /// Parameters of every packing function: `%extent` is the number of columns of B, or of rows of A.
 const PARAMS: &str = "%from: !llvm.ptr, %to: !llvm.ptr, %depth: i64, %extent: i64";
 
+/// Steps of K that are cut into strips together, which fill a line of the cache where a strip has four rows, and how far
+/// ahead stored rows are asked for: 2.55, with steps 2.46, with both 2.31 cycles an element beside a panel's tiles.
+const STEPS: usize = 4;
+const AHEAD: usize = 8;
+
 /// All packing functions of the product.
 pub fn functions(gemm: &Gemm, plan: &Plan) -> String {
     let mut text = String::new();
     for (t, term) in gemm.terms.iter().enumerate() {
         text += &private_function(&format!("pack_b{t}"), PARAMS, panel(gemm, plan, &term.b));
-        match Feed::of(term) {
+        match plan.feed(gemm, term) {
             Feed::InPlace => {}
             Feed::Rows => text += &private_function(&format!("pack_a{t}"), PARAMS, rows(plan, term)),
             Feed::Strips => text += &private_function(&format!("pack_a{t}"), PARAMS, strips(gemm, plan, term)),
@@ -143,27 +148,51 @@ fn strips(gemm: &Gemm, plan: &Plan, term: &Term) -> Emitter {
     let mut e = Emitter::new();
     let zero = e.index(0);
     let whole = e.rounded_down("%extent", plan.rows);
+    let most = e.rounded_down("%depth", STEPS);
+    e.repeat(&zero, &most, STEPS as i64, |e, k| strip_steps(e, gemm, plan, term, k, &whole, STEPS));
+    e.repeat(&most, "%depth", 1, |e, k| strip_steps(e, gemm, plan, term, k, &whole, 1));
+    e
+}
+
+/// Some steps of K of all strips.
+fn strip_steps(e: &mut Emitter, gemm: &Gemm, plan: &Plan, term: &Term, k: &str, whole: &str, steps: usize) {
+    let zero = e.index(0);
     let stride = plan.row_stride(term);
-    e.repeat(&zero, "%depth", 1, |e, k| {
-        let from = e.row("%from", k, term.a.stride, term.a.elem);
-        let to = e.row("%to", k, plan.rows, Elem::F32);
-        e.repeat(&zero, &whole, plan.rows as i64, |e, row| {
-            let (from, to) = (e.offset(&from, row, term.a.elem), e.row(&to, row, stride, Elem::F32));
+    let from = e.row("%from", k, term.a.stride, term.a.elem);
+    let to = e.row("%to", k, plan.rows, Elem::F32);
+    e.repeat(&zero, whole, plan.rows as i64, |e, row| {
+        let (from, to) = (e.offset(&from, row, term.a.elem), e.row(&to, row, stride, Elem::F32));
+        for step in 0..steps {
+            prefetch(e, &from, (step + AHEAD) * term.a.stride, term.a.elem);
+            let from = e.at(&from, (step * term.a.stride) as i64, term.a.elem);
+            let to = e.at(&to, (step * plan.rows) as i64, Elem::F32);
             for (at, lanes) in pieces(plan.rows, plan.lanes) {
                 copy(e, &from, &to, at, term.a.elem, lanes);
             }
-        });
-        if !gemm.m.is_multiple_of(plan.rows) {
-            let to = e.row(&to, &whole, stride, Elem::F32);
-            let from = e.offset(&from, &whole, term.a.elem);
-            let rest = e.int2("subi", "%extent", &whole);
-            e.repeat(&zero, &rest, 1, |e, row| {
-                let value = e.load_at(&from, row, term.a.elem, 1);
-                e.store_at(&value, &to, row, Elem::F32, 1);
-            });
         }
     });
-    e
+    if gemm.m.is_multiple_of(plan.rows) {
+        return;
+    }
+    let to = e.row(&to, whole, stride, Elem::F32);
+    let from = e.offset(&from, whole, term.a.elem);
+    let rest = e.int2("subi", "%extent", whole);
+    e.repeat(&zero, &rest, 1, |e, row| {
+        for step in 0..steps {
+            let from = e.at(&from, (step * term.a.stride) as i64, term.a.elem);
+            let to = e.at(&to, (step * plan.rows) as i64, Elem::F32);
+            let value = e.load_at(&from, row, term.a.elem, 1);
+            e.store_at(&value, &to, row, Elem::F32, 1);
+        }
+    });
+}
+
+/// Asks for the line of an element that need not exist.
+fn prefetch(e: &mut Emitter, pointer: &str, at: usize, elem: Elem) {
+    let place = e.at(pointer, at as i64, elem);
+    e.line(format!(
+        "\"llvm.intr.prefetch\"({place}) <{{cache = 1 : i32, hint = 3 : i32, rw = 0 : i32}}> : (!llvm.ptr) -> ()"
+    ));
 }
 
 /// `count` lanes as powers of two of at most `most`: offsets and sizes.

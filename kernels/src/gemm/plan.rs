@@ -24,10 +24,13 @@ pub struct Plan {
     pub unroll: usize,
 }
 
+/// Cycles to pack an element of B, in either layout and form.
+const PACK_B: f64 = 0.4;
+
 /// How A of a term reaches the tile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Feed {
-    /// From where it is stored: f32 in rows.
+    /// From where it is stored: f32 in rows; or in columns, where there is one panel, so that no element is used twice.
     InPlace,
     /// From rows in scratch, widened.
     Rows,
@@ -46,26 +49,18 @@ pub struct Scratch {
 }
 
 impl Feed {
-    pub fn of(term: &Term) -> Feed {
-        match (term.a.transposed, term.a.elem) {
-            (true, _) => Feed::Strips,
-            (false, Elem::F32) => Feed::InPlace,
-            (false, _) => Feed::Rows,
-        }
-    }
-
-    /// Cycles to prepare an element.
+    /// Cycles that an element of A costs a task: to bring it near, and to pack it.
     fn cost(self) -> f64 {
         match self {
-            Feed::InPlace => 0.0,
-            Feed::Rows => 0.2,
-            Feed::Strips => 0.3,
+            Feed::InPlace => 0.3,
+            Feed::Rows => 0.5,
+            Feed::Strips => 0.8,
         }
     }
 }
 
 impl Plan {
-    /// Chooses the tile that wastes least, then the tasks that balance best over 1 to 16 threads, packing counted.
+    /// Chooses the tile that wastes least, then the tasks that balance best, packing counted.
     pub fn choose(gemm: &Gemm, target: &Target) -> Plan {
         let table = tuning::gemm(target.lanes);
         let cost = |&&(rows, vectors): &&(usize, usize)| {
@@ -85,7 +80,7 @@ impl Plan {
         };
         (plan.m_block, plan.panels) = plan.best_split(gemm);
         plan.m_cache = plan.m_block;
-        if gemm.terms.iter().any(|term| Feed::of(term) != Feed::InPlace) {
+        if gemm.terms.iter().any(|term| plan.feed(gemm, term) != Feed::InPlace) {
             let depth: usize = gemm.terms.iter().map(|term| plan.capacity(term)).sum();
             let strips = table.a_block_bytes / (4 * depth * rows);
             plan.m_cache = (strips.max(4) * rows).min(plan.m_block);
@@ -110,6 +105,15 @@ impl Plan {
 
     pub fn tasks(&self, gemm: &Gemm) -> usize {
         self.m_tasks(gemm) * self.all_panels(gemm).div_ceil(self.panels)
+    }
+
+    pub fn feed(&self, gemm: &Gemm, term: &Term) -> Feed {
+        match (term.a.transposed, term.a.elem) {
+            (false, Elem::F32) => Feed::InPlace,
+            (true, Elem::F32) if self.all_panels(gemm) == 1 => Feed::InPlace,
+            (true, _) => Feed::Strips,
+            (false, _) => Feed::Rows,
+        }
     }
 
     /// The terms whose sums are formed in one go: all, or one at a time where K is cut into blocks.
@@ -150,7 +154,7 @@ impl Plan {
         let mut a = Vec::new();
         for term in &gemm.terms {
             a.push(total);
-            if Feed::of(term) != Feed::InPlace {
+            if self.feed(gemm, term) != Feed::InPlace {
                 total += round(self.m_cache * self.row_stride(term));
             }
         }
@@ -168,14 +172,16 @@ impl Plan {
     /// The best rows and panels of a task.
     fn best_split(&self, gemm: &Gemm) -> (usize, usize) {
         let (strips, panels) = (gemm.m.div_ceil(self.rows), self.all_panels(gemm));
+        let threads = thread_counts(gemm);
         let mut best = (f64::INFINITY, (self.rows, 1));
-        for m_tasks in 1..=strips.min(16) {
-            for n_tasks in 1..=panels.min(64) {
+        let most = 4 * threads.last().copied().unwrap_or(1);
+        for m_tasks in 1..=strips.min(most) {
+            for n_tasks in 1..=panels.min(most / m_tasks) {
                 let block = (strips.div_ceil(m_tasks), panels.div_ceil(n_tasks));
                 let tasks = strips.div_ceil(block.0) * panels.div_ceil(block.1);
                 let cycles = self.task_cycles(gemm, block);
-                let rounds = |threads: usize| (tasks.div_ceil(threads) * threads) as f64;
-                let score: f64 = [1, 2, 2, 4, 8, 16].iter().map(|&threads| rounds(threads) * cycles).sum();
+                let rounds = |threads: &usize| (tasks.div_ceil(*threads) * threads) as f64;
+                let score = cycles * threads.iter().map(rounds).sum::<f64>();
                 if score < best.0 {
                     best = (score, (block.0 * self.rows, block.1));
                 }
@@ -187,13 +193,18 @@ impl Plan {
     /// Estimated cycles of a task of so many strips and panels.
     fn task_cycles(&self, gemm: &Gemm, (strips, panels): (usize, usize)) -> f64 {
         let (rows, columns) = ((strips * self.rows) as f64, (panels * self.width()) as f64);
-        let pack = |term: &Term| {
-            let b = if term.b.transposed { 0.35 } else { 0.2 };
-            term.k as f64 * (columns * b + rows * Feed::of(term).cost())
-        };
+        let pack = |term: &Term| term.k as f64 * (columns * PACK_B + rows * self.feed(gemm, term).cost());
         let tile = gemm.depth() as f64 * tile_cycles(self.rows, self.vectors) + 60.0;
         (strips * panels) as f64 * tile + gemm.terms.iter().map(pack).sum::<f64>() + 500.0
     }
+}
+
+/// The numbers of threads over which tasks are balanced: up to 16 for larger products, where each still has about a
+/// millisecond to do. Small machines count most.
+fn thread_counts(gemm: &Gemm) -> Vec<usize> {
+    let most = (gemm.m * gemm.n * gemm.depth()) as f64 / 5e7;
+    let more = (2..=4).map(|i| 1 << i).take_while(|threads| *threads as f64 <= most);
+    [1, 2, 2, 2, 2, 2].into_iter().chain(more).collect()
 }
 
 /// Cycles of a step of K: two multiply-adds and two loads can start in each.

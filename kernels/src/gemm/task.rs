@@ -122,7 +122,7 @@ impl Task<'_> {
         let rows = e.int2("subi", &end, row);
         for (t, depth) in pass.terms.iter().zip(&pass.depths) {
             let term = &self.gemm.terms[*t];
-            if Feed::of(term) == Feed::InPlace {
+            if self.plan.feed(self.gemm, term) == Feed::InPlace {
                 continue;
             }
             let from = element(e, &self.operands[*t].0, (row, &pass.from), term.a);
@@ -211,7 +211,7 @@ impl Task<'_> {
     /// The first element of A that a tile reads of a term.
     fn strip_start(&self, e: &mut Emitter, t: usize, from: &str, block: &str, strip: &str) -> Value {
         let term: &Term = &self.gemm.terms[t];
-        if Feed::of(term) == Feed::InPlace {
+        if self.plan.feed(self.gemm, term) == Feed::InPlace {
             return element(e, &self.operands[t].0, (strip, from), term.a);
         }
         let packed = e.at("%scratch", self.scratch.a[t] as i64, Elem::F32);

@@ -12,7 +12,7 @@ pub fn name(stage: usize, rows: usize) -> String {
 /// The rows of the tile functions that are needed: a last strip with fewer rows must not read beyond A.
 pub fn heights(gemm: &Gemm, plan: &Plan) -> Vec<usize> {
     let rest = gemm.m % plan.rows;
-    let in_place = gemm.terms.iter().any(|term| Feed::of(term) == Feed::InPlace);
+    let in_place = gemm.terms.iter().any(|term| plan.feed(gemm, term) == Feed::InPlace);
     if rest > 0 && in_place { vec![plan.rows, rest] } else { vec![plan.rows] }
 }
 
@@ -37,9 +37,11 @@ fn function(gemm: &Gemm, plan: &Plan, s: usize, stage: &[usize], rows: usize) ->
     for &t in stage {
         write!(params, ", %a{t}: !llvm.ptr, %k{t}: i64").expect("writing to a string");
         let panel = e.at("%panel", (plan.panel_offset(gemm, stage, t) * plan.width()) as i64, Elem::F32);
-        let (row_stride, step_stride) = match Feed::of(&gemm.terms[t]) {
-            Feed::InPlace => (gemm.terms[t].a.stride, 1),
-            Feed::Rows => (plan.row_stride(&gemm.terms[t]), 1),
+        let term = &gemm.terms[t];
+        let (row_stride, step_stride) = match plan.feed(gemm, term) {
+            Feed::InPlace if term.a.transposed => (1, term.a.stride),
+            Feed::InPlace => (term.a.stride, 1),
+            Feed::Rows => (plan.row_stride(term), 1),
             Feed::Strips => (1, plan.rows),
         };
         let walk = Walk { plan, rows, a: &format!("%a{t}"), panel: &panel, row_stride, step_stride };
