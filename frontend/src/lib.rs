@@ -10,3 +10,7 @@ pub mod names;
 pub mod recipe;
 pub mod rope;
 pub mod safetensors;
+pub mod chat_template;
+pub mod data;
+pub mod hub;
+pub mod tokenizer;

@@ -104,7 +104,10 @@ impl Shard {
     /// A file that is not a whole, unchanged shard of this version, or one that breaks an invariant of the format.
     pub fn open(path: &Path) -> Result<Self> {
         Self::open_checked(path).with_context(|| {
-            format!("token shard {}: cannot be used; delete it and prepare the data again (amc compile)", path.display())
+            format!(
+                "token shard {}: cannot be used; delete it and prepare the data again (amc compile)",
+                path.display()
+            )
         })
     }
 
@@ -173,6 +176,21 @@ impl Shard {
         }
     }
 
+    /// Positions of row `row` that are text, not padding.
+    ///
+    /// # Panics
+    /// If `row` is not below the number of rows.
+    pub fn content(&self, row: u32) -> usize {
+        match self.body {
+            Body::Stored { index_offset } => {
+                let Entry { offset, length, .. } = self.entry(index_offset, row);
+                let segments = &self.map[offset + 3 * length * 4..offset + 4 * length * 4];
+                segments.as_chunks::<4>().0.iter().filter(|raw| **raw != [0; 4]).count()
+            }
+            Body::Synthetic { length, .. } => length,
+        }
+    }
+
     /// Writes `rows` into the first places of a batch of rows of `sequence` tokens; what is left of a row, and whole rows
     /// beyond them, becomes padding (token 0, position 0, segment 0, label [`IGNORED`]).
     ///
@@ -195,7 +213,11 @@ impl Shard {
             let found = self.summary.rows;
             ensure!(u64::from(*row) < found, "row {row} of {}, which has {found} rows", self.path.display());
             let length = self.length(*row);
-            ensure!(length <= sequence, "row {row} of {} has {length} tokens, more than {sequence}", self.path.display());
+            ensure!(
+                length <= sequence,
+                "row {row} of {} has {length} tokens, more than {sequence}",
+                self.path.display()
+            );
             let range = place * sequence..place * sequence + length;
             self.copy(
                 *row,
@@ -248,7 +270,11 @@ impl Shard {
             supervised += u64::from(counted);
         }
         ensure!(tokens == self.summary.tokens, "{tokens} tokens, but its footer says {}", self.summary.tokens);
-        ensure!(supervised == self.summary.supervised, "{supervised} labels, its footer says {}", self.summary.supervised);
+        ensure!(
+            supervised == self.summary.supervised,
+            "{supervised} labels, its footer says {}",
+            self.summary.supervised
+        );
         Ok(())
     }
 }
@@ -268,7 +294,10 @@ fn stored_body(map: &[u8], summary: &ShardSummary, index_offset: u64) -> Result<
         ensure!(length > 0, "row {row} has no tokens");
         ensure!(offset == expected, "row {row} is at byte {offset}, wanted {expected}, where the row before it ends");
         expected += length * 4 * COLUMNS;
-        ensure!(expected <= index_offset, "row {row} of {length} tokens at byte {offset} runs into the index at {index_offset}");
+        ensure!(
+            expected <= index_offset,
+            "row {row} of {length} tokens at byte {offset} runs into the index at {index_offset}"
+        );
         longest = longest.max(length);
     }
     ensure!(expected == index_offset, "{} bytes between the last row and the index", index_offset - expected);
@@ -300,7 +329,12 @@ fn check_row(row: &Row<'_>, vocabulary: u64) -> Result<u32> {
         ensure!(follows, "segment {segment} at {i} after segment {before}: wanted 1, 1, …, 2, 2, …, 0");
         document = document.max(segment);
         if row.labels[i] != IGNORED {
-            ensure!(is_token(row.labels[i]), "label {} at {i}, wanted {IGNORED} or 0 to {}", row.labels[i], vocabulary - 1);
+            ensure!(
+                is_token(row.labels[i]),
+                "label {} at {i}, wanted {IGNORED} or 0 to {}",
+                row.labels[i],
+                vocabulary - 1
+            );
             ensure!(segment != 0, "label {} at {i}, which is padding", row.labels[i]);
             supervised += 1;
         }

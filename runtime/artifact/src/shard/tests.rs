@@ -47,6 +47,7 @@ fn rows_come_back_and_the_rest_is_padding() {
     let wanted = ShardSummary { rows: 2, tokens: 6, longest: 5, supervised: 3, vocabulary: 10 };
     assert_eq!(*shard.summary(), wanted);
     assert_eq!((shard.length(0), shard.supervised(0), shard.length(1), shard.supervised(1)), (5, 2, 1, 1));
+    assert_eq!((shard.content(0), shard.content(1)), (4, 1));
     let [tokens, labels, positions, segments] = fill(&shard, &[1, 0], 6, 18).unwrap();
     assert_eq!(tokens, [[1, 0, 0, 0, 0, 0], [5, 6, 7, 8, 0, 0], [0; 6]].concat());
     assert_eq!(labels, [[2, -100, -100, -100, -100, -100], [-100, 7, 9, -100, -100, -100], [-100; 6]].concat());

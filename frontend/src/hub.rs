@@ -1,0 +1,193 @@
+//! Where models and datasets come from: a local folder, the Hugging Face cache, or the Hub, in this order.
+//!
+//! What is in the cache is taken as it is; the Hub is asked only for what is missing. `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`,
+//! `HF_ENDPOINT` and `HF_HUB_OFFLINE` mean what they mean to Hugging Face's own tools.
+mod cache;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+pub(crate) use cache::files as local_files;
+use hf_hub::repository::RepoTreeEntry;
+use hf_hub::{HFClient, HFClientSync, split_id};
+
+/// Files of a model that are ever read.
+const MODEL_FILES: [&str; 5] = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"];
+/// Where the Hub keeps the Parquet files that it makes of a dataset in any other form.
+const CONVERTED: &str = "refs/convert/parquet";
+
+/// What of a model must be there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Need {
+    /// `config.json`.
+    Config,
+    /// `tokenizer.json`.
+    Tokenizer,
+    /// `config.json` and every safetensors file.
+    Weights,
+}
+
+/// Access to models and datasets by name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hub {
+    /// The folder that holds `models--ORG--NAME` and `datasets--ORG--NAME`.
+    pub cache: PathBuf,
+    /// Never ask the network.
+    pub offline: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Model,
+    Dataset,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Model => "model",
+            Kind::Dataset => "dataset",
+        }
+    }
+}
+
+impl Hub {
+    /// The cache and the mode that the environment asks for.
+    pub fn from_environment() -> Self {
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let offline = set("HF_HUB_OFFLINE").is_some_and(|v| matches!(v.to_lowercase().as_str(), "1" | "true" | "yes" | "on"));
+        Hub { cache: cache::folder(&set), offline }
+    }
+
+    /// The folder of a model: `name` itself where that is a folder, else a snapshot of the Hub's model of that name.
+    ///
+    /// # Errors
+    /// A name that is neither a folder nor of the form `organisation/name`; a model that is not cached where the Hub cannot be
+    /// reached, or does not have it.
+    pub fn model(&self, name: &str, revision: Option<&str>, need: Need) -> Result<PathBuf> {
+        let local = Path::new(name);
+        if local.is_dir() {
+            return Ok(local.to_path_buf());
+        }
+        self.check_name(Kind::Model, name)?;
+        if let Some(snapshot) = self.snapshot(Kind::Model, name, revision)
+            && cache::holds(&snapshot, need)
+        {
+            return Ok(snapshot);
+        }
+        let client = self.client(Kind::Model, name)?;
+        let (owner, repository) = split_id(name);
+        client
+            .model(owner, repository)
+            .snapshot_download()
+            .maybe_revision(revision.map(str::to_string))
+            .allow_patterns(MODEL_FILES.map(str::to_string).to_vec())
+            .send()
+            .map_err(|error| self.unreachable(Kind::Model, name, &error))
+    }
+
+    /// Files of a dataset of the Hub. `choose` gets the paths of the files in the repository and says which are wanted.
+    ///
+    /// # Errors
+    /// As for [`Hub::model`]; or what `choose` refuses.
+    pub fn dataset(&self, name: &str, choose: &dyn Fn(&[String]) -> Result<Vec<String>>) -> Result<Vec<PathBuf>> {
+        let name = if name.contains('/') { name.to_string() } else { canonical(name) };
+        self.check_name(Kind::Dataset, &name)?;
+        for revision in [None, Some(CONVERTED)] {
+            if let Some(files) = self.cached_dataset(&name, revision, choose) {
+                return Ok(files);
+            }
+        }
+        let client = self.client(Kind::Dataset, &name)?;
+        let (owner, repository) = split_id(&name);
+        let dataset = client.dataset(owner, repository);
+        let mut refused = None;
+        for revision in ["main", CONVERTED] {
+            let entries = match dataset.list_tree().recursive(true).revision(revision).send() {
+                Ok(entries) => entries,
+                Err(_) if refused.is_some() => break,
+                Err(error) => return Err(self.unreachable(Kind::Dataset, &name, &error)),
+            };
+            let paths = entries.into_iter().filter_map(|entry| match entry {
+                RepoTreeEntry::File { path, .. } => Some(path),
+                RepoTreeEntry::Directory { .. } => None,
+            });
+            match choose(&paths.collect::<Vec<_>>()) {
+                Ok(chosen) => {
+                    let download = |path: &String| dataset.download_file().filename(path).revision(revision).send();
+                    let files: Result<Vec<PathBuf>, _> = chosen.iter().map(download).collect();
+                    return files.map_err(|error| self.unreachable(Kind::Dataset, &name, &error));
+                }
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        Err(refused.unwrap_or_else(|| anyhow!("no files")).context(format!("dataset {name}")))
+    }
+
+    fn cached_dataset(
+        &self,
+        name: &str,
+        revision: Option<&str>,
+        choose: &dyn Fn(&[String]) -> Result<Vec<String>>,
+    ) -> Option<Vec<PathBuf>> {
+        let snapshot = self.snapshot(Kind::Dataset, name, revision)?;
+        let chosen = choose(&cache::files(&snapshot)).ok()?;
+        cache::is_complete(&chosen).then(|| chosen.iter().map(|path| snapshot.join(path)).collect())
+    }
+
+    fn snapshot(&self, kind: Kind, name: &str, revision: Option<&str>) -> Option<PathBuf> {
+        let folder = self.cache.join(format!("{}s--{}", kind.name(), name.replace('/', "--")));
+        cache::snapshot(&folder, revision.unwrap_or("main"))
+    }
+
+    fn check_name(&self, kind: Kind, name: &str) -> Result<()> {
+        let part = |part: &str| {
+            !part.is_empty()
+                && !part.starts_with('.')
+                && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        };
+        let is_id = name.split_once('/').is_some_and(|(owner, repository)| part(owner) && part(repository));
+        ensure!(
+            is_id,
+            "{} {name:?}: no such folder or file, and not a name on the Hub, which is `organisation/name`",
+            kind.name()
+        );
+        Ok(())
+    }
+
+    fn client(&self, kind: Kind, name: &str) -> Result<HFClientSync> {
+        if self.offline {
+            bail!("{}\nHF_HUB_OFFLINE is set, so the Hub is not asked", self.missing(kind, name));
+        }
+        let client = HFClient::builder().cache_dir(&self.cache).retry_max_attempts(2).build_sync();
+        client.context("setting up access to the Hugging Face Hub")
+    }
+
+    fn missing(&self, kind: Kind, name: &str) -> String {
+        format!("{} {name}: not a local path, and not (all of it) in the cache {}", kind.name(), self.cache.display())
+    }
+
+    fn unreachable(&self, kind: Kind, name: &str, error: &hf_hub::HFError) -> anyhow::Error {
+        let (kind_name, flag) = match kind {
+            Kind::Model => ("model", ""),
+            Kind::Dataset => ("dataset", " --repo-type dataset"),
+        };
+        anyhow!(
+            "{}\nthe Hub could not serve it: {error}\nthree ways on: give the path of a local copy; fill the cache where there is \
+             a network (`hf download {name}{flag}`; HF_HOME or HF_HUB_CACHE say where it lies); or, where access to this \
+             {kind_name} is restricted, set HF_TOKEN",
+            self.missing(kind, name)
+        )
+    }
+}
+
+/// Datasets from before names had an organisation.
+fn canonical(name: &str) -> String {
+    match name {
+        "squad" | "squad_v2" => format!("rajpurkar/{name}"),
+        _ => name.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
