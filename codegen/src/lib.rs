@@ -41,6 +41,14 @@ pub fn shared_object_with_threads(kernels: &[Kernel], target: &Target, threads: 
     link::shared_object(&linker, &objects(kernels, target, threads)?)
 }
 
+/// What objects are linked with, for reports.
+///
+/// # Errors
+/// There is no linker on PATH.
+pub fn linker() -> Result<std::path::PathBuf, Error> {
+    link::find().map(|linker| linker.path)
+}
+
 /// The optimised LLVM IR of one kernel.
 pub fn llvm_ir(kernel: &Kernel, target: &Target) -> Result<String, Error> {
     machine::Compiler::new(target)?.llvm_ir(kernel)

@@ -26,7 +26,7 @@ enum Driver {
 /// A linker and how it wants to be spoken to.
 #[derive(Debug)]
 pub struct Linker {
-    path: PathBuf,
+    pub path: PathBuf,
     driver: Driver,
 }
 

@@ -1,9 +1,13 @@
 //! From a forward graph to a plan: the passes, the choice of kernels, the order and the memory.
 pub mod autodiff;
 pub mod fuse;
+pub mod memory;
 pub mod pass;
 pub mod pipeline;
+pub mod plan;
 pub mod rewrite;
+pub mod schedule;
+pub mod select;
 pub mod tidy;
 
 use amc_ir::Op;

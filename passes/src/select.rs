@@ -1,0 +1,159 @@
+//! `select`: which kernel computes which values.
+//!
+//! Elementwise ops are gathered into regions: the epilogue of the product that makes one of their operands, or a pointwise
+//! kernel. Every other op is claimed by one row of [`claims`]. A value that only lives inside a region has no memory.
+mod claims;
+mod groups;
+mod region;
+
+use amc_ir::{Function, InstKind, Module, Value};
+use amc_kernels::{Kernel, Target};
+use std::collections::HashMap;
+
+/// Kernels by symbol, each once.
+#[derive(Default, Debug)]
+pub struct Kernels {
+    pub list: Vec<Kernel>,
+    by_symbol: HashMap<String, usize>,
+}
+
+impl Kernels {
+    /// The index of a kernel, which is added if it is new.
+    pub fn add(&mut self, kernel: Kernel) -> usize {
+        if let Some(index) = self.by_symbol.get(&kernel.symbol) {
+            debug_assert_eq!(self.list[*index], kernel, "two kernels have one symbol");
+            return *index;
+        }
+        self.by_symbol.insert(kernel.symbol.clone(), self.list.len());
+        self.list.push(kernel);
+        self.list.len() - 1
+    }
+}
+
+/// Memory that a launch reads or writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Operand {
+    /// `offset` bytes into the memory of a value.
+    Value { value: Value, offset: usize },
+    /// `offset` bytes into a buffer of this function that no value of the IR stands for.
+    Temporary { index: usize, offset: usize },
+}
+
+impl Operand {
+    /// The operand `bytes` further on.
+    pub fn at(self, bytes: usize) -> Operand {
+        match self {
+            Operand::Value { value, offset } => Operand::Value { value, offset: offset + bytes },
+            Operand::Temporary { index, offset } => Operand::Temporary { index, offset: offset + bytes },
+        }
+    }
+}
+
+impl From<Value> for Operand {
+    fn from(value: Value) -> Operand {
+        Operand::Value { value, offset: 0 }
+    }
+}
+
+/// Where a value is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// In memory of its own.
+    Own,
+    /// In the memory of another value, `offset` bytes in: a view, or a state updated in place.
+    In { value: Value, offset: usize },
+    /// Nowhere: it is computed inside a region.
+    Nowhere,
+}
+
+/// One step of a selected function.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Step {
+    Launch { kernel: usize, operands: Vec<Operand>, label: String },
+    Call { callee: usize, args: Vec<Value>, results: Vec<Value> },
+}
+
+/// A function as launches.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Selected {
+    pub steps: Vec<Step>,
+    pub places: Vec<Place>,
+    /// Bytes of each temporary.
+    pub temporaries: Vec<usize>,
+}
+
+/// Selects kernels for every function of the module.
+pub fn select(module: &Module, target: &Target, kernels: &mut Kernels) -> Vec<Selected> {
+    module.functions.iter().map(|function| Selector::new(function, target, kernels).run()).collect()
+}
+
+/// A function on its way to steps.
+struct Selector<'a> {
+    function: &'a Function,
+    target: &'a Target,
+    kernels: &'a mut Kernels,
+    uses: Vec<usize>,
+    out: Selected,
+}
+
+impl<'a> Selector<'a> {
+    fn new(function: &'a Function, target: &'a Target, kernels: &'a mut Kernels) -> Selector<'a> {
+        let places = vec![Place::Own; function.value_count()];
+        let out = Selected { steps: vec![], places, temporaries: vec![] };
+        Selector { function, target, kernels, uses: function.use_counts(), out }
+    }
+
+    fn run(mut self) -> Selected {
+        let groups = groups::find(self.function);
+        for value in &groups.inlined {
+            self.out.places[value.index()] = Place::Nowhere;
+        }
+        let mut done = vec![false; self.function.insts.len()];
+        for (at, inst) in self.function.insts.iter().enumerate() {
+            if let Some(group) = groups.at(at) {
+                self.group(group);
+            } else if let InstKind::Call(callee) = inst.kind {
+                let (args, results) = (inst.args.clone(), inst.results.clone());
+                self.out.steps.push(Step::Call { callee: callee.index(), args, results });
+            } else if !groups.covers(at) && !done[at] {
+                claims::claim(&mut self, at, &mut done);
+            }
+        }
+        self.out
+    }
+
+    /// A new temporary of `bytes`.
+    fn temporary(&mut self, bytes: usize) -> Operand {
+        self.out.temporaries.push(bytes);
+        Operand::Temporary { index: self.out.temporaries.len() - 1, offset: 0 }
+    }
+
+    /// Launches a kernel on operands in its order.
+    fn launch(&mut self, kernel: Kernel, operands: Vec<Operand>, label: &str) {
+        let kernel = self.kernels.add(kernel);
+        let label = format!("{}: {label}", self.function.name);
+        self.out.steps.push(Step::Launch { kernel, operands, label });
+    }
+
+    /// Says that `value` is in the memory of `of`.
+    fn place(&mut self, value: Value, of: Value, offset: usize) {
+        self.out.places[value.index()] = Place::In { value: of, offset };
+    }
+}
+
+/// How elements of this type are stored, for a kernel.
+pub fn elem(dtype: amc_ir::DType) -> amc_kernels::emit::Elem {
+    use amc_ir::DType;
+    use amc_kernels::emit::Elem;
+    match dtype {
+        DType::F32 | DType::LossScale => Elem::F32,
+        DType::Bf16 => Elem::Bf16,
+        _ => Elem::I32,
+    }
+}
+
+/// The shape as a matrix: everything but the last axis is rows.
+pub fn rows(ty: &amc_ir::Type) -> (usize, usize) {
+    let columns = ty.shape.last().copied().unwrap_or(1);
+    (ty.len() / columns, columns)
+}

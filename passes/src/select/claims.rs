@@ -1,0 +1,149 @@
+//! One row per op that is not elementwise: which kernels compute it.
+mod loss;
+mod state;
+
+use super::{Operand, Selector, elem, rows};
+use amc_ir::{DType, Function, Op, Value};
+use amc_kernels::emit::Elem;
+use amc_kernels::region::Region;
+use amc_kernels::{norm, reduce, rope};
+
+/// Emits the launches of instruction `at`. Instructions that it computes along the way are marked in `done`.
+pub(super) fn claim(s: &mut Selector, at: usize, done: &mut [bool]) {
+    let function = s.function;
+    let inst = &function.insts[at];
+    let op = inst.op().expect("calls are steps of their own");
+    let (args, results) = (&inst.args[..], &inst.results[..]);
+    match op {
+        Op::Matmul(_) | Op::MatmulSum(_) => {
+            let out = elem(function.ty(results[0]).dtype);
+            s.product(at, Region::identity(Elem::F32, out), vec![], vec![results[0].into()], op.name());
+        }
+        Op::Reshape(_) => s.place(results[0], args[0], 0),
+        Op::Rows(rows) => {
+            let ty = function.ty(results[0]);
+            let row: usize = ty.shape[1..].iter().product();
+            s.place(results[0], args[0], rows.start * row * ty.dtype.bytes());
+        }
+        Op::RmsNorm(op) => {
+            let (rows, n) = rows(function.ty(args[0]));
+            let (elem, weight) = (value_elem(function, args[0]), value_elem(function, args[1]));
+            let kernel =
+                norm::RmsNorm { rows, n, eps: op.eps, plus_one: op.plus_one, residual: false, elem, weight }.build(s.target);
+            s.launch(kernel, operands(args, results), "rms_norm");
+        }
+        Op::RmsNormGrad(op) => norm_grad(s, at, op.eps, op.plus_one, false),
+        Op::RmsNormGradAdd(op) => norm_grad(s, at, op.eps, op.plus_one, true),
+        Op::RmsNormGradWeight(op) => {
+            let (rows, n) = rows(function.ty(args[0]));
+            let (to, accumulate) = accumulation(s, at, 0, done);
+            let elem = value_elem(function, args[0]);
+            let grad = norm::RmsNormGradWeight { rows, n, eps: op.eps, accumulate, elem };
+            let partials = s.temporary(grad.parts() * n * 4);
+            s.launch(grad.build(s.target), vec![args[0].into(), args[1].into(), partials], op_name(function, at));
+            s.launch(grad.finish(s.target), vec![partials, to], op_name(function, at));
+        }
+        Op::Rope(op) => {
+            let (tokens, width) = rows(function.ty(args[0]));
+            let (positions, half) = rows(function.ty(args[2]));
+            let kernel = rope::Rope {
+                tokens,
+                heads: op.heads,
+                head_dim: width / op.heads,
+                rotary_dim: 2 * half,
+                positions,
+                inverse: op.inverse,
+                elem: value_elem(function, args[0]),
+            };
+            s.launch(kernel.build(s.target), operands(args, results), "rope");
+        }
+        Op::SumTo(_) => sum_to(s, at, done),
+        op => state::claim(s, at, op, done),
+    }
+}
+
+fn value_elem(function: &Function, value: Value) -> Elem {
+    elem(function.ty(value).dtype)
+}
+
+fn op_name(function: &Function, at: usize) -> &'static str {
+    function.insts[at].op().map_or("call", |op| op.name())
+}
+
+/// Arguments, then results.
+fn operands(args: &[Value], results: &[Value]) -> Vec<Operand> {
+    args.iter().chain(results).map(|v| (*v).into()).collect()
+}
+
+fn norm_grad(s: &mut Selector, at: usize, eps: f32, plus_one: bool, add: bool) {
+    let inst = &s.function.insts[at];
+    let (rows, n) = rows(s.function.ty(inst.args[0]));
+    let (elem, weight) = (value_elem(s.function, inst.args[0]), value_elem(s.function, inst.args[1]));
+    let kernel = norm::RmsNormGrad { rows, n, eps, plus_one, add, elem, weight }.build(s.target);
+    s.launch(kernel, operands(&inst.args, &inst.results), op_name(s.function, at));
+}
+
+/// Sums down to one row are column sums; sums down to one number are the sum of column sums.
+fn sum_to(s: &mut Selector, at: usize, done: &mut [bool]) {
+    let function = s.function;
+    let inst = &function.insts[at];
+    let (from, to) = (function.ty(inst.args[0]), function.ty(inst.results[0]));
+    let (m, n) = rows(from);
+    let elem = elem(from.dtype);
+    if to.dtype != DType::F32 {
+        panic!("no kernel sums {from} down to {to}: sums are stored as f32");
+    }
+    if to.len() == n && to.shape.last() == Some(&n) {
+        let (to, accumulate) = accumulation(s, at, 0, done);
+        let kernel = reduce::ColumnSum { rows: m, n, elem, accumulate }.build(s.target);
+        s.launch(kernel, vec![inst.args[0].into(), to], "sum_to");
+    } else if to.len() == 1 {
+        let columns = s.temporary(n * 4);
+        let kernel = reduce::ColumnSum { rows: m, n, elem, accumulate: false }.build(s.target);
+        s.launch(kernel, vec![inst.args[0].into(), columns], "sum_to");
+        s.launch(reduce::Sum { n }.build(s.target), vec![columns, inst.results[0].into()], "sum_to");
+    } else {
+        panic!("no kernel sums {from} down to {to}");
+    }
+}
+
+/// Result `k` of instruction `at` where it is only accumulated into a state that is known before: that `accumulate`.
+fn accumulate_of(function: &Function, users: &[usize], at: usize, k: usize) -> Option<usize> {
+    let result = function.insts[at].results[k];
+    if users[result.index()] != 1 {
+        return None;
+    }
+    let found = (at + 1..function.insts.len()).find(|i| function.insts[*i].args.contains(&result))?;
+    let inst = &function.insts[found];
+    let ready = function.def(inst.args[0]).is_none_or(|(def, _)| def < at);
+    (matches!(inst.op(), Some(Op::Accumulate(_))) && inst.args[1] == result && ready).then_some(found)
+}
+
+/// Whether the `accumulate` at `at` is done by the kernel that makes its operand.
+pub(super) fn accumulates_itself(function: &Function, users: &[Vec<usize>], at: usize) -> bool {
+    let Some((def, k)) = function.def(function.insts[at].args[1]) else { return false };
+    let counts: Vec<usize> = users.iter().map(Vec::len).collect();
+    let able = match function.insts[def].op() {
+        Some(Op::RmsNormGradWeight(_) | Op::EmbeddingGrad(_)) => true,
+        Some(Op::SumTo(op)) => op.shape.last() == function.ty(function.insts[def].args[0]).shape.last(),
+        Some(Op::LinearCrossEntropyGrad(_)) => k == 2,
+        _ => false,
+    };
+    able && accumulate_of(function, &counts, def, k) == Some(at)
+}
+
+/// Where result `k` of instruction `at` goes, and whether it is added there: into the state that it is accumulated into,
+/// or into memory of its own.
+fn accumulation(s: &mut Selector, at: usize, k: usize, done: &mut [bool]) -> (Operand, bool) {
+    let result = s.function.insts[at].results[k];
+    match accumulate_of(s.function, &s.uses, at, k) {
+        None => (result.into(), false),
+        Some(add) => {
+            let inst = &s.function.insts[add];
+            done[add] = true;
+            s.out.places[result.index()] = super::Place::Nowhere;
+            s.place(inst.results[0], inst.args[0], 0);
+            (inst.args[0].into(), true)
+        }
+    }
+}

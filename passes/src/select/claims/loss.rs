@@ -1,0 +1,126 @@
+//! The output head with its loss: labelled rows are gathered, then blocks of them go through logits, softmax and gradient
+//! in one scratch block, so that logits never exist as a whole and rows without a label cost nothing.
+use super::{accumulation, value_elem};
+use crate::select::region::operand;
+use crate::select::{Selector, elem, rows};
+use amc_ir::{DType, Type};
+use amc_kernels::cross_entropy::{CompactRows, CrossEntropyRows, GatherRows, ScatterRows};
+use amc_kernels::emit::Elem;
+use amc_kernels::gemm::{self, Gemm, Term};
+use amc_kernels::reduce::Sum;
+use amc_kernels::region::{Broadcast, Region, RegionInput, RegionNode, RegionOutput, RegionValue, ScalarOp};
+
+/// Most bytes of logits at a time: a block that stays in the outer cache, or near it.
+const LOGITS_BYTES: usize = 64 << 20;
+/// Most rows of a block; more gain nothing (measured from 64 to 1,024 rows).
+const MOST_ROWS: usize = 256;
+
+/// Rows of a block of logits.
+fn block_rows(tokens: usize, vocab: usize) -> usize {
+    let fitting = LOGITS_BYTES / (4 * vocab) / 8 * 8;
+    fitting.clamp(8, MOST_ROWS).min(tokens)
+}
+
+/// The loss alone (`gradient` is `None`), or with the gradient of the rows and, if wanted, of the head's weight.
+pub(super) fn claim(s: &mut Selector, at: usize, logit_scale: f32, gradient: Option<bool>, done: &mut [bool]) {
+    let inst = &s.function.insts[at];
+    let (args, results) = (inst.args.clone(), inst.results.clone());
+    let (tokens, width) = rows(s.function.ty(args[0]));
+    let (vocab, _) = rows(s.function.ty(args[1]));
+    let elem = value_elem(s.function, args[0]);
+    let block = block_rows(tokens, vocab);
+    let blocks = tokens.div_ceil(block);
+    let padded = blocks * block;
+    let [index, labels] = [(); 2].map(|()| s.temporary(padded * 4));
+    let counts = s.temporary(blocks * 4);
+    let gathered = s.temporary(padded * width * elem.bytes() as usize);
+    let losses = s.temporary(padded * 4);
+    let logits = s.temporary(block * vocab * 4);
+    let compact = CompactRows { tokens, padded, block };
+    s.launch(compact.build(s.target), vec![args[2].into(), index, labels, counts], "compact_rows");
+    let gather = GatherRows { rows: padded, block, width, elem };
+    s.launch(gather.build(s.target), vec![args[0].into(), index, counts, gathered], "gather_rows");
+    let scattered = gradient.map(|_| s.temporary(padded * width * elem.bytes() as usize));
+    let weight = (gradient == Some(true)).then(|| {
+        let (to, accumulate) = accumulation(s, at, 2, done);
+        (to, accumulate)
+    });
+    for b in 0..blocks {
+        let row = b * block;
+        let (x, count) = (gathered.at(row * width * elem.bytes() as usize), counts.at(b * 4));
+        let head = Head { block, vocab, width, elem, weight: s.function.ty(args[1]).clone() };
+        s.launch(head.logits(s), vec![x, args[1].into(), logits, count], "logits");
+        let softmax = CrossEntropyRows { rows: block, vocab, logit_scale, gradient: gradient.is_some() };
+        let operands = vec![logits, labels.at(row * 4), count, args[3].into(), losses.at(row * 4)];
+        s.launch(softmax.build(s.target), operands, "softmax");
+        if let Some(scattered) = scattered {
+            let to = scattered.at(row * width * elem.bytes() as usize);
+            s.launch(head.input_gradient(s), vec![logits, args[1].into(), to, count], "input_gradient");
+        }
+        if let Some((to, accumulate)) = weight {
+            let add = accumulate || b > 0;
+            let mut operands = vec![logits, x];
+            operands.extend(add.then_some(to));
+            operands.extend([to, count]);
+            s.launch(head.weight_gradient(s, add), operands, "weight_gradient");
+        }
+    }
+    if let Some(scattered) = scattered {
+        let scatter = ScatterRows { tokens, block, width, elem };
+        s.launch(scatter.build(s.target), vec![scattered, index, counts, args[2].into(), results[1].into()], "scatter_rows");
+    }
+    s.launch(Sum { n: padded }.build(s.target), vec![losses, results[0].into()], "sum");
+}
+
+/// Products of one block of rows with the head's matrix.
+struct Head {
+    block: usize,
+    vocab: usize,
+    width: usize,
+    elem: Elem,
+    weight: Type,
+}
+
+impl Head {
+    fn matrix(&self, elem: Elem, columns: usize, transposed: bool) -> gemm::Operand {
+        gemm::Operand { elem, transposed, stride: columns }
+    }
+
+    /// `x · wᵀ`, f32.
+    fn logits(&self, s: &Selector) -> amc_kernels::Kernel {
+        let a = self.matrix(self.elem, self.width, false);
+        let term = Term { k: self.width, a, b: operand(&self.weight, true) };
+        let epilogue = Region::identity(Elem::F32, Elem::F32);
+        Gemm { m: self.block, n: self.vocab, terms: vec![term], epilogue, row_limit: Some(0), inner_limit: None }
+            .build(s.target)
+    }
+
+    /// `dlogits · w`, stored as the rows are.
+    fn input_gradient(&self, s: &Selector) -> amc_kernels::Kernel {
+        let a = self.matrix(Elem::F32, self.vocab, false);
+        let term = Term { k: self.vocab, a, b: operand(&self.weight, false) };
+        let epilogue = Region::identity(Elem::F32, self.elem);
+        Gemm { m: self.block, n: self.width, terms: vec![term], epilogue, row_limit: Some(0), inner_limit: None }
+            .build(s.target)
+    }
+
+    /// `dlogitsᵀ · x`, f32, added to what is there where `add` says so.
+    fn weight_gradient(&self, s: &Selector, add: bool) -> amc_kernels::Kernel {
+        let a = self.matrix(Elem::F32, self.vocab, true);
+        let b = self.matrix(self.elem, self.width, false);
+        let epilogue = if add { added() } else { Region::identity(Elem::F32, elem(DType::F32)) };
+        let terms = vec![Term { k: self.block, a, b }];
+        Gemm { m: self.vocab, n: self.width, terms, epilogue, row_limit: None, inner_limit: Some(0) }.build(s.target)
+    }
+}
+
+/// The product plus what its f32 result held before.
+fn added() -> Region {
+    let full = RegionInput { elem: Elem::F32, broadcast: Broadcast::Full };
+    let args = vec![RegionValue::Input(0), RegionValue::Input(1)];
+    Region {
+        inputs: vec![full, full],
+        nodes: vec![RegionNode { op: ScalarOp::Add, args }],
+        outputs: vec![RegionOutput { value: RegionValue::Node(0), elem: Elem::F32 }],
+    }
+}

@@ -1,0 +1,19 @@
+//! A file per sub-command.
+#[cfg(feature = "compiler")]
+pub mod check;
+#[cfg(feature = "compiler")]
+pub mod compile;
+#[cfg(feature = "compiler")]
+pub mod data;
+pub mod doctor;
+#[cfg(feature = "compiler")]
+pub mod finetune;
+#[cfg(feature = "compiler")]
+pub mod generate;
+pub mod merge;
+#[cfg(feature = "compiler")]
+pub mod opt;
+pub mod run;
+pub mod show;
+#[cfg(feature = "compiler")]
+pub mod verify;

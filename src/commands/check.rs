@@ -1,0 +1,29 @@
+//! `amc check`: everything short of code generation.
+use crate::commands::compile::summary;
+use crate::compiler::emit::Destination;
+use crate::compiler::project::Project;
+use crate::compiler::recipe;
+use crate::compiler::unit::Dumps;
+use anyhow::Result;
+use std::path::PathBuf;
+
+/// Check a recipe: read everything it names, build and plan its programs, write nothing.
+#[derive(clap::Args)]
+pub struct Arguments {
+    recipe: PathBuf,
+    /// Change a key of the recipe.
+    #[arg(long, value_name = "A.B=VALUE")]
+    set: Vec<String>,
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let project = Project::read(&arguments.recipe, &arguments.set)?;
+    let destination = Destination::parse(&project.recipe.amc.target)?;
+    let units = recipe::units(&project, &mut Dumps::default())?;
+    let assembled =
+        amc_passes::plan::assemble(&units, Some(recipe::optimizer(&project.recipe)), &destination.target());
+    recipe::check_budget(&project, &assembled)?;
+    summary(&project, &assembled);
+    println!("{}: no mistakes found", arguments.recipe.display());
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! `amc compile`: recipe to artifact.
+use crate::compiler::emit::Destination;
+use crate::compiler::project::Project;
+use crate::compiler::recipe::{self, planned_bytes};
+use crate::compiler::unit::Dumps;
+use amc_passes::pipeline::PIPELINE;
+use amc_passes::plan::Assembled;
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Compile a recipe into an artifact.
+#[derive(clap::Args)]
+pub struct Arguments {
+    pub recipe: PathBuf,
+    /// The artifact's folder; by default `artifacts/` and the recipe's name.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Change a key of the recipe.
+    #[arg(long, value_name = "A.B=VALUE")]
+    pub set: Vec<String>,
+    /// What code is generated for: cpu, cpu:avx2, cpu:NAME, or null; by default what the recipe says.
+    #[arg(long)]
+    pub target: Option<String>,
+    /// Also write the graph after each phase into this folder.
+    #[arg(long, value_name = "DIR")]
+    dump_ir: Option<PathBuf>,
+    /// Print the graph after this pass.
+    #[arg(long, value_name = "PASS")]
+    print_after: Option<String>,
+    /// Stop after this phase; no artifact is written.
+    #[arg(long, value_name = "PHASE")]
+    stop_after: Option<String>,
+    /// Print what each pass did.
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+impl Arguments {
+    /// Arguments for compiling `recipe` with overrides alone.
+    pub fn plain(recipe: PathBuf, set: Vec<String>) -> Arguments {
+        Arguments {
+            recipe,
+            output: None,
+            set,
+            target: None,
+            dump_ir: None,
+            print_after: None,
+            stop_after: None,
+            verbose: false,
+        }
+    }
+
+    /// The artifact's folder.
+    pub fn directory(&self) -> Result<PathBuf> {
+        if let Some(output) = &self.output {
+            return Ok(output.clone());
+        }
+        let stem = self.recipe.file_stem().with_context(|| format!("{} has no name", self.recipe.display()))?;
+        Ok(Path::new("artifacts").join(stem))
+    }
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    check_names(arguments)?;
+    let project = Project::read(&arguments.recipe, &arguments.set)?;
+    compile(arguments, &project)
+}
+
+/// Compiles a project that was read already.
+pub fn compile(arguments: &Arguments, project: &Project) -> Result<()> {
+    let start = Instant::now();
+    let destination = Destination::parse(arguments.target.as_deref().unwrap_or(&project.recipe.amc.target))?;
+    let mut dumps = Dumps {
+        print_after: arguments.print_after.clone(),
+        stop_after: arguments.stop_after.clone(),
+        verbose: arguments.verbose,
+        ..Dumps::default()
+    };
+    if arguments.stop_after.is_some() {
+        recipe::units(project, &mut dumps)?;
+        return write_dumps(arguments, &dumps);
+    }
+    let dir = arguments.directory()?;
+    if arguments.dump_ir.is_some() {
+        recipe::units(project, &mut dumps)?;
+        write_dumps(arguments, &dumps)?;
+        dumps.files.clear();
+        dumps.print_after = None;
+    }
+    let assembled = recipe::compile(project, &dir, &destination, dumps)?;
+    summary(project, &assembled);
+    println!("{}: compiled in {:.1} s", dir.display(), start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// What was compiled, a line each.
+pub fn summary(project: &Project, assembled: &Assembled) {
+    let plan = &assembled.plan;
+    let mebibytes = |bytes: u64| bytes as f64 / (1 << 20) as f64;
+    let trained: u64 = plan.params.iter().map(|p| p.shape.iter().product::<u64>()).sum();
+    println!("{}: {trained} trained parameters", project.model_name);
+    for data in std::iter::once(&project.train).chain(&project.validation) {
+        let shapes: Vec<String> = data.shapes.lengths.iter().map(|l| format!("{}x{l}", data.shapes.batch)).collect();
+        let rows = data.prepared.shard.summary().rows;
+        println!("{}: {rows} rows, shapes {}, {:.1} % padding", data.name, shapes.join(" "), 100.0 * data.shapes.waste);
+    }
+    for memory in &assembled.memory {
+        let ratio = memory.bytes as f64 / memory.lower_bound.max(1) as f64;
+        println!("{}: {:.1} MiB of activations, {ratio:.3} x the lower bound", memory.program, mebibytes(memory.bytes));
+    }
+    let threads = amc_runtime::session::default_threads() as u64;
+    println!("{} kernels, {:.1} MiB in all", plan.kernels.len(), mebibytes(planned_bytes(assembled, threads)));
+}
+
+fn check_names(arguments: &Arguments) -> Result<()> {
+    let phases = || PIPELINE.iter().map(|phase| phase.name);
+    let passes = || PIPELINE.iter().flat_map(|phase| phase.passes).map(|pass| pass.name);
+    if let Some(name) = arguments.stop_after.as_deref().filter(|name| !phases().any(|p| p == *name)) {
+        bail!("--stop-after: {}", amc_ir::diag::unknown("phase", name, phases()));
+    }
+    if let Some(name) = arguments.print_after.as_deref().filter(|name| !passes().any(|p| p == *name)) {
+        bail!("--print-after: {}", amc_ir::diag::unknown("pass", name, passes()));
+    }
+    Ok(())
+}
+
+fn write_dumps(arguments: &Arguments, dumps: &Dumps) -> Result<()> {
+    let Some(folder) = &arguments.dump_ir else { return Ok(()) };
+    for (name, text) in &dumps.files {
+        let path = folder.join(name);
+        let parent = path.parent().unwrap_or(folder);
+        std::fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}

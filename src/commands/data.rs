@@ -1,0 +1,35 @@
+//! `amc data`: what the training data looks like as tokens.
+use crate::compiler::project::Project;
+use amc_frontend::data::{Description, use_colour};
+use anyhow::Result;
+use std::io::{IsTerminal, stdout};
+use std::path::PathBuf;
+
+/// Show samples with the supervised tokens marked, lengths, shapes and packing waste.
+#[derive(clap::Args)]
+pub struct Arguments {
+    recipe: PathBuf,
+    /// Change a key of the recipe.
+    #[arg(long, value_name = "A.B=VALUE")]
+    set: Vec<String>,
+    /// Rows to show.
+    #[arg(long, default_value_t = 3)]
+    rows: usize,
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let project = Project::read(&arguments.recipe, &arguments.set)?;
+    let colour = use_colour(stdout().is_terminal());
+    for data in std::iter::once(&project.train).chain(&project.validation) {
+        println!("{}", data.name);
+        let description = Description {
+            prepared: &data.prepared,
+            shapes: &data.shapes,
+            tokenizer: project.tokenizer.as_ref(),
+            rows: arguments.rows,
+            colour,
+        };
+        description.write(&mut stdout().lock())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,51 @@
+//! `amc finetune llm -c recipe.yaml`: Automodel's command. Compiles where the artifact is stale, then runs it.
+use crate::commands::{compile, run};
+use crate::compiler::project::Project;
+use crate::compiler::recipe;
+use amc_artifact::{Artifact, hash_bytes};
+use anyhow::Result;
+use std::path::{Path, PathBuf};
+
+/// Compile a recipe if its artifact is stale, then run it.
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[arg(value_enum)]
+    domain: Domain,
+    #[arg(short, long, value_name = "RECIPE")]
+    config: PathBuf,
+    /// Change a key of the recipe.
+    #[arg(long, value_name = "A.B=VALUE")]
+    set: Vec<String>,
+    #[command(flatten)]
+    options: run::Options,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Domain {
+    Llm,
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let Domain::Llm = arguments.domain;
+    let compiling = compile::Arguments::plain(arguments.config.clone(), arguments.set.clone());
+    let project = Project::read(&arguments.config, &arguments.set)?;
+    let dir = compiling.directory()?;
+    if is_stale(&dir, &project) {
+        compile::compile(&compiling, &project)?;
+    } else {
+        println!("{}: up to date", dir.display());
+    }
+    run::start(&dir, &arguments.options)
+}
+
+/// Whether the artifact is missing, broken, or made from other inputs or by another compiler.
+fn is_stale(dir: &Path, project: &Project) -> bool {
+    let Ok(artifact) = Artifact::open(dir) else { return true };
+    let Some(run) = &artifact.run else { return true };
+    let same_data = run.train.shard == recipe::hash(&project.train)
+        && run.validation.iter().map(|v| v.shard.clone()).eq(project.validation.iter().map(recipe::hash));
+    let same_model = artifact.header.model_files.iter().all(|file| file.verify(&project.model.folder).is_ok());
+    let same_recipe = artifact.header.recipe == hash_bytes(project.recipe.lock_yaml().as_bytes());
+    let same_cpu = amc_codegen::host_target().is_ok_and(|host| host.cpu == artifact.header.target.cpu);
+    !(same_data && same_model && same_recipe && same_cpu && artifact.header.compiler == env!("CARGO_PKG_VERSION"))
+}

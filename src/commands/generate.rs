@@ -1,0 +1,193 @@
+//! `amc generate`: continues a prompt through compiled code with a key/value cache.
+use crate::compiler::adapter::Adapter;
+use crate::compiler::emit::{Destination, Papers, emit};
+use crate::compiler::model;
+use crate::compiler::unit::{Dumps, unit};
+use amc_artifact::Artifact;
+use amc_artifact::philox::Stream;
+use amc_frontend::build::{Purpose, Request};
+use amc_frontend::chat_template::message;
+use amc_frontend::hub::{Hub, Need};
+use amc_frontend::tokenizer::{Tokenizer, TokenizerOptions};
+use amc_runtime::session::{Part, Session, SessionOptions};
+use anyhow::{Context, Result, ensure};
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Tokens that a prompt is read in at a time.
+const CHUNK: usize = 32;
+
+/// Continue a prompt.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// A model folder or Hub id.
+    model: String,
+    /// The folder of a PEFT adapter.
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    #[arg(long)]
+    prompt: String,
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    max_new_tokens: usize,
+    /// Put the prompt into the model's chat template as the user's message.
+    #[arg(long)]
+    chat: bool,
+    /// Sample with this temperature; without it the likeliest token is taken.
+    #[arg(long, value_name = "T")]
+    temperature: Option<f64>,
+    /// Sample only among the likeliest tokens that together have this probability.
+    #[arg(long, value_name = "P", default_value_t = 1.0, requires = "temperature")]
+    top_p: f64,
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// Print the token ids instead of their text.
+    #[arg(long)]
+    ids: bool,
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    ensure!(arguments.max_new_tokens > 0, "--max-new-tokens is 0, wanted at least 1");
+    ensure!(arguments.temperature.is_none_or(|t| t > 0.0), "--temperature is wanted above 0");
+    ensure!(arguments.top_p > 0.0 && arguments.top_p <= 1.0, "--top-p is wanted above 0 and at most 1");
+    let folder = Hub::from_environment().model(&arguments.model, None, Need::Weights)?;
+    let tokenizer = Tokenizer::load(&folder, &TokenizerOptions::default())?;
+    let prompt = encode(&tokenizer, arguments)?;
+    let mut generator = Generator::compile(&folder, arguments, prompt.len() + arguments.max_new_tokens)?;
+    let stop = tokenizer.stop_ids();
+    let mut out = std::io::stdout().lock();
+    let (mut tokens, mut shown) = (vec![], String::new());
+    let mut logits = generator.read(&prompt)?;
+    for step in 0..arguments.max_new_tokens {
+        let token = choose(&logits, arguments, step as u64);
+        if stop.contains(&token) {
+            break;
+        }
+        tokens.push(token);
+        show(&mut out, &tokenizer, &tokens, &mut shown, arguments.ids)?;
+        if step + 1 < arguments.max_new_tokens {
+            logits = generator.read(&[token])?;
+        }
+    }
+    writeln!(out)?;
+    Ok(())
+}
+
+fn encode(tokenizer: &Tokenizer, arguments: &Arguments) -> Result<Vec<u32>> {
+    let tokens = if arguments.chat {
+        let template = tokenizer.chat_template().context("--chat: the model has no chat template")?;
+        tokenizer.encode_chat(template, &[message("user", &arguments.prompt)], true, None)?.tokens
+    } else {
+        tokenizer.encode(&arguments.prompt, true)?
+    };
+    ensure!(!tokens.is_empty(), "the prompt has no tokens");
+    Ok(tokens)
+}
+
+/// Prints what the new token adds; an unfinished character waits for its rest.
+fn show(out: &mut impl Write, tokenizer: &Tokenizer, tokens: &[u32], shown: &mut String, ids: bool) -> Result<()> {
+    if ids {
+        let space = if tokens.len() > 1 { " " } else { "" };
+        write!(out, "{space}{}", tokens[tokens.len() - 1])?;
+    } else {
+        let text = tokenizer.decode(tokens, true)?;
+        if let Some(new) = text.strip_prefix(shown.as_str()).filter(|_| !text.ends_with('\u{fffd}')) {
+            write!(out, "{new}")?;
+            *shown = text;
+        }
+    }
+    Ok(out.flush()?)
+}
+
+/// The likeliest token, or one drawn by temperature and nucleus; a pure function of the seed and the step.
+fn choose(logits: &[f32], arguments: &Arguments, step: u64) -> u32 {
+    let likelier = |a: &usize, b: &usize| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b));
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    let Some(temperature) = arguments.temperature else {
+        return order.into_iter().min_by(likelier).expect("a vocabulary") as u32;
+    };
+    order.sort_by(likelier);
+    let top = logits[order[0]] as f64;
+    let weights: Vec<f64> = order.iter().map(|i| ((logits[*i] as f64 - top) / temperature).exp()).collect();
+    let total: f64 = weights.iter().sum();
+    let sums = weights.iter().scan(0.0, |sum, w| Some(std::mem::replace(sum, *sum + w)));
+    let count = sums.take_while(|before| *before < arguments.top_p * total).count();
+    let kept: f64 = weights[..count].iter().sum();
+    let mut rest = Stream::new(arguments.seed, "generate").uniform(step) * kept;
+    let drawn = weights[..count].iter().position(|w| {
+        rest -= w;
+        rest < 0.0
+    });
+    order[drawn.unwrap_or(count - 1)] as u32
+}
+
+/// A model with its cache.
+struct Generator {
+    session: Session,
+    /// Rows in the cache.
+    filled: usize,
+    vocabulary: usize,
+    _folder: tempfile::TempDir,
+}
+
+impl Generator {
+    fn compile(folder: &std::path::Path, arguments: &Arguments, length: usize) -> Result<Generator> {
+        let model = model::load(folder, &[], None, true)?;
+        let adapter = arguments.adapter.as_deref().map(|dir| Adapter::read(dir, &model)).transpose()?;
+        let capacity = length.next_multiple_of(CHUNK) + CHUNK;
+        let mut dumps = Dumps::default();
+        let mut program = |name: &str, seq: usize| {
+            let request = Request {
+                model: &model.model,
+                stored: &model.stored,
+                compute: model.compute,
+                batch: 1,
+                seq,
+                purpose: Purpose::Decode { capacity },
+                lora: adapter.as_ref().map(|adapter| &adapter.lora),
+                train_all: false,
+            };
+            unit(name, &request, false, &mut dumps)
+        };
+        let units = [program("chunk", CHUNK)?, program("token", 1)?];
+        let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let dir = temporary.path().join("artifact");
+        emit(&dir, &units, None, &Destination::parse("cpu")?, folder, &model.weight_files()?, Papers::default())?;
+        let options = SessionOptions { threads: arguments.threads, model: Some(folder.into()) };
+        let mut session = Session::open(&Artifact::open(&dir)?, &options)?;
+        for (name, values) in adapter.iter().flat_map(|adapter| &adapter.tensors) {
+            session.write_param(name, Part::Value, values)?;
+        }
+        Ok(Generator { session, filled: 0, vocabulary: model.model.vocab, _folder: temporary })
+    }
+
+    /// Reads tokens behind those read before; returns the logits of the last one.
+    fn read(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
+        let mut logits = vec![];
+        for part in tokens.chunks(CHUNK) {
+            let (program, size) = if part.len() == 1 { ("token", 1) } else { ("chunk", CHUNK) };
+            logits = self.step(program, size, part)?;
+        }
+        Ok(logits)
+    }
+
+    /// Runs one program over `part`, filled up to `size` tokens; what the filling leaves in the cache is written over by
+    /// the next tokens before any query can see it.
+    fn step(&mut self, program: &str, size: usize, part: &[u32]) -> Result<Vec<f32>> {
+        let id = self.session.program(program)?;
+        let mut tokens = vec![0; size];
+        for (slot, token) in tokens.iter_mut().zip(part) {
+            ensure!((*token as usize) < self.vocabulary, "token {token} lies outside the model's vocabulary");
+            *slot = *token as i32;
+        }
+        let positions: Vec<i32> = (0..size).map(|i| (self.filled + i) as i32).collect();
+        self.session.write(id, "tokens", &tokens)?;
+        self.session.write(id, "positions", &positions)?;
+        self.session.write(id, "start", &[self.filled as i32])?;
+        self.session.run(id);
+        self.filled += part.len();
+        let logits = self.session.read(id, "logits")?;
+        Ok(logits[(part.len() - 1) * self.vocabulary..][..self.vocabulary].to_vec())
+    }
+}

@@ -1,0 +1,172 @@
+//! `amc show`: what an artifact holds.
+use amc_artifact::{Arg, Artifact, Program};
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Print parts of an artifact.
+#[derive(clap::Args)]
+pub struct Arguments {
+    artifact: PathBuf,
+    #[arg(value_enum, default_value = "summary")]
+    what: What,
+    /// The program to print, where there are several.
+    #[arg(long)]
+    program: Option<String>,
+    /// The phase of the graph to print (`ir`), such as `fuse`.
+    #[arg(long)]
+    phase: Option<String>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum What {
+    /// Sizes, shapes, inputs.
+    Summary,
+    /// The graph as text.
+    Ir,
+    /// Every launch in order.
+    Plan,
+    /// Bytes by program, and where things are.
+    Memory,
+    /// Kernels, and how often each is launched.
+    Kernels,
+    /// Trained parameters.
+    Params,
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let artifact = Artifact::open(&arguments.artifact)?;
+    let mut out = std::io::stdout().lock();
+    match arguments.what {
+        What::Summary => summary(&artifact, &mut out),
+        What::Ir => ir(&artifact, arguments, &mut out),
+        What::Plan => programs(&artifact, arguments)?.into_iter().try_for_each(|p| plan(&artifact, p, &mut out)),
+        What::Memory => memory(&artifact, &mut out),
+        What::Kernels => kernels(&artifact, &mut out),
+        What::Params => params(&artifact, &mut out),
+    }
+}
+
+fn programs<'a>(artifact: &'a Artifact, arguments: &Arguments) -> Result<Vec<&'a Program>> {
+    let all = &artifact.plan.programs;
+    let Some(name) = &arguments.program else { return Ok(all.iter().collect()) };
+    let known: Vec<&str> = all.iter().map(|p| p.name.as_str()).collect();
+    match all.iter().find(|p| p.name == *name) {
+        Some(program) => Ok(vec![program]),
+        None => bail!("no program is called `{name}`; there are {}", known.join(", ")),
+    }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
+}
+
+fn summary(artifact: &Artifact, out: &mut impl Write) -> Result<()> {
+    let (header, plan) = (&artifact.header, &artifact.plan);
+    writeln!(out, "compiler   amc {}", header.compiler)?;
+    writeln!(out, "target     {:?} {} {}", header.target.kind, header.target.cpu, header.target.features.join(" "))?;
+    if let Some(run) = &artifact.run {
+        writeln!(out, "model      {} ({} parameters)", run.model.name, run.model.parameters)?;
+        writeln!(out, "optimizer  {}", run.optimizer.name)?;
+    }
+    let trained: u64 = plan.params.iter().map(|p| p.shape.iter().product::<u64>()).sum();
+    writeln!(out, "trained    {trained} parameters in {} tensors", plan.params.len())?;
+    writeln!(out, "frozen     {} tensors", plan.weights.len())?;
+    writeln!(out, "arena      {}", mebibytes(plan.arena_bytes))?;
+    writeln!(out, "kernels    {}", plan.kernels.len())?;
+    for program in &plan.programs {
+        let shape = if program.batch > 0 { format!("{} x {}", program.batch, program.seq) } else { String::new() };
+        writeln!(out, "program    {:<20} {shape:<12} {} launches", program.name, program.launches.len())?;
+    }
+    Ok(())
+}
+
+fn ir(artifact: &Artifact, arguments: &Arguments, out: &mut impl Write) -> Result<()> {
+    let root = artifact.dir.join("ir");
+    let programs = programs(artifact, arguments)?;
+    let mut shown = 0;
+    for program in programs {
+        let folder = root.join(&program.name);
+        if !folder.is_dir() {
+            continue;
+        }
+        let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)?.map(|e| Ok(e?.path())).collect::<Result<_>>()?;
+        files.sort();
+        let wanted = |path: &&PathBuf| match &arguments.phase {
+            None => Some(*path) == files.last(),
+            Some(phase) => path.file_stem().is_some_and(|s| s.to_string_lossy().split_once('-').is_some_and(|s| s.1 == phase)),
+        };
+        for path in files.iter().filter(wanted) {
+            writeln!(out, "// {}", path.strip_prefix(&root).unwrap_or(path).display())?;
+            out.write_all(&std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?)?;
+            shown += 1;
+        }
+    }
+    if shown == 0 {
+        bail!("{} holds no graph of that program and phase", root.display());
+    }
+    Ok(())
+}
+
+fn plan(artifact: &Artifact, program: &Program, out: &mut impl Write) -> Result<()> {
+    writeln!(out, "program {} {} x {}", program.name, program.batch, program.seq)?;
+    for port in &program.inputs {
+        writeln!(out, "  input  {} {:?}{:?} @ {:#x}", port.name, port.storage, port.shape, port.offset)?;
+    }
+    for (i, launch) in program.launches.iter().enumerate() {
+        let args: Vec<String> = launch.args.iter().map(|arg| operand(artifact, arg)).collect();
+        let kernel = &artifact.plan.kernels[launch.kernel as usize];
+        writeln!(out, "  {i:5} {kernel} x {} ({})  // {}", launch.tasks, args.join(", "), launch.label)?;
+    }
+    for port in &program.outputs {
+        writeln!(out, "  output {} {:?}{:?} @ {:#x}", port.name, port.storage, port.shape, port.offset)?;
+    }
+    Ok(())
+}
+
+fn operand(artifact: &Artifact, arg: &Arg) -> String {
+    match arg {
+        Arg::Arena(offset) => format!("{offset:#x}"),
+        Arg::Constant(offset) => format!("constant {offset:#x}"),
+        Arg::Weight { tensor, offset } => {
+            let name = &artifact.plan.weights[*tensor as usize].name;
+            if *offset == 0 { name.clone() } else { format!("{name} + {offset:#x}") }
+        }
+    }
+}
+
+fn memory(artifact: &Artifact, out: &mut impl Write) -> Result<()> {
+    writeln!(out, "arena {} bytes, scratch {} bytes a thread", artifact.plan.arena_bytes, artifact.plan.scratch_bytes)?;
+    for m in &artifact.header.memory {
+        writeln!(
+            out,
+            "{:<20} state {}, activations {}, weights {}",
+            m.program,
+            mebibytes(m.state),
+            mebibytes(m.activations),
+            mebibytes(m.weights)
+        )?;
+    }
+    Ok(())
+}
+
+fn kernels(artifact: &Artifact, out: &mut impl Write) -> Result<()> {
+    let mut counts: BTreeMap<(u32, &str), usize> = BTreeMap::new();
+    for program in &artifact.plan.programs {
+        for launch in &program.launches {
+            *counts.entry((launch.kernel, &program.name)).or_default() += 1;
+        }
+    }
+    for ((kernel, program), count) in counts {
+        writeln!(out, "{:<64} {count:5} x in {program}", artifact.plan.kernels[kernel as usize])?;
+    }
+    Ok(())
+}
+
+fn params(artifact: &Artifact, out: &mut impl Write) -> Result<()> {
+    for p in &artifact.plan.params {
+        writeln!(out, "{:<80} {:?}{:?} {:?} @ {:#x}", p.name, p.storage, p.shape, p.init, p.value_offset)?;
+    }
+    Ok(())
+}

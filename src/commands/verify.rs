@@ -1,0 +1,31 @@
+//! `amc verify`: rebuilds an artifact from its inputs and compares every byte.
+use crate::compiler::emit::Destination;
+use crate::compiler::project::Project;
+use crate::compiler::recipe;
+use crate::compiler::unit::Dumps;
+use amc_artifact::{Artifact, TargetKind, compare};
+use anyhow::{Context, Result};
+use std::path::PathBuf;
+
+/// Rebuild an artifact from the recipe that it holds and compare.
+#[derive(clap::Args)]
+pub struct Arguments {
+    artifact: PathBuf,
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let artifact = Artifact::open(&arguments.artifact)?;
+    let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let locked = arguments.artifact.join("recipe.lock.yaml");
+    let mut project = Project::read(&locked, &[])?;
+    project.text = artifact.recipe.clone();
+    let destination = match artifact.header.target.kind {
+        TargetKind::Null => Destination::Null,
+        TargetKind::Cpu => Destination::named(&artifact.header.target)?,
+    };
+    let rebuilt = temporary.path().join("artifact");
+    recipe::compile(&project, &rebuilt, &destination, Dumps::default())?;
+    compare(&arguments.artifact, &rebuilt)?;
+    println!("{}: the same bytes again", arguments.artifact.display());
+    Ok(())
+}

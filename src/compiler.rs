@@ -1,0 +1,7 @@
+//! From a model folder and a request to an artifact: what the sub-commands share.
+pub mod adapter;
+pub mod emit;
+pub mod model;
+pub mod project;
+pub mod recipe;
+pub mod unit;

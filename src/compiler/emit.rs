@@ -1,0 +1,123 @@
+//! The last step: programs to plan, kernels to code, everything into the artifact's directory.
+use amc_artifact::{Artifact, Contents, Header, InputFile, ProgramMemory, RunConfig, TargetInfo, TargetKind};
+use amc_kernels::Target;
+use amc_passes::plan::{Assembled, Optimizer, Unit, assemble};
+use anyhow::{Context, Result};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Where code is generated for.
+pub enum Destination {
+    Cpu(Target),
+    /// No code: the plan alone.
+    Null,
+}
+
+impl Destination {
+    /// `null`, or a CPU by the names of [`amc_codegen::named_target`].
+    pub fn parse(name: &str) -> Result<Destination> {
+        if name == "null" {
+            return Ok(Destination::Null);
+        }
+        Ok(Destination::Cpu(amc_codegen::named_target(name)?))
+    }
+
+    /// The CPU that an artifact names.
+    pub fn named(info: &TargetInfo) -> Result<Destination> {
+        let host = amc_codegen::host_target().ok().filter(|host| host.cpu == info.cpu);
+        Ok(Destination::Cpu(host.map_or_else(|| amc_codegen::named_target(&format!("cpu:{}", info.cpu)), Ok)?))
+    }
+
+    /// The CPU that kernels are planned for.
+    pub fn target(&self) -> Target {
+        match self {
+            Destination::Cpu(target) => target.clone(),
+            Destination::Null => Target::avx2(),
+        }
+    }
+
+    fn info(&self) -> TargetInfo {
+        match self {
+            Destination::Null => TargetInfo { kind: TargetKind::Null, cpu: String::new(), features: vec![] },
+            Destination::Cpu(target) => {
+                let mut features = vec!["avx2", "fma", "f16c", "bmi2"];
+                if target.lanes == 16 {
+                    features.extend(["avx512f", "avx512bw", "avx512vl", "avx512dq"]);
+                }
+                if target.bf16 {
+                    features.push("avx512bf16");
+                }
+                let features = features.into_iter().map(String::from).collect();
+                TargetInfo { kind: TargetKind::Cpu, cpu: target.cpu.clone(), features }
+            }
+        }
+    }
+}
+
+/// Texts and settings that go into the artifact beside the code.
+#[derive(Default)]
+pub struct Papers {
+    pub run: Option<RunConfig>,
+    pub recipe: String,
+    pub recipe_lock: String,
+    pub ir: BTreeMap<String, String>,
+}
+
+/// Generates the code of `units` and writes the artifact `dir`. The model's files are `files` of `folder`.
+///
+/// # Errors
+/// Code generation, linking, or writing fails.
+pub fn emit(
+    dir: &Path,
+    units: &[Unit],
+    optimizer: Option<Optimizer>,
+    destination: &Destination,
+    folder: &Path,
+    files: &[String],
+    papers: Papers,
+) -> Result<Assembled> {
+    let mut assembled = assemble(units, optimizer, &destination.target());
+    let kernels = std::mem::take(&mut assembled.kernels);
+    let code = match destination {
+        Destination::Null => None,
+        Destination::Cpu(target) => Some(amc_codegen::shared_object(&kernels, target)?),
+    };
+    let model_files = files.iter().map(|name| InputFile::of(folder, name)).collect::<Result<_>>()?;
+    let header = Header {
+        compiler: env!("CARGO_PKG_VERSION").into(),
+        target: destination.info(),
+        recipe: blake3::hash(papers.recipe_lock.as_bytes()).to_hex().to_string(),
+        model_files,
+        memory: memory(&assembled),
+    };
+    let contents = Contents {
+        header,
+        plan: assembled.plan.clone(),
+        run: papers.run,
+        recipe: papers.recipe,
+        recipe_lock: papers.recipe_lock,
+        kernels: code,
+        ir: papers.ir,
+    };
+    Artifact::write(dir, &contents).with_context(|| format!("artifact {}", dir.display()))?;
+    assembled.kernels = kernels;
+    Ok(assembled)
+}
+
+fn memory(assembled: &Assembled) -> Vec<ProgramMemory> {
+    let plan = &assembled.plan;
+    let weights: u64 = plan
+        .weights
+        .iter()
+        .map(|w| w.shape.iter().product::<u64>() * w.storage.bytes())
+        .sum::<u64>()
+        + plan.constants.len() as u64;
+    let program = |memory: &amc_passes::plan::ProgramMemory| ProgramMemory {
+        program: memory.program.clone(),
+        state: assembled.state_bytes,
+        activations: memory.bytes,
+        scratch: plan.scratch_bytes,
+        weights,
+    };
+    assembled.memory.iter().map(program).collect()
+}

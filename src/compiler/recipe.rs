@@ -1,0 +1,243 @@
+//! Compiles a project: its programs, the settings of its run, its artifact.
+use super::emit::{Destination, Papers, emit};
+use super::project::{Data, Project};
+use super::unit::{Dumps, unit};
+use amc_artifact::{
+    CheckpointConfig, Consolidated, ModelConfig, OptimizerConfig, PeftExport, RunConfig, TrainData, ValidationData,
+};
+use amc_frontend::build::{Purpose, Request};
+use amc_frontend::names::Names;
+use amc_frontend::recipe::{self, Algorithm};
+use amc_passes::plan::{Assembled, Optimizer, Unit, assemble};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Map, Value, json};
+use std::path::Path;
+
+/// The programs of a project: a training program a shape, an evaluation program a shape of the validation data.
+pub fn units(project: &Project, dumps: &mut Dumps) -> Result<Vec<Unit>> {
+    let stored = if project.lora.is_some() { project.model.stored.clone() } else { project.model.trained() };
+    let mut units = vec![];
+    let mut program = |data: &Data, length: usize, train: bool| -> Result<()> {
+        let batch = data.shapes.batch;
+        let name = format!("{}_{batch}x{length}", if train { "train" } else { "evaluate" });
+        if units.iter().any(|unit: &Unit| unit.name == name) {
+            return Ok(());
+        }
+        let request = Request {
+            model: &project.model.model,
+            stored: &stored,
+            compute: project.model.compute,
+            batch,
+            seq: length,
+            purpose: Purpose::Loss,
+            // Validation runs without dropout, so its graph is built without it.
+            lora: None,
+            train_all: project.lora.is_none(),
+        };
+        let plain = project.lora.as_ref().map(|lora| amc_frontend::build::Lora { dropout: None, ..lora.clone() });
+        let lora = if train { project.lora.as_ref() } else { plain.as_ref() };
+        units.push(unit(&name, &Request { lora, ..request }, train, dumps)?);
+        Ok(())
+    };
+    for length in &project.train.shapes.lengths {
+        program(&project.train, *length, true)?;
+    }
+    for data in &project.validation {
+        for length in &data.shapes.lengths {
+            program(data, *length, false)?;
+        }
+    }
+    Ok(units)
+}
+
+/// The optimizer's arithmetic.
+pub fn optimizer(recipe: &recipe::Recipe) -> Optimizer {
+    let optimizer = &recipe.optimizer;
+    Optimizer {
+        beta1: optimizer.betas[0] as f32,
+        beta2: optimizer.betas[1] as f32,
+        eps: optimizer.eps as f32,
+        decoupled: optimizer.algorithm == Algorithm::AdamW,
+    }
+}
+
+/// Compiles the project into the artifact `dir`.
+///
+/// # Errors
+/// A plan over the memory budget; what code generation or writing reports.
+pub fn compile(project: &Project, dir: &Path, destination: &Destination, mut dumps: Dumps) -> Result<Assembled> {
+    let made_up = project.model.weights.is_none();
+    ensure!(
+        !made_up || matches!(destination, Destination::Null),
+        "model.from_config makes a model without weights, which only `--target null` takes: use from_pretrained to train"
+    );
+    let units = units(project, &mut dumps)?;
+    let run = run_config(project)?;
+    check_budget(project, &assemble(&units, Some(optimizer(&project.recipe)), &destination.target()))?;
+    let papers = Papers {
+        run: Some(run),
+        recipe: project.text.clone(),
+        recipe_lock: project.recipe.lock_yaml(),
+        ir: dumps.files,
+    };
+    let mut files = project.model.weight_files()?;
+    if !made_up {
+        files.push("config.json".into());
+    }
+    emit(dir, &units, Some(optimizer(&project.recipe)), destination, &project.model.folder, &files, papers)
+}
+
+/// Bytes that a run holds: arena, scratch of every thread, weights.
+pub fn planned_bytes(assembled: &Assembled, threads: u64) -> u64 {
+    let plan = &assembled.plan;
+    let weight = |w: &amc_artifact::WeightTensor| w.shape.iter().product::<u64>() * w.storage.bytes();
+    plan.arena_bytes
+        + plan.scratch_bytes * threads
+        + plan.constants.len() as u64
+        + plan.weights.iter().map(weight).sum::<u64>()
+}
+
+/// Refuses a plan over `amc.memory_budget`.
+pub fn check_budget(project: &Project, assembled: &Assembled) -> Result<()> {
+    let Some(budget) = project.recipe.amc.memory_budget else { return Ok(()) };
+    let threads = project.recipe.amc.threads.unwrap_or(amc_runtime::session::default_threads() as u64);
+    let wanted = planned_bytes(assembled, threads);
+    if wanted <= budget {
+        return Ok(());
+    }
+    let activations = assembled.memory.iter().map(|m| m.bytes).max().unwrap_or(0);
+    let fixed = wanted - activations;
+    let batch = project.train.shapes.batch as u64;
+    let fitting = budget.saturating_sub(fixed) * batch / activations.max(1);
+    let advice = match fitting {
+        0 => "no smaller microbatch fits: shorten the rows, or raise the budget".into(),
+        n => format!("a local_batch_size of {n} should fit"),
+    };
+    bail!(
+        "amc.memory_budget: the run takes {wanted} bytes ({activations} of them for a microbatch of {batch} rows), the \
+         budget is {budget}; {advice}"
+    )
+}
+
+fn run_config(project: &Project) -> Result<RunConfig> {
+    let recipe = &project.recipe;
+    let schedule = recipe
+        .step_schedule(recipe.microbatches_per_epoch(project.train.sampler.rows as u64))
+        .map_err(anyhow::Error::msg)?;
+    let lr_schedule = recipe.lr_schedule(&schedule).map_err(anyhow::Error::msg).context("lr_scheduler")?;
+    Ok(RunConfig {
+        seed: recipe.seed,
+        model: model_config(project),
+        peft: recipe.peft.as_ref().map(|peft| peft_export(project, peft)).transpose()?,
+        optimizer: OptimizerConfig {
+            name: if recipe.optimizer.algorithm == Algorithm::AdamW { "AdamW" } else { "Adam" }.into(),
+            beta1: recipe.optimizer.betas[0],
+            beta2: recipe.optimizer.betas[1],
+            eps: recipe.optimizer.eps,
+        },
+        max_norm: recipe.max_grad_norm,
+        schedule,
+        lr_schedule,
+        override_lr_schedule: false,
+        train: TrainData { shard: hash(&project.train), sampler: project.train.sampler },
+        validation: project
+            .validation
+            .iter()
+            .map(|data| ValidationData { name: data.name.clone(), shard: hash(data) })
+            .collect(),
+        checkpoint: CheckpointConfig {
+            enabled: recipe.checkpoint.enabled,
+            dir: recipe.checkpoint.checkpoint_dir.clone(),
+            consolidated: match recipe.checkpoint.save_consolidated {
+                recipe::Consolidated::Final => Consolidated::Final,
+                recipe::Consolidated::Every => Consolidated::Every,
+                recipe::Consolidated::Never => Consolidated::Never,
+            },
+            best_metric: recipe.checkpoint.best_metric_key.clone(),
+            keep: recipe.checkpoint.max_recent_checkpoints,
+            restore_from: recipe.checkpoint.restore_from.clone(),
+        },
+        preemption_signals: recipe.step_scheduler.preemption_signals.iter().map(|s| signal(s)).collect::<Result<_>>()?,
+    })
+}
+
+/// The hash of a dataset's shard, as its file name has it.
+pub fn hash(data: &Data) -> String {
+    data.prepared.shard.path().file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The number of a signal on Linux.
+fn signal(name: &str) -> Result<i32> {
+    match name {
+        "SIGHUP" => Ok(1),
+        "SIGINT" => Ok(2),
+        "SIGUSR1" => Ok(10),
+        "SIGUSR2" => Ok(12),
+        "SIGTERM" => Ok(15),
+        other => other.parse().ok().filter(|n| (1..64).contains(n)).with_context(|| {
+            format!("step_scheduler.preemption_signal: `{other}` is no signal; wanted SIGTERM, SIGINT, SIGHUP, SIGUSR1 or SIGUSR2")
+        }),
+    }
+}
+
+fn model_config(project: &Project) -> ModelConfig {
+    let model = &project.model.model;
+    let names = Names::new(model);
+    let present = |folder: &Path, all: &[&str]| -> Vec<String> {
+        all.iter().filter(|name| folder.join(name).is_file()).map(|name| name.to_string()).collect()
+    };
+    let tokenizer = project.tokenizer.as_ref().map_or(vec![], |t| present(t.folder(), TOKENIZER_FILES));
+    let adapter: usize = project.lora.as_ref().map_or(0, |lora| {
+        let adapted = names.modules().into_iter().filter(|module| lora.modules.contains(&module.name));
+        adapted.map(|module| lora.rank * (module.inputs + module.outputs)).sum()
+    });
+    let parameters: usize = names.tensors().values().map(|shape| shape.iter().product::<usize>()).sum();
+    ModelConfig {
+        name: project.model_name.clone(),
+        vocabulary: model.vocab as u64,
+        config_files: present(&project.model.folder, &["config.json", "generation_config.json"]),
+        tokenizer_files: tokenizer,
+        tied: if model.tied { vec![format!("{}.weight", model.paths.head)] } else { vec![] },
+        parameters: (parameters + adapter) as u64,
+    }
+}
+
+/// Files that a tokenizer may have.
+const TOKENIZER_FILES: &[&str] = &[
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+];
+
+fn peft_export(project: &Project, peft: &recipe::PeftConfig) -> Result<PeftExport> {
+    let modules = project.lora.as_ref().map(|lora| lora.modules.iter().cloned().collect()).unwrap_or_default();
+    let alpha = match peft.alpha.fract() == 0.0 && peft.alpha.abs() < 1e15 {
+        true => (peft.alpha as i64).into(),
+        false => serde_json::Number::from_f64(peft.alpha).context("peft.alpha is no number")?,
+    };
+    let position = match peft.dropout_position {
+        recipe::DropoutPosition::Pre => "pre",
+        recipe::DropoutPosition::Post => "post",
+    };
+    let init = match peft.lora_a_init {
+        recipe::LoraInit::Xavier => "xavier",
+        recipe::LoraInit::Kaiming => "kaiming",
+    };
+    let automodel = [
+        ("target_modules", json!(peft.target_modules)),
+        ("exclude_modules", json!(peft.exclude_modules)),
+        ("match_all_linear", json!(peft.match_all_linear)),
+        ("use_dora", json!(false)),
+        ("dropout", json!(peft.dropout)),
+        ("dropout_position", json!(position)),
+        ("lora_A_init", json!(init)),
+        ("lora_dtype", peft.lora_dtype.map_or(Value::Null, |dtype| json!(dtype.name()))),
+    ];
+    let automodel: Map<String, Value> = automodel.into_iter().map(|(key, value)| (key.to_string(), value)).collect();
+    Ok(PeftExport { rank: peft.dim, alpha, target_modules: modules, automodel })
+}

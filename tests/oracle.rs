@@ -1,0 +1,64 @@
+//! Whole models against Hugging Face: logits, loss, every gradient and three optimizer steps, for full fine-tuning and LoRA,
+//! through the compiled CPU code; documents in rows of their own and packed into one.
+//!
+//! Cases are the folders of `$AMC_ORACLE_DIR` (default `tests/oracle`), or those that `$AMC_ORACLE_CASES` names
+//! (separated by commas, `*` stands for anything). The last line is `oracle: N of M cases`.
+#[path = "support/oracle/mod.rs"]
+mod oracle;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let folder = std::env::var_os("AMC_ORACLE_DIR").map(PathBuf::from);
+    let folder = folder.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle"));
+    let cases = match cases(&folder) {
+        Ok(cases) => cases,
+        Err(error) => {
+            eprintln!("{}: {error}", folder.display());
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut passed = 0;
+    for case in &cases {
+        let name = case.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let outcome = catch_unwind(AssertUnwindSafe(|| oracle::check(case)));
+        match outcome {
+            Ok(Ok(worst)) => {
+                passed += 1;
+                println!("{name}: ok ({worst})");
+            }
+            Ok(Err(error)) => println!("{name}: FAILED: {error:#}"),
+            Err(_) => println!("{name}: FAILED: panicked"),
+        }
+    }
+    println!("oracle: {passed} of {} cases", cases.len());
+    if passed == cases.len() && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Folders with a `config.json`, sorted, that the environment asks for.
+fn cases(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let wanted = std::env::var("AMC_ORACLE_CASES").unwrap_or_else(|_| "*".into());
+    let patterns: Vec<&str> = wanted.split(',').map(str::trim).filter(|p| !p.is_empty()).collect();
+    let mut cases = vec![];
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.join("config.json").is_file() && patterns.iter().any(|pattern| matches(pattern, &name)) {
+            cases.push(path);
+        }
+    }
+    cases.sort();
+    Ok(cases)
+}
+
+/// Whether `name` fits a pattern in which `*` stands for any text.
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((head, tail)) => name
+            .strip_prefix(head)
+            .is_some_and(|rest| (0..=rest.len()).any(|i| rest.is_char_boundary(i) && matches(tail, &rest[i..]))),
+    }
+}

@@ -1,0 +1,69 @@
+//! One oracle case: compile, run, compare.
+mod case;
+mod compare;
+mod run;
+
+use anyhow::{Context, Result};
+use case::Case;
+use compare::Worst;
+use run::{Mode, Runner};
+use std::path::Path;
+
+/// Checks everything that the case has numbers for; returns the worst differences as a share of what is allowed.
+pub fn check(folder: &Path) -> Result<Worst> {
+    let case = Case::read(folder)?;
+    let mut worst = Worst::default();
+    for mode in [Mode::Full, Mode::Lora] {
+        check_mode(&case, mode, &mut worst).with_context(|| format!("{mode:?}"))?;
+    }
+    Ok(worst)
+}
+
+fn check_mode(case: &Case, mode: Mode, worst: &mut Worst) -> Result<()> {
+    let mut runner = Runner::compile(case, mode)?;
+    let expected = case.expected(mode);
+    let logits = runner.logits(&case.padded(case.seq))?;
+    worst.tensor("logits", &case.real_rows(&logits), &expected.logits, expected.logits_tensor.as_deref(), 1e-4, None)?;
+    check_packing(case, &mut runner, worst)?;
+
+    let (loss, gradients) = runner.gradients("train", &case.padded(case.seq))?;
+    worst.number("loss", loss, expected.losses[0], 1e-4)?;
+    for (name, summary) in &expected.gradients {
+        let found = gradients.get(name).with_context(|| format!("no gradient is called `{name}`"))?;
+        let near_zero = expected.near_zero.contains(name);
+        let tensor = expected.gradient_tensors.get(name).map(Vec::as_slice);
+        let floor = if near_zero { 1e-5 } else { 1e-7 };
+        worst.tensor(name, found, summary, tensor, 1e-4 * summary.max + floor, Some(summary.max))?;
+    }
+    for (name, found) in gradients.iter().filter(|(name, _)| !expected.gradients.contains_key(*name)) {
+        anyhow::ensure!(found.iter().all(|g| *g == 0.0), "`{name}` has a gradient, the reference has none");
+    }
+    for step in 1..=3 {
+        runner.update(step)?;
+        let (loss, _) = runner.gradients("train", &case.padded(case.seq))?;
+        let allowed = if step == 3 { 2e-3 } else { 1e-4 };
+        worst.number(&format!("loss after step {step}"), loss, expected.losses[step], allowed)?;
+    }
+    Ok(())
+}
+
+/// Two documents in one row see the same as each in a row of its own: logits, loss and gradients.
+fn check_packing(case: &Case, runner: &mut Runner, worst: &mut Worst) -> Result<()> {
+    let apart = runner.wide_logits(&case.padded(case.total()))?;
+    let packed = runner.wide_logits(&case.packed_twice())?;
+    let vocab = apart.len() / (2 * case.total());
+    for (row, start) in case.document_starts().into_iter().enumerate() {
+        let n = case.lengths[row] * vocab;
+        let alone = &apart[row * case.total() * vocab..][..n];
+        let together = &packed[start * vocab..][..n];
+        worst.equal("packed logits", together, alone, 1e-4)?;
+    }
+    let (loss_apart, gradients_apart) = runner.gradients("train_apart", &case.padded(case.total()))?;
+    let (loss, gradients) = runner.gradients("train_packed", &case.packed())?;
+    worst.number("packed loss", loss, loss_apart, 1e-4)?;
+    for (name, alone) in &gradients_apart {
+        let most = alone.iter().fold(0.0f32, |m, g| m.max(g.abs())) as f64;
+        worst.equal(&format!("packed {name}"), &gradients[name], alone, 1e-4 * most + 1e-6)?;
+    }
+    Ok(())
+}
