@@ -120,6 +120,12 @@ impl AttentionCached {
         self.kv_heads * self.head_dim
     }
 
+    /// The lanes of at most `most` vectors that divide a head evenly, if any do.
+    fn lanes(&self, target: &Target, most: usize) -> usize {
+        let fits = |vectors: &usize| self.head_dim.is_multiple_of(vectors * target.lanes);
+        target.lanes * [8, 4, 2].into_iter().filter(|vectors| *vectors <= most).find(fits).unwrap_or(1)
+    }
+
     fn task(&self, e: &mut Emitter, target: &Target, task: &Task) {
         let top = self.scores(e, target, task);
         let sum = e.reduce(task.count, 2 * target.lanes, &[Reduction::Sum], |e, j, lanes, so_far| {
@@ -141,7 +147,7 @@ impl AttentionCached {
         let top = e.for_loop(&zero, task.count, 1, &[(lowest, float_type(1))], |e, j, so_far| {
             let key = e.row(task.keys, j, self.kv_width(), self.elem);
             let count = e.index(self.head_dim as i64);
-            let dot = e.reduce(&count, 4 * target.lanes, &[Reduction::Sum], |e, i, lanes, so_far| {
+            let dot = e.reduce(&count, self.lanes(target, 4), &[Reduction::Sum], |e, i, lanes, so_far| {
                 let (q, k) = (e.load_at(task.q, i, self.elem, lanes), e.load_at(&key, i, self.elem, lanes));
                 vec![e.fma(&q, &k, &so_far[0], lanes)]
             });
@@ -156,7 +162,7 @@ impl AttentionCached {
     /// `o = Σ weight · value / sum`
     fn weighted_values(&self, e: &mut Emitter, target: &Target, task: &Task, sum: &str) {
         let head_dim = e.index(self.head_dim as i64);
-        e.each(&head_dim, 4 * target.lanes, |e, i, lanes| {
+        e.each(&head_dim, self.lanes(target, 8), |e, i, lanes| {
             let (zero, nothing) = (e.index(0), e.float(0.0, lanes));
             let total = e.for_loop(&zero, task.count, 1, &[(nothing, float_type(lanes))], |e, j, so_far| {
                 let value = e.row(task.values, j, self.kv_width(), self.elem);

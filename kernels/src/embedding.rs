@@ -2,8 +2,8 @@
 use crate::emit::{Elem, Emitter, Value};
 use crate::{Kernel, Target};
 
-/// Columns of a task of the gradient.
-const GRAD_COLUMNS: usize = 64;
+/// Most tasks of the gradient.
+const GRAD_TASKS: usize = 32;
 
 /// `x[t] = scale · table[tokens[t]]`. Operands: `table [vocab, width]`, `tokens` i32 `[tokens]`, `x [tokens, width]`.
 #[derive(Clone, PartialEq, Debug)]
@@ -42,7 +42,8 @@ impl Embedding {
     }
 }
 
-/// Adds `scale · dy[t]` to row `tokens[t]` of `grad`, in the order of the tokens; each task does so for some columns.
+/// Adds `scale · dy[t]` to row `tokens[t]` of `grad`, in the order of the tokens. A task looks at all tokens and takes those
+/// whose id leaves its number as the remainder by the number of tasks; frequent ids are neighbours in most vocabularies.
 ///
 /// Operands: `tokens` i32 `[tokens]`, `dy [tokens, width]`, `grad` f32 `[vocab, width]`.
 #[derive(Clone, PartialEq, Debug)]
@@ -61,45 +62,47 @@ pub struct EmbeddingGrad {
 
 impl EmbeddingGrad {
     pub fn build(&self, target: &Target) -> Kernel {
-        let (width, wide) = (self.width, 2 * target.lanes);
+        let (width, wide, tasks) = (self.width, 2 * target.lanes, GRAD_TASKS.min(self.vocab));
         let mut e = Emitter::new();
         let [tokens, dy, grad] = [0, 1, 2].map(|i| e.arg(i));
-        e.chunks(width, GRAD_COLUMNS, |e, first, count| {
-            let (dy, grad) = (e.offset(&dy, first, self.elem), e.offset(&grad, first, Elem::F32));
-            let zero = e.index(0);
+        e.tasks(|e, task| {
             if !self.accumulate {
                 let vocab = e.index(self.vocab as i64);
-                e.repeat(&zero, &vocab, 1, |e, id| {
+                e.repeat(task, &vocab, tasks as i64, |e, id| {
                     let row = e.row(&grad, id, width, Elem::F32);
-                    e.fill(&row, count, Elem::F32, wide);
+                    e.clear_row(&row, Elem::F32, width, wide);
                 });
             }
-            let tokens_in_all = e.index(self.tokens as i64);
-            e.repeat(&zero, &tokens_in_all, 1, |e, token| {
+            let (zero, all) = (e.index(0), e.index(self.tokens as i64));
+            e.repeat(&zero, &all, 1, |e, token| {
                 let id = e.load_int_at(&tokens, token);
-                let wanted = self.gets_gradient(e, &id);
+                let wanted = self.wanted(e, &id, task, tasks);
                 let add = |e: &mut Emitter| {
                     let (from, to) = (e.row(&dy, token, width, self.elem), e.row(&grad, &id, width, Elem::F32));
-                    self.add(e, &from, &to, count, wide);
+                    self.add(e, &from, &to, wide);
                 };
                 e.branch(&wanted, add, |_| {});
             });
         });
-        let name = format!("embedding_grad_{}x{width}_{}", self.tokens, self.elem.name());
-        e.finish(&name, width.div_ceil(GRAD_COLUMNS), 0)
+        e.finish(&format!("embedding_grad_{}x{width}_{}", self.tokens, self.elem.name()), tasks, 0)
     }
 
-    /// Whether row `id` exists and is not the padding.
-    fn gets_gradient(&self, e: &mut Emitter, id: &str) -> Value {
+    /// Whether row `id` belongs to `task`, exists and is not the padding.
+    fn wanted(&self, e: &mut Emitter, id: &str, task: &str, tasks: usize) -> Value {
+        let tasks = e.index(tasks as i64);
+        let owner = e.int2("remui", id, &tasks);
+        let own = e.op(format!("arith.cmpi eq, {owner}, {task} : i64"));
         let known = e.within(id, self.vocab);
-        let Some(padding) = self.padding else { return known };
+        let wanted = e.op(format!("arith.andi {own}, {known} : i1"));
+        let Some(padding) = self.padding else { return wanted };
         let padding = e.index(padding as i64);
         let other = e.op(format!("arith.cmpi ne, {id}, {padding} : i64"));
-        e.op(format!("arith.andi {known}, {other} : i1"))
+        e.op(format!("arith.andi {wanted}, {other} : i1"))
     }
 
-    fn add(&self, e: &mut Emitter, from: &str, to: &str, count: &str, wide: usize) {
-        e.each(count, wide, |e, j, lanes| {
+    fn add(&self, e: &mut Emitter, from: &str, to: &str, wide: usize) {
+        let count = e.index(self.width as i64);
+        e.each(&count, wide, |e, j, lanes| {
             let (value, scale) = (e.load_at(from, j, self.elem, lanes), e.float(self.scale, lanes));
             let so_far = e.load_at(to, j, Elem::F32, lanes);
             let sum = e.fma(&value, &scale, &so_far, lanes);

@@ -52,6 +52,7 @@ fn a_chunk_sees_the_cache_up_to_itself() {
         (5, 33, 6, 2, 20, Some(7), Elem::F32, 9),
         (3, 16, 2, 2, 8, Some(100), Elem::Bf16, 0),
         (4, 50, 3, 1, 96, Some(1), Elem::Bf16, 46),
+        (2, 20, 2, 2, 80, None, Elem::F32, 11),
         (1, 1, 1, 1, 1, None, Elem::F32, 0),
         (9, 300, 2, 1, 33, None, Elem::F32, 200),
     ];

@@ -31,12 +31,13 @@ fn keeps_what_the_words_say() {
         (5000, 0.9, 123_456_789, Elem::Bf16),
     ];
     for (n, p, site, elem) in cases {
+        let kernel = Dropout { n, p, site, elem }.build(&Target::avx2());
+        let library = load(&[&kernel]);
         for key in [[0, 0], [u32::MAX, u32::MAX], [0x1234_5678, 0x9ABC_DEF0]] {
-            let kernel = Dropout { n, p, site, elem }.build(&Target::avx2());
             let (mut x, xs) = random_buffer(1, elem, n);
             let mut seed = Buffer::ints(&key.map(u32::cast_signed));
             let mut y = Buffer::garbage(elem, n);
-            load(&[&kernel]).run_aliased(&kernel, &mut [&mut x, &mut seed, &mut y], &[(0, 2)]);
+            library.run_aliased(&kernel, &mut [&mut x, &mut seed, &mut y], &[(0, 2)]);
             let threshold = (f64::from(p) * 4_294_967_296.0) as u32;
             let kept = |i: usize| philox([(i / 4) as u32, site, 0, 0], key)[i % 4] >= threshold;
             let value = |(i, x): (usize, &f64)| if kept(i) { x / (1.0 - f64::from(p)) } else { 0.0 };
