@@ -6,14 +6,14 @@
 //! depends on the problem alone.
 mod pack;
 pub mod plan;
-mod store;
+pub(crate) mod store;
 mod task;
 mod tile;
 
 use crate::emit::{Elem, Emitter};
 use crate::loops::digest;
 use crate::region::Region;
-use crate::{Kernel, Target};
+use crate::{Kernel, Target, gemv};
 use plan::Plan;
 
 /// Operands of the kernel, in order: A and B of every term, the epilogue's inputs from the second on (the first is the
@@ -52,24 +52,19 @@ pub struct Operand {
 }
 
 impl Gemm {
-    /// The kernel with the plan that the tuning table suggests.
+    /// The kernel: with the plan that the tuning table suggests, or without packing where there are few rows.
     pub fn build(&self, target: &Target) -> Kernel {
-        self.build_with(&Plan::choose(self, target))
+        if gemv::suits(self) { gemv::build(self, target) } else { self.build_with(&Plan::choose(self, target)) }
     }
 
     /// The kernel with a plan of the caller's.
     pub fn build_with(&self, plan: &Plan) -> Kernel {
         let mut functions = pack::functions(self, plan);
         functions += &tile::functions(self, plan);
-        functions += &store::function(self, plan);
+        functions += &store::function(self, plan.lanes, plan.width(), plan.vectors);
         let mut e = Emitter::new();
         task::body(&mut e, self, plan);
-        let body = e.into_text();
-        let symbol = format!("{}_{:08x}", self.name(), digest(&(functions.clone() + &body)) as u32);
-        let text = format!(
-            "{functions}func.func @{symbol}(%args: !llvm.ptr, %begin: i64, %end: i64, %scratch: !llvm.ptr) {{\n{body}  return\n}}\n"
-        );
-        Kernel { symbol, text, tasks: plan.tasks(self) as u32, scratch_bytes: 4 * plan.scratch(self).total as u64 }
+        finish(self, "gemm", &functions, e, plan.tasks(self), plan.scratch(self).total)
     }
 
     /// Sum of the depths of all terms.
@@ -87,17 +82,41 @@ impl Gemm {
         self.first_epilogue_operand() + self.epilogue.inputs.len() - 1 + self.epilogue.outputs.len()
     }
 
-    /// Such as `gemm_1024x576x1536+8_nt`, with `n` and `t` for A and B of the first term.
+    /// Such as `1024x576x1536_8_nt`, with the depths of all terms, and `n` or `t` for A and B of the first.
     fn name(&self) -> String {
         let depths: Vec<String> = self.terms.iter().map(|term| term.k.to_string()).collect();
         let letter = |operand: &Operand| if operand.transposed { 't' } else { 'n' };
         let first = &self.terms[0];
-        format!("gemm_{}x{}x{}_{}{}", self.m, self.n, depths.join("_"), letter(&first.a), letter(&first.b))
+        format!("{}x{}x{}_{}{}", self.m, self.n, depths.join("_"), letter(&first.a), letter(&first.b))
     }
 }
 
+/// The kernel of `body` and the functions that it calls; its symbol ends with a digest of its text.
+pub(crate) fn finish(
+    gemm: &Gemm,
+    template: &str,
+    functions: &str,
+    body: Emitter,
+    tasks: usize,
+    scratch: usize,
+) -> Kernel {
+    let body = body.into_text();
+    let symbol = format!("{template}_{}_{:08x}", gemm.name(), digest(&format!("{functions}{body}")) as u32);
+    let text = format!(
+        "{functions}func.func @{symbol}(%args: !llvm.ptr, %begin: i64, %end: i64, %scratch: !llvm.ptr) {{\n{body}  return\n}}\n"
+    );
+    let tasks = u32::try_from(tasks).expect("a kernel has less than 2^32 tasks");
+    Kernel { symbol, text, tasks, scratch_bytes: 4 * scratch as u64 }
+}
+
 /// A function for use inside one kernel, never inlined, so that each is allocated registers on its own.
-fn private_function(name: &str, params: &str, body: Emitter) -> String {
+pub(crate) fn private_function(name: &str, params: &str, body: Emitter) -> String {
     let text = body.into_text();
     format!("func.func private @{name}({params}) attributes {{passthrough = [\"noinline\"]}} {{\n{text}  return\n}}\n")
+}
+
+/// Calls a function of the kernel with values and their types.
+pub(crate) fn call(e: &mut Emitter, function: &str, args: &[(&str, &str)]) {
+    let (values, types): (Vec<&str>, Vec<&str>) = args.iter().copied().unzip();
+    e.line(format!("func.call @{function}({}) : ({}) -> ()", values.join(", "), types.join(", ")));
 }

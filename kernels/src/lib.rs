@@ -11,6 +11,7 @@ pub mod dropout;
 pub mod embedding;
 pub mod emit;
 pub mod gemm;
+pub mod gemv;
 pub mod loops;
 pub mod math;
 pub mod norm;

@@ -7,7 +7,7 @@ use amc_kernels::region::*;
 use amc_kernels::{Kernel, Target};
 
 /// A term whose rows are stored `gap` elements longer than they need to be.
-fn term(m: usize, n: usize, k: usize, form: &str, elems: [Elem; 2], gap: usize) -> Term {
+pub fn term(m: usize, n: usize, k: usize, form: &str, elems: [Elem; 2], gap: usize) -> Term {
     let transposed: Vec<bool> = form.chars().map(|c| c == 't').collect();
     let operand = |elem, transposed: bool, rows: usize, columns: usize| Operand {
         elem,
@@ -17,7 +17,7 @@ fn term(m: usize, n: usize, k: usize, form: &str, elems: [Elem; 2], gap: usize) 
     Term { k, a: operand(elems[0], transposed[0], m, k), b: operand(elems[1], transposed[1], k, n) }
 }
 
-fn plain(m: usize, n: usize, terms: Vec<Term>, output: Elem) -> Gemm {
+pub fn plain(m: usize, n: usize, terms: Vec<Term>, output: Elem) -> Gemm {
     Gemm { m, n, terms, epilogue: Region::identity(F32, output), row_limit: None, inner_limit: None }
 }
 
@@ -65,7 +65,7 @@ fn assert_sums(what: &str, got: &Buffer, want: &[f64], magnitudes: &[f64], outpu
 }
 
 /// Runs all of them from one shared object and compares.
-fn check(cases: Vec<(Gemm, Kernel)>) {
+pub fn check(cases: Vec<(Gemm, Kernel)>) {
     let library = load(&cases.iter().map(|(_, kernel)| kernel).collect::<Vec<_>>());
     for (gemm, kernel) in &cases {
         let mut p = problem(gemm, usize::MAX);

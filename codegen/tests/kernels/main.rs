@@ -5,6 +5,7 @@ mod cross_entropy;
 mod dropout;
 mod embedding;
 mod gemm;
+mod gemv;
 mod harness;
 mod norm;
 mod optimizer;

@@ -1,13 +1,13 @@
 //! `@store`: the epilogue, from the sums of a tile to the outputs.
-use super::plan::Plan;
 use super::{Gemm, private_function};
 use crate::emit::{Elem, Emitter, Value};
 use crate::region::Broadcast;
 
 const PARAMS: &str = "%args: !llvm.ptr, %tile: !llvm.ptr, %row: i64, %rows: i64, %column: i64, %columns: i64";
 
-/// `%rows` by `%columns` elements from `%row`, `%column` on.
-pub fn function(gemm: &Gemm, plan: &Plan) -> String {
+/// `%rows` by `%columns` elements from `%row`, `%column` on. The tile's rows have `width` sums; where `vectors` are given
+/// and fill a row, whole rows are written without a loop.
+pub fn function(gemm: &Gemm, lanes: usize, width: usize, vectors: usize) -> String {
     let mut e = Emitter::new();
     let epilogue = Epilogue { gemm, operands: operands(&mut e, gemm) };
     let zero = e.index(0);
@@ -15,18 +15,18 @@ pub fn function(gemm: &Gemm, plan: &Plan) -> String {
         let row = e.int2("addi", "%row", i);
         let start = e.times(&row, gemm.n);
         let start = e.int2("addi", &start, "%column");
-        let tile = e.row("%tile", i, plan.width(), Elem::F32);
+        let tile = e.row("%tile", i, width, Elem::F32);
         let place = Place { tile: &tile, row: &row, start: &start };
-        if gemm.n.is_multiple_of(plan.width()) {
-            epilogue.whole_row(e, plan, &place);
+        let by_loop = |e: &mut Emitter| e.each("%columns", lanes, |e, j, lanes| epilogue.elements(e, &place, j, lanes));
+        let at_once = |e: &mut Emitter| epilogue.whole_row(e, &place, lanes, vectors);
+        if vectors == 0 {
+            by_loop(e);
+        } else if gemm.n.is_multiple_of(width) {
+            at_once(e);
         } else {
-            let width = e.index(plan.width() as i64);
+            let width = e.index(width as i64);
             let is_whole = e.op(format!("arith.cmpi eq, %columns, {width} : i64"));
-            e.branch(
-                &is_whole,
-                |e| epilogue.whole_row(e, plan, &place),
-                |e| e.each("%columns", plan.lanes, |e, j, lanes| epilogue.elements(e, &place, j, lanes)),
-            );
+            e.branch(&is_whole, at_once, by_loop);
         }
     });
     private_function("store", PARAMS, e)
@@ -62,10 +62,10 @@ struct Place<'a> {
 }
 
 impl Epilogue<'_> {
-    fn whole_row(&self, e: &mut Emitter, plan: &Plan, place: &Place) {
-        for j in 0..plan.vectors {
-            let j = e.index((j * plan.lanes) as i64);
-            self.elements(e, place, &j, plan.lanes);
+    fn whole_row(&self, e: &mut Emitter, place: &Place, lanes: usize, vectors: usize) {
+        for j in 0..vectors {
+            let j = e.index((j * lanes) as i64);
+            self.elements(e, place, &j, lanes);
         }
     }
 

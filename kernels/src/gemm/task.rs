@@ -1,6 +1,6 @@
 //! The kernel itself: tasks, and inside one the blocks of K, blocks of rows, panels and strips.
 use super::plan::{Feed, Plan, Scratch};
-use super::{Gemm, Term, tile};
+use super::{Gemm, Term, call, tile};
 use crate::emit::{Elem, Emitter, Value};
 
 /// The body of the kernel.
@@ -238,10 +238,4 @@ fn element(e: &mut Emitter, pointer: &str, (row, column): (&str, &str), operand:
 
 fn truth(e: &mut Emitter, value: bool) -> Value {
     e.op(format!("arith.constant {value}"))
-}
-
-/// Calls a function of the kernel with values and their types.
-fn call(e: &mut Emitter, function: &str, args: &[(&str, &str)]) {
-    let (values, types): (Vec<&str>, Vec<&str>) = args.iter().copied().unzip();
-    e.line(format!("func.call @{function}({}) : ({}) -> ()", values.join(", "), types.join(", ")));
 }
