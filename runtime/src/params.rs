@@ -32,7 +32,10 @@ fn initialise_one(param: &Param, device: &mut dyn Device, model: &ModelWeights, 
                 device.write(at, piece);
                 at += piece.len() as u64;
                 Ok(())
-            })
+            })?;
+            // Otherwise the whole checkpoint would stand in memory twice by the end.
+            model.release();
+            Ok(())
         }
         Init::XavierNormal => {
             let [rows, columns] = matrix(param)?;

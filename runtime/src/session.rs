@@ -77,6 +77,7 @@ impl Session {
     ) -> Result<Session> {
         plan.validate()?;
         let frozen = model.frozen(&plan)?;
+        model.release();
         let threads = threads.unwrap_or_else(default_threads);
         // SAFETY: `frozen` has a row for every frozen tensor, of the checked size, in memory that the session keeps.
         let device = unsafe { CpuDevice::new(&plan, symbols, &frozen.memory, threads)? };

@@ -18,7 +18,9 @@ use amc_artifact::philox::Stream;
 use amc_artifact::{Epoch, LrSchedule, RunConfig};
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
+use std::convert::Infallible;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -26,10 +28,9 @@ use std::time::Instant;
 const GIB: f64 = (1u64 << 30) as f64;
 
 /// What to resume from.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Resume {
-    /// What the recipe says, else the newest checkpoint, else from the start.
-    #[default]
+    /// The newest checkpoint, or the start where there is none.
     Auto,
     /// From the start; an error where the checkpoint directory holds checkpoints.
     Never,
@@ -37,22 +38,40 @@ pub enum Resume {
     From(String),
 }
 
+impl FromStr for Resume {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Resume, Infallible> {
+        Ok(match text {
+            "auto" => Resume::Auto,
+            "never" => Resume::Never,
+            path => Resume::From(path.into()),
+        })
+    }
+}
+
 /// How to run an artifact.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
-    pub resume: Resume,
+    /// Where not given, what the recipe says, or [`Resume::Auto`].
+    pub resume: Option<Resume>,
     /// Stop after this many steps, counted from the start of training; the learning rate does not notice.
     pub steps: Option<u64>,
     /// Threads that share the work; all cores where not given. Results do not depend on it.
     pub threads: Option<usize>,
-    /// No log and no progress bar.
-    pub quiet: bool,
     /// The model folder, where it is not the one that the recipe names.
     pub model: Option<PathBuf>,
-    /// The folder of token shards, where it is not the usual one.
-    pub shards: Option<PathBuf>,
-    /// The checkpoint directory, where it is not the recipe's.
-    pub checkpoint_dir: Option<PathBuf>,
+    /// No log and no progress bar.
+    pub quiet: bool,
+}
+
+/// The folders of a run.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Where tokenizer and configuration files come from; `None` where there is no model folder.
+    pub model: Option<PathBuf>,
+    pub shards: PathBuf,
+    pub checkpoints: PathBuf,
 }
 
 /// What a run did.

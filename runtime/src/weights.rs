@@ -35,6 +35,11 @@ impl ModelWeights {
         self.files.as_ref()
     }
 
+    /// Gives back the memory of what was read and copied.
+    pub(crate) fn release(&self) {
+        self.files.iter().flat_map(Weights::files).for_each(|file| file.release());
+    }
+
     /// The tensor of that name, whose shape is checked and whose dtype is a float.
     pub fn tensor(&self, name: &str, shape: &[u64]) -> Result<TensorView<'_>> {
         let files = self.files.as_ref().with_context(|| format!("tensor `{name}` is wanted, but there is no model"))?;

@@ -4,17 +4,16 @@ mod support;
 use amc_artifact::safetensors::{SafetensorsFile, Weights};
 use amc_artifact::{Consolidated, LrSchedule};
 use amc_runtime::disk::RealDisk;
-use amc_runtime::{Part, RunOptions, Session, Trainer};
+use amc_runtime::session::{Part, Session};
+use amc_runtime::train::RunOptions;
 use half::bf16;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
-use support::{A, RECIPE, Toy, W, contents, temporary, toy};
+use support::{A, RECIPE, Toy, W, contents, options, temporary, toy, until};
 
 fn run(toy: &Toy, options: &RunOptions) {
-    let session = toy.session(1);
-    let trainer = Trainer::start(session, &toy.run, RECIPE, Some(toy.model_folder()), &RealDisk, options).unwrap();
-    trainer.run().unwrap();
+    toy.run(&RealDisk, "c", options).unwrap();
 }
 
 fn read_json(path: &Path) -> Value {
@@ -40,7 +39,7 @@ fn resumed(toy: &Toy, folder: &Path) -> Session {
 fn an_adapter_has_the_files_that_peft_wants() {
     let folder = temporary();
     let toy = toy(folder.path(), false);
-    run(&toy, &toy.options("c"));
+    run(&toy, &options());
     let last = folder.path().join("c/epoch_2_step_7");
     let files: Vec<_> = contents(&last).into_keys().collect();
     let wanted = [
@@ -73,7 +72,7 @@ fn an_adapter_has_the_files_that_peft_wants() {
 fn restoring_gives_back_every_bit() {
     let folder = temporary();
     let toy = toy(folder.path(), false);
-    run(&toy, &toy.options("c"));
+    run(&toy, &options());
     let last = folder.path().join("c/LATEST");
     let session = resumed(&toy, &last);
     let values = SafetensorsFile::open(&last.join("model/adapter_model.safetensors")).unwrap();
@@ -95,7 +94,7 @@ fn a_full_model_is_split_and_typed_as_its_base() {
     let folder = temporary();
     let mut toy = toy(folder.path(), true);
     toy.run.checkpoint.consolidated = Consolidated::Final;
-    run(&toy, &toy.options("c"));
+    run(&toy, &options());
     assert!(!folder.path().join("c/epoch_1_step_5/model/consolidated").exists());
     let model = folder.path().join("c/epoch_2_step_7/model");
     let files: Vec<_> = contents(&model).into_keys().collect();
@@ -128,7 +127,7 @@ fn a_full_model_is_cast_to_the_dtype_of_its_base_and_leaves_tied_tensors_out() {
     toy.plan.params[1].storage = amc_artifact::Storage::F32;
     toy.plan.programs.iter_mut().for_each(|program| program.launches.clear());
     toy.run.model.tied = vec!["base".into()];
-    run(&toy, &RunOptions { steps: Some(1), ..toy.options("c") });
+    run(&toy, &until(1));
     let model = folder.path().join("c/epoch_0_step_0/model");
     let written = Weights::open(&model.join("consolidated")).unwrap();
     let base = Weights::open(&toy.model_folder()).unwrap();
@@ -146,7 +145,7 @@ fn old_checkpoints_go_but_what_a_link_targets_stays() {
     // After the second step the rate is so high that the validation loss rises.
     toy.run.lr_schedule = LrSchedule { init_lr: 0.0, warmup_steps: 1, max_lr: 50.0, ..LrSchedule::constant(50.0, 0.0) };
     toy.run.lr_schedule.decay_steps = 100;
-    run(&toy, &toy.options("c"));
+    run(&toy, &options());
     let dir = folder.path().join("c");
     let losses: Vec<f64> = fs::read_to_string(dir.join("validation.jsonl"))
         .unwrap()
@@ -165,10 +164,10 @@ fn steps_counted_from_one_have_names_from_one() {
     let folder = temporary();
     let mut toy = toy(folder.path(), false);
     toy.run.schedule.first_number = 1;
-    run(&toy, &RunOptions { steps: Some(3), ..toy.options("c") });
+    run(&toy, &until(3));
     let dir = folder.path().join("c");
     assert_eq!(names(&dir), ["LATEST", "LOWEST_VAL", "epoch_0_step_2", "epoch_0_step_3"]);
-    run(&toy, &toy.options("c"));
+    run(&toy, &options());
     let steps: Vec<u64> = fs::read_to_string(dir.join("training.jsonl"))
         .unwrap()
         .lines()
@@ -186,7 +185,7 @@ fn named_sets_have_files_of_their_own_and_one_of_them_ranks() {
     second.name = "hard".into();
     toy.run.validation.push(second);
     toy.run.checkpoint.best_metric = "hard".into();
-    run(&toy, &RunOptions { steps: Some(2), ..toy.options("c") });
+    run(&toy, &until(2));
     let dir = folder.path().join("c");
     let losses = read_json(&dir.join("LOWEST_VAL/losses.json"));
     assert_eq!(losses["val_loss"]["easy"], losses["val_loss"]["hard"]);
@@ -198,10 +197,10 @@ fn without_checkpoints_there_are_still_records() {
     let folder = temporary();
     let mut toy = toy(folder.path(), false);
     toy.run.checkpoint.enabled = false;
-    run(&toy, &toy.options("c"));
+    run(&toy, &options());
     let dir = folder.path().join("c");
     assert!(names(&dir).is_empty());
     assert_eq!(fs::read_to_string(dir.join("training.jsonl")).unwrap().lines().count(), 8);
-    run(&toy, &toy.options("c"));
+    run(&toy, &options());
     assert_eq!(fs::read_to_string(dir.join("training.jsonl")).unwrap().lines().count(), 8);
 }

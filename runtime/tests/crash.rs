@@ -3,7 +3,6 @@ mod support;
 
 use amc_runtime::checkpoint::State;
 use amc_runtime::disk::{Disk, Fill, RealDisk};
-use amc_runtime::{RunOptions, Summary, Trainer};
 use anyhow::{Result, bail};
 use std::cell::Cell;
 use std::fs;
@@ -11,11 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use support::{PAUSE, RECIPE, Toy, contents, temporary, toy};
-
-fn run(toy: &Toy, disk: &dyn Disk, options: &RunOptions) -> Result<Summary> {
-    Trainer::start(toy.session(1), &toy.run, RECIPE, Some(toy.model_folder()), disk, options)?.run()
-}
+use support::{PAUSE, contents, options, temporary, toy, until};
 
 /// A disk that dies at one operation, in the middle of it where it has a middle, and is dead from then on.
 struct DyingDisk {
@@ -86,20 +81,19 @@ fn death_at_any_change_to_the_disk_loses_nothing_announced() {
         let folder = temporary();
         let mut toy = toy(folder.path(), sft);
         toy.run.checkpoint.keep = Some(1);
-        let options = |name: &str| RunOptions { steps: Some(5), ..toy.options(name) };
-        run(&toy, &RealDisk, &options("whole")).unwrap();
+        toy.run(&RealDisk, "whole", &until(5)).unwrap();
         let whole = contents(&folder.path().join("whole"));
         let mut deaths = 0;
         for operations in 1.. {
             let name = format!("c{operations}");
             let checkpoints = folder.path().join(&name);
             let disk = DyingDisk { left: Cell::new(operations) };
-            if run(&toy, &disk, &options(&name)).is_ok() {
+            if toy.run(&disk, &name, &until(5)).is_ok() {
                 break;
             }
             deaths += 1;
             assert_sound(&checkpoints);
-            run(&toy, &RealDisk, &options(&name)).unwrap();
+            toy.run(&RealDisk, &name, &until(5)).unwrap();
             assert_eq!(contents(&checkpoints), whole, "died in operation {operations}");
             fs::remove_dir_all(&checkpoints).unwrap();
         }
@@ -114,7 +108,7 @@ fn child() {
     PAUSE.store(2, Ordering::Relaxed);
     let mut toy = toy(Path::new(&folder), false);
     toy.run.preemption_signals = vec![15];
-    run(&toy, &RealDisk, &RunOptions { threads: Some(2), ..toy.options("c") }).unwrap();
+    toy.run(&RealDisk, "c", &options()).unwrap();
 }
 
 fn start_child(folder: &Path) -> Child {
@@ -131,7 +125,7 @@ fn kills_at_random_instants() {
     let folder = temporary();
     let mut whole = toy(folder.path(), false);
     whole.run.preemption_signals = vec![15];
-    run(&whole, &RealDisk, &whole.options("whole")).unwrap();
+    whole.run(&RealDisk, "whole", &options()).unwrap();
     let mut died = 0;
     for kill in 0..20u64 {
         let mut child = start_child(folder.path());
@@ -151,7 +145,7 @@ fn kills_at_random_instants() {
 fn a_signal_ends_the_run_with_a_checkpoint() {
     let folder = temporary();
     let whole = toy(folder.path(), false);
-    run(&whole, &RealDisk, &whole.options("whole")).unwrap();
+    whole.run(&RealDisk, "whole", &options()).unwrap();
     let mut child = start_child(folder.path());
     let journal = folder.path().join("c/training.jsonl");
     let begin = Instant::now();
@@ -164,7 +158,7 @@ fn a_signal_ends_the_run_with_a_checkpoint() {
     let latest = State::read(&folder.path().join("c/LATEST")).unwrap();
     let records = fs::read_to_string(&journal).unwrap().lines().count() as u64;
     assert!(latest.completed_steps == records && records < 8, "{records} records");
-    let rest = run(&whole, &RealDisk, &whole.options("c")).unwrap();
+    let rest = whole.run(&RealDisk, "c", &options()).unwrap();
     assert_eq!(rest.losses.len() as u64, 8 - records);
     let values = "epoch_2_step_7/model/adapter_model.safetensors";
     assert_eq!(

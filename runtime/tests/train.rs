@@ -3,18 +3,18 @@ mod support;
 
 use amc_artifact::{IGNORED, Sampler};
 use amc_runtime::disk::RealDisk;
-use amc_runtime::{Part, Resume, RunOptions, Session, Summary, Trainer};
+use amc_runtime::session::{Part, Session};
+use amc_runtime::train::{Places, Resume, RunOptions, Summary, Trainer};
 use anyhow::Result;
 use std::fs;
-use support::{A, RECIPE, Toy, VOCABULARY, W, contents, row, temporary, toy};
+use support::{A, RECIPE, Toy, VOCABULARY, W, contents, options, row, temporary, toy, until};
 
-fn run(toy: &Toy, options: &RunOptions) -> Result<Summary> {
-    let session = toy.session(options.threads.unwrap());
-    Trainer::start(session, &toy.run, RECIPE, Some(toy.model_folder()), &RealDisk, options)?.run()
+fn run(toy: &Toy, checkpoints: &str, options: &RunOptions) -> Result<Summary> {
+    toy.run(&RealDisk, checkpoints, options)
 }
 
-fn error(toy: &Toy, options: &RunOptions) -> String {
-    format!("{:#}", run(toy, options).unwrap_err())
+fn error(toy: &Toy, checkpoints: &str, options: &RunOptions) -> String {
+    format!("{:#}", run(toy, checkpoints, options).unwrap_err())
 }
 
 /// The toy in f64: `base`, `w`, `a` and moments, stepped as the specification says.
@@ -80,7 +80,7 @@ impl Reference {
 fn a_run_does_what_the_specification_says() {
     let folder = temporary();
     let toy = toy(folder.path(), false);
-    let summary = run(&toy, &toy.options("c")).unwrap();
+    let summary = run(&toy, "c", &options()).unwrap();
     let mut session = toy.session(1);
     session.initialise(toy.run.seed).unwrap();
     let base = (0..VOCABULARY * VOCABULARY).map(|i| f64::from(((i * 37 + 1) % 101) as f32 / 101.0 - 0.5)).collect();
@@ -128,7 +128,7 @@ fn threads_do_not_change_a_bit() {
     let toy = toy(folder.path(), false);
     let with = |threads: usize| {
         let name = format!("threads{threads}");
-        run(&toy, &RunOptions { threads: Some(threads), ..toy.options(&name) }).unwrap();
+        run(&toy, &name, &RunOptions { threads: Some(threads), ..options() }).unwrap();
         contents(&folder.path().join(name))
     };
     let one = with(1);
@@ -141,16 +141,15 @@ fn a_run_in_pieces_is_the_run_in_one() {
     for sft in [false, true] {
         let folder = temporary();
         let toy = toy(folder.path(), sft);
-        let whole = run(&toy, &toy.options("whole")).unwrap();
+        let whole = run(&toy, "whole", &options()).unwrap();
         let mut losses = Vec::new();
         // Steps after which a checkpoint is due anyway, so that both directories hold the same ones.
         for steps in [2, 4, 6, 8] {
-            let options = RunOptions { steps: Some(steps), ..toy.options("pieces") };
-            losses.extend(run(&toy, &options).unwrap().losses);
+            losses.extend(run(&toy, "pieces", &until(steps)).unwrap().losses);
         }
         assert_eq!(losses, whole.losses);
         assert_eq!(contents(&folder.path().join("pieces")), contents(&folder.path().join("whole")));
-        let again = run(&toy, &toy.options("pieces")).unwrap();
+        let again = run(&toy, "pieces", &options()).unwrap();
         assert_eq!((again.completed_steps, again.losses.len()), (8, 0));
     }
 }
@@ -159,47 +158,49 @@ fn a_run_in_pieces_is_the_run_in_one() {
 fn records_of_steps_that_are_done_again_are_cut_off() {
     let folder = temporary();
     let toy = toy(folder.path(), false);
-    run(&toy, &toy.options("whole")).unwrap();
-    run(&toy, &RunOptions { steps: Some(4), ..toy.options("c") }).unwrap();
+    run(&toy, "whole", &options()).unwrap();
+    run(&toy, "c", &until(4)).unwrap();
     let path = folder.path().join("c/training.jsonl");
     let mut text = fs::read_to_string(&path).unwrap();
     text.push_str("{\"step\":4,\"epoch\":1,\"loss\":99.0}\n{\"step\":5,\"lo");
     fs::write(&path, text).unwrap();
-    run(&toy, &toy.options("c")).unwrap();
+    run(&toy, "c", &options()).unwrap();
     assert_eq!(contents(&folder.path().join("c")), contents(&folder.path().join("whole")));
 }
 
 #[test]
 fn resuming_by_name_and_refusing_to_overwrite() {
     let folder = temporary();
-    let toy = toy(folder.path(), false);
-    let whole = run(&toy, &toy.options("c")).unwrap();
+    let mut toy = toy(folder.path(), false);
+    let whole = run(&toy, "c", &options()).unwrap();
     let checkpoints = folder.path().join("c");
-    let from = |name: &str, to: &str| RunOptions { resume: Resume::From(name.into()), ..toy.options(to) };
+    let from = |name: &str| RunOptions { resume: Some(name.parse().unwrap()), ..options() };
     let elsewhere = checkpoints.join("epoch_1_step_3").to_string_lossy().into_owned();
-    let resumed = run(&toy, &from(&elsewhere, "d")).unwrap();
-    assert_eq!(resumed.losses, whole.losses[4..]);
-    assert!(error(&toy, &from("epoch_1_step_3", "c")).contains("epoch_1_step_5 is there already"));
-    assert!(error(&toy, &RunOptions { resume: Resume::Never, ..toy.options("c") }).contains("begin at the start"));
-    assert!(error(&toy, &from("epoch_9_step_9", "c")).contains("there is no checkpoint epoch_9_step_9"));
-    assert_eq!(run(&toy, &from("LATEST", "c")).unwrap().losses.len(), 0);
+    assert_eq!(run(&toy, "d", &from(&elsewhere)).unwrap().losses, whole.losses[4..]);
+    assert!(error(&toy, "c", &from("epoch_1_step_3")).contains("epoch_1_step_5 is there already"));
+    assert!(error(&toy, "c", &from("never")).contains("begin at the start"));
+    assert!(error(&toy, "c", &from("epoch_9_step_9")).contains("there is no checkpoint epoch_9_step_9"));
+    assert_eq!(run(&toy, "c", &from("LATEST")).unwrap().losses.len(), 0);
+    toy.run.checkpoint.restore_from = Some("epoch_1_step_3".into());
+    assert!(error(&toy, "c", &options()).contains("epoch_1_step_5 is there already"));
+    assert_eq!(run(&toy, "c", &from("auto")).unwrap().losses.len(), 0);
     fs::create_dir(checkpoints.join("epoch_0_step_0")).unwrap();
-    assert!(error(&toy, &from("epoch_0_step_0", "c")).contains("not a complete checkpoint of amc"));
+    assert!(error(&toy, "c", &from("epoch_0_step_0")).contains("not a complete checkpoint of amc"));
 }
 
 #[test]
 fn a_damaged_checkpoint_is_set_aside() {
     let folder = temporary();
     let toy = toy(folder.path(), false);
-    run(&toy, &toy.options("whole")).unwrap();
-    run(&toy, &RunOptions { steps: Some(6), ..toy.options("c") }).unwrap();
+    run(&toy, "whole", &options()).unwrap();
+    run(&toy, "c", &until(6)).unwrap();
     let checkpoints = folder.path().join("c");
     let path = checkpoints.join("epoch_1_step_5/optim/optimizer.safetensors");
     let mut bytes = fs::read(&path).unwrap();
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
     fs::write(&path, bytes).unwrap();
-    run(&toy, &toy.options("c")).unwrap();
+    run(&toy, "c", &options()).unwrap();
     assert!(checkpoints.join("epoch_1_step_5.unreadable").is_dir());
     fs::remove_dir_all(checkpoints.join("epoch_1_step_5.unreadable")).unwrap();
     assert_eq!(contents(&checkpoints), contents(&folder.path().join("whole")));
@@ -209,23 +210,22 @@ fn a_damaged_checkpoint_is_set_aside() {
 fn another_model_is_not_resumed() {
     let folder = temporary();
     let mut toy = toy(folder.path(), false);
-    run(&toy, &RunOptions { steps: Some(2), ..toy.options("c") }).unwrap();
+    run(&toy, "c", &until(2)).unwrap();
     toy.run.model.name = "other".into();
-    assert!(error(&toy, &toy.options("c")).contains("epoch_0_step_1 (of another model) is there already"));
+    assert!(error(&toy, "c", &options()).contains("epoch_0_step_1 (of another model) is there already"));
 }
 
 #[test]
 fn the_schedule_of_the_checkpoint_wins() {
     let folder = temporary();
     let mut toy = toy(folder.path(), false);
-    let whole = run(&toy, &toy.options("whole")).unwrap();
-    let half = |name: &str| RunOptions { steps: Some(4), ..toy.options(name) };
-    run(&toy, &half("a")).unwrap();
-    run(&toy, &half("b")).unwrap();
+    let whole = run(&toy, "whole", &options()).unwrap();
+    run(&toy, "a", &until(4)).unwrap();
+    run(&toy, "b", &until(4)).unwrap();
     toy.run.lr_schedule.min_lr = 0.05;
-    assert_eq!(run(&toy, &toy.options("a")).unwrap().losses, whole.losses[4..]);
+    assert_eq!(run(&toy, "a", &options()).unwrap().losses, whole.losses[4..]);
     toy.run.override_lr_schedule = true;
-    let other = run(&toy, &toy.options("b")).unwrap().losses;
+    let other = run(&toy, "b", &options()).unwrap().losses;
     assert!(other[0] == whole.losses[4] && other[3] != whole.losses[7]);
 }
 
@@ -233,33 +233,36 @@ fn the_schedule_of_the_checkpoint_wins() {
 fn what_is_missing_is_said_before_the_first_step() {
     let folder = temporary();
     let mut toy = toy(folder.path(), false);
-    let options = toy.options("c");
-    let shards = RunOptions { shards: Some(folder.path().join("nowhere")), ..toy.options("c") };
-    assert!(error(&toy, &shards).contains("run `amc compile` again"));
-    let file = RunOptions { checkpoint_dir: Some(folder.path().join("model/config.json")), ..toy.options("c") };
-    assert!(error(&toy, &file).contains("cannot create checkpoint_dir"));
+    let error_at = |places| format!("{:#}", toy.run_at(&RealDisk, places, &options()).unwrap_err());
+    let shards = Places { shards: folder.path().join("nowhere"), ..toy.places("c") };
+    assert!(error_at(shards).contains("run `amc compile` again"));
+    assert!(error_at(toy.places("model/config.json")).contains("cannot create checkpoint_dir"));
     toy.run.model.vocabulary = 7;
-    assert!(error(&toy, &options).contains("token ids up to 11, the model has 7"));
+    assert!(error(&toy, "c", &options()).contains("token ids up to 11, the model has 7"));
     toy.run.model.vocabulary = VOCABULARY as u64;
     toy.run.model.tokenizer_files.push("vocab.json".into());
-    assert!(error(&toy, &options).contains("vocab.json is missing"));
+    assert!(error(&toy, "c", &options()).contains("vocab.json is missing"));
     toy.run.model.tokenizer_files.pop();
     toy.run.train.sampler.rows = 12;
-    assert!(error(&toy, &options).contains("the sampler is for 12 rows, the data has 11"));
+    assert!(error(&toy, "c", &options()).contains("the sampler is for 12 rows, the data has 11"));
     toy.run.train.sampler.rows = 11;
     toy.plan.programs[0].seq = 4;
     toy.plan.programs[0].batch = 4;
-    assert!(error(&toy, &options).contains("fits none of the compiled shapes (4x4)"));
+    assert!(error(&toy, "c", &options()).contains("fits none of the compiled shapes (4x4)"));
 }
 
 #[test]
 fn a_directory_has_one_run_at_a_time() {
     let folder = temporary();
     let toy = toy(folder.path(), false);
-    let options = toy.options("c");
-    let first =
-        Trainer::start(toy.session(1), &toy.run, RECIPE, Some(toy.model_folder()), &RealDisk, &options).unwrap();
-    assert!(error(&toy, &options).contains("another run is using checkpoint_dir"));
+    let first = Trainer::start(toy.session(1), &toy.run, RECIPE, toy.places("c"), &RealDisk, &options()).unwrap();
+    assert!(error(&toy, "c", &options()).contains("another run is using checkpoint_dir"));
     drop(first);
-    run(&toy, &options).unwrap();
+    run(&toy, "c", &options()).unwrap();
+}
+
+#[test]
+fn words_for_resuming() {
+    let words = ["auto", "never", "LATEST"].map(|word| word.parse::<Resume>().unwrap());
+    assert_eq!(words, [Resume::Auto, Resume::Never, Resume::From("LATEST".into())]);
 }

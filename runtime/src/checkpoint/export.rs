@@ -92,6 +92,7 @@ fn write_consolidated(writer: &mut Writer, snapshot: &Snapshot) -> Result<()> {
     let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
     writer.add_json(&format!("model/consolidated/{INDEX_FILE}"), &index)?;
     Weights::open(&writer.path("model/consolidated"))?;
+    snapshot.session.model().release();
     copy_files(writer, snapshot, "model/consolidated")
 }
 

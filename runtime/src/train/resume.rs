@@ -12,15 +12,15 @@ use anyhow::{Result, bail};
 /// overwrite.
 pub(super) fn choose(
     store: &Store,
-    resume: &Resume,
+    resume: Option<&Resume>,
     run: &RunConfig,
     signature: &Signature,
     reporter: &Reporter,
 ) -> Result<Option<Found>> {
     let found = match (resume, &run.checkpoint.restore_from) {
-        (Resume::Never, _) => None,
-        (Resume::From(name), _) | (Resume::Auto, Some(name)) => Some(named(store, name, signature, reporter)?),
-        (Resume::Auto, None) => newest(store, signature, reporter)?,
+        (Some(Resume::Never), _) => None,
+        (Some(Resume::From(name)), _) | (None, Some(name)) => Some(named(store, name, signature, reporter)?),
+        (Some(Resume::Auto), _) | (None, None) => newest(store, signature, reporter)?,
     };
     let completed = found.as_ref().map_or(0, |found| found.state.completed_steps);
     let later = store.complete()?.into_iter().find(|other| other.state.completed_steps > completed);

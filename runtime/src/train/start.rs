@@ -1,5 +1,5 @@
 //! From an artifact to a trainer that is ready to step.
-use super::{RunOptions, Trainer, resume};
+use super::{Places, RunOptions, Trainer, resume};
 use crate::checkpoint::{self, Found, Signature, Store};
 use crate::data::{Buffers, DataSet};
 use crate::device::device_bytes;
@@ -20,17 +20,17 @@ use std::sync::atomic::AtomicBool;
 /// # Errors
 /// Whatever keeps the run from starting is found before the first step: a damaged artifact, a missing or changed model, a
 /// CPU without the instructions, a missing shard, a checkpoint directory that cannot be written.
-pub fn train(artifact_dir: &Path, options: &RunOptions) -> Result<Summary> {
+pub fn train(artifact_dir: &Path, options: RunOptions) -> Result<Summary> {
     let artifact = Artifact::open(artifact_dir)?;
     let run = artifact.run_config()?;
     let session_options = SessionOptions { threads: options.threads, model: options.model.clone() };
     let session = Session::open(&artifact, &session_options)?;
-    let folder = match artifact.header.target.kind {
+    let model = match artifact.header.target.kind {
         TargetKind::Cpu => Some(model_folder(&artifact, &session_options)?),
         TargetKind::Null => None,
     };
-    let summary = Trainer::start(session, run, &artifact.recipe, folder, &RealDisk, options)?.run()?;
-    Ok(summary)
+    let places = Places { model, shards: shard_folder(), checkpoints: PathBuf::from(&run.checkpoint.dir) };
+    Trainer::start(session, run, &artifact.recipe, places, &RealDisk, &options)?.run()
 }
 
 impl<'a> Trainer<'a> {
@@ -39,7 +39,7 @@ impl<'a> Trainer<'a> {
         mut session: Session,
         run: &'a RunConfig,
         recipe: &'a str,
-        model_folder: Option<PathBuf>,
+        places: Places,
         disk: &'a dyn Disk,
         options: &RunOptions,
     ) -> Result<Trainer<'a>> {
@@ -47,14 +47,14 @@ impl<'a> Trainer<'a> {
         let limit = run.schedule.total_steps().min(options.steps.unwrap_or(u64::MAX));
         let reporter = Reporter::new(options.quiet, limit);
         introduce(&reporter, &session, run, options);
-        if let Some(folder) = &model_folder {
+        if let Some(folder) = &places.model {
             checkpoint::check_carried(run, folder)?;
         }
         let train = BatchPrograms::bind(&session, ProgramKind::Train, true)?;
         let evaluate = BatchPrograms::bind(&session, ProgramKind::Evaluate, !run.validation.is_empty())?;
         let update = UpdateProgram::bind(&session)?;
-        let (data, sets) = open_data(run, options, &train, &evaluate)?;
-        let dir = options.checkpoint_dir.clone().unwrap_or_else(|| PathBuf::from(&run.checkpoint.dir));
+        let (data, sets) = open_data(run, &places.shards, &train, &evaluate)?;
+        let dir = places.checkpoints;
         // The directory is locked and cleaned for the journals' sake even where no checkpoints are written.
         let store = Store::open(disk, &dir, run.checkpoint.keep.map(|keep| keep as usize))?;
         let (first_step, lr_schedule) = begin(&mut session, run, &store, options, &reporter)?;
@@ -73,7 +73,7 @@ impl<'a> Trainer<'a> {
             session,
             run,
             recipe,
-            model_folder,
+            model_folder: places.model,
             buffers: Buffers::new(train.most_tokens().max(evaluate.most_tokens())),
             train,
             evaluate,
@@ -103,8 +103,8 @@ fn begin(
 ) -> Result<(u64, LrSchedule)> {
     let signature = Signature::of(session.plan(), run);
     let found = match (run.checkpoint.enabled, &options.resume) {
-        (true, resume) => resume::choose(store, resume, run, &signature, reporter)?,
-        (false, Resume::From(name)) => bail!("checkpoint.enabled is false: cannot resume from {name}"),
+        (true, resume) => resume::choose(store, resume.as_ref(), run, &signature, reporter)?,
+        (false, Some(Resume::From(name))) => bail!("checkpoint.enabled is false: cannot resume from {name}"),
         (false, _) => None,
     };
     let Some(Found { path, state }) = found else {
@@ -123,18 +123,17 @@ fn begin(
 /// Opens all data sets and checks that every batch has a program.
 fn open_data(
     run: &RunConfig,
-    options: &RunOptions,
+    folder: &Path,
     train: &BatchPrograms,
     evaluate: &BatchPrograms,
 ) -> Result<(DataSet, Vec<(String, DataSet)>)> {
-    let folder = options.shards.clone().unwrap_or_else(shard_folder);
-    let data = DataSet::open(&folder, &run.train.shard, run.model.vocabulary).context("the training data")?;
+    let data = DataSet::open(folder, &run.train.shard, run.model.vocabulary).context("the training data")?;
     let sampler = &run.train.sampler;
     ensure!(sampler.rows == data.rows(), "the sampler is for {} rows, the data has {}", sampler.rows, data.rows());
     train.fit(sampler.local_batch_size as usize, data.shard.summary().longest as usize)?;
     let mut sets = Vec::new();
     for set in &run.validation {
-        let data = DataSet::open(&folder, &set.shard, run.model.vocabulary)
+        let data = DataSet::open(folder, &set.shard, run.model.vocabulary)
             .with_context(|| format!("the validation set `{}`", set.name))?;
         evaluate.fit(1, data.shard.summary().longest as usize)?;
         sets.push((set.name.clone(), data));

@@ -5,8 +5,11 @@
 #![allow(dead_code)]
 use amc_artifact::safetensors::{Dtype, TensorData, write};
 use amc_artifact::*;
+use amc_runtime::ModelWeights;
 use amc_runtime::device::{KernelFn, Symbols};
-use amc_runtime::{ModelWeights, RunOptions, Session};
+use amc_runtime::disk::Disk;
+use amc_runtime::session::Session;
+use amc_runtime::train::{Places, RunOptions, Summary, Trainer};
 use anyhow::{Result, bail};
 use half::bf16;
 use std::collections::BTreeMap;
@@ -357,16 +360,34 @@ impl Toy {
         Session::with_symbols(self.plan.clone(), Box::new(table()), model, Some(threads)).unwrap()
     }
 
-    /// Options of a quiet run into the folder `checkpoints`.
-    pub fn options(&self, checkpoints: &str) -> RunOptions {
-        RunOptions {
-            quiet: true,
-            threads: Some(2),
-            shards: Some(self.folder.join("shards")),
-            checkpoint_dir: Some(self.folder.join(checkpoints)),
-            ..RunOptions::default()
+    /// The folders of a run that writes into the folder `checkpoints`.
+    pub fn places(&self, checkpoints: &str) -> Places {
+        Places {
+            model: Some(self.model_folder()),
+            shards: self.folder.join("shards"),
+            checkpoints: self.folder.join(checkpoints),
         }
     }
+
+    /// A run that writes into the folder `checkpoints`.
+    pub fn run(&self, disk: &dyn Disk, checkpoints: &str, options: &RunOptions) -> Result<Summary> {
+        self.run_at(disk, self.places(checkpoints), options)
+    }
+
+    pub fn run_at(&self, disk: &dyn Disk, places: Places, options: &RunOptions) -> Result<Summary> {
+        let session = self.session(options.threads.unwrap_or(1));
+        Trainer::start(session, &self.run, RECIPE, places, disk, options)?.run()
+    }
+}
+
+/// A quiet run to the end, on two threads.
+pub fn options() -> RunOptions {
+    RunOptions { quiet: true, threads: Some(2), ..RunOptions::default() }
+}
+
+/// A quiet run that stops early.
+pub fn until(steps: u64) -> RunOptions {
+    RunOptions { steps: Some(steps), ..options() }
 }
 
 /// A temporary folder, in memory where the machine offers that: these tests sync hundreds of files.

@@ -128,6 +128,14 @@ impl SafetensorsFile {
         &self.path
     }
 
+    /// Lets the system take back the memory of pages that were read; they are read again where they are needed.
+    pub fn release(&self) {
+        // SAFETY: the map is read-only and backed by the file, so a dropped page comes back with the same bytes.
+        let released = unsafe { self.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        // It is a wish: without it pages stay until the system needs them.
+        drop(released);
+    }
+
     /// The free-form `__metadata__` of the header.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
