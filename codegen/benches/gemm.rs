@@ -26,7 +26,7 @@ struct Shape {
 }
 
 fn shapes() -> Vec<Shape> {
-    let sizes: [(&str, (usize, usize, usize), &str); 16] = [
+    let sizes: [(&str, (usize, usize, usize), &str); 18] = [
         ("up, gate", (1024, 1536, 576), "nt"),
         ("down", (1024, 576, 1536), "nt"),
         ("query, output", (1024, 576, 576), "nt"),
@@ -43,6 +43,8 @@ fn shapes() -> Vec<Shape> {
         ("lora b", (1024, 576, 8), "nt"),
         ("lora a: dw", (8, 576, 1024), "tn"),
         ("lora b: dw", (576, 8, 1024), "tn"),
+        ("decode: up, gate", (1, 1536, 576), "nt"),
+        ("decode: head", (1, 49152, 576), "nt"),
     ];
     let elems = [(F32, F32), (F32, Bf16), (Bf16, Bf16)];
     elems.iter().flat_map(|&elems| sizes.map(|(role, size, form)| Shape { role, size, form, elems })).collect()
@@ -107,7 +109,14 @@ fn peak_kernel(target: &Target) -> Kernel {
 struct Line(#[allow(dead_code)] [u8; 64]);
 
 /// Seconds of all tasks, split statically over `threads`: of each task the best run, of the threads the slowest.
-fn best_time(entry: Entry, tasks: u32, pointers: &[*mut u8], scratch_bytes: u64, threads: usize, budget: Duration) -> f64 {
+fn best_time(
+    entry: Entry,
+    tasks: u32,
+    pointers: &[*mut u8],
+    scratch_bytes: u64,
+    threads: usize,
+    budget: Duration,
+) -> f64 {
     let pointers: Vec<usize> = pointers.iter().map(|p| *p as usize).collect();
     let barrier = Barrier::new(threads);
     let begin = Instant::now();
@@ -155,7 +164,8 @@ struct Options {
 }
 
 fn options() -> Options {
-    let mut options = Options { threads: vec![1, 2], budget: Duration::from_millis(500), plan: [0; 6], filters: vec![] };
+    let mut options =
+        Options { threads: vec![1, 2], budget: Duration::from_millis(500), plan: [0; 6], filters: vec![] };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().unwrap_or_else(|| panic!("`{arg}` wants a value"));
@@ -180,7 +190,12 @@ fn options() -> Options {
 fn plan(gemm: &Gemm, target: &Target, set: [usize; 6]) -> Plan {
     let mut plan = Plan::choose(gemm, target);
     let [rows, vectors, m_block, panels, m_cache, block_depth] = set;
-    let parts = [(&mut plan.rows, rows), (&mut plan.vectors, vectors), (&mut plan.m_block, m_block), (&mut plan.panels, panels)];
+    let parts = [
+        (&mut plan.rows, rows),
+        (&mut plan.vectors, vectors),
+        (&mut plan.m_block, m_block),
+        (&mut plan.panels, panels),
+    ];
     for (part, value) in parts.into_iter().filter(|(_, value)| *value > 0) {
         *part = value;
     }
@@ -199,7 +214,8 @@ fn main() {
         .iter()
         .map(|shape| {
             let gemm = shape.gemm();
-            gemm.build_with(&plan(&gemm, &target, options.plan))
+            let chosen = options.plan == [0; 6];
+            if chosen { gemm.build(&target) } else { gemm.build_with(&plan(&gemm, &target, options.plan)) }
         })
         .collect();
     let mut all = vec![peak.clone()];
@@ -221,13 +237,14 @@ fn main() {
     for (shape, kernel) in shapes.iter().zip(&kernels) {
         let (m, n, k) = shape.size;
         let mut operands = shape.operands();
-        let p = plan(&shape.gemm(), &target, options.plan);
-        let block = (p.m_block, p.panels * p.width());
-        print!("{} {}x{} {:>2} of {block:?}", shape.line(), p.rows, p.vectors, kernel.tasks);
+        print!("{} {:>3} tasks", shape.line(), kernel.tasks);
         for (threads, peak) in options.threads.iter().zip(&peaks) {
             let seconds = measure(&library, kernel, &mut operands, *threads, options.budget);
             let rate = 2.0 * (m * n * k) as f64 / seconds / 1e9;
             print!("  {threads}T {:8.3} ms {rate:6.1} ({:3.0} %)", seconds * 1e3, rate / peak * 100.0);
+            if m == 1 {
+                print!(" B at {:.1} GB/s", (n * k) as f64 * shape.elems.1.bytes() as f64 / seconds / 1e9);
+            }
         }
         println!();
     }

@@ -120,3 +120,11 @@ pub(crate) fn call(e: &mut Emitter, function: &str, args: &[(&str, &str)]) {
     let (values, types): (Vec<&str>, Vec<&str>) = args.iter().copied().unzip();
     e.line(format!("func.call @{function}({}) : ({}) -> ()", values.join(", "), types.join(", ")));
 }
+
+/// Asks for the line of an element that need not exist.
+pub(crate) fn prefetch(e: &mut Emitter, pointer: &str, at: usize, elem: Elem) {
+    let place = e.at(pointer, at as i64, elem);
+    e.line(format!(
+        "\"llvm.intr.prefetch\"({place}) <{{cache = 1 : i32, hint = 3 : i32, rw = 0 : i32}}> : (!llvm.ptr) -> ()"
+    ));
+}

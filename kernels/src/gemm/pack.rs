@@ -1,7 +1,7 @@
 //! Packing: `@pack_b{term}` lays a panel of B out as `[k][width]` f32, `@pack_a{term}` a block of A as widened rows or
 //! as strips. Columns beyond the matrix become zero.
 use super::plan::{Feed, Plan};
-use super::{Gemm, Operand, Term, private_function};
+use super::{Gemm, Operand, Term, prefetch, private_function};
 use crate::emit::{Elem, Emitter, Value};
 
 /// Parameters of every packing function: `%extent` is the number of columns of B, or of rows of A.
@@ -185,14 +185,6 @@ fn strip_steps(e: &mut Emitter, gemm: &Gemm, plan: &Plan, term: &Term, k: &str, 
             e.store_at(&value, &to, row, Elem::F32, 1);
         }
     });
-}
-
-/// Asks for the line of an element that need not exist.
-fn prefetch(e: &mut Emitter, pointer: &str, at: usize, elem: Elem) {
-    let place = e.at(pointer, at as i64, elem);
-    e.line(format!(
-        "\"llvm.intr.prefetch\"({place}) <{{cache = 1 : i32, hint = 3 : i32, rw = 0 : i32}}> : (!llvm.ptr) -> ()"
-    ));
 }
 
 /// `count` lanes as powers of two of at most `most`: offsets and sizes.
