@@ -83,7 +83,24 @@ impl<'d> Store<'d> {
         }
         let store = Store { disk, dir: dir.to_path_buf(), keep, _lock: lock };
         store.remove_leftovers()?;
+        store.check_names()?;
         Ok(store)
+    }
+
+    /// Nothing but checkpoints of ours may have the names that a run is going to give. One whose state cannot be read is
+    /// damaged and set aside.
+    fn check_names(&self) -> Result<()> {
+        for path in entries(&self.dir)?.into_iter().filter(|path| is_checkpoint_name(&file_name(path))) {
+            ensure!(
+                path.join(STATE_FILE).is_file(),
+                "{} is not a checkpoint of amc: move it away, or choose another checkpoint_dir",
+                path.display()
+            );
+            if State::read(&path).is_err() {
+                self.set_aside(&path)?;
+            }
+        }
+        Ok(())
     }
 
     pub fn dir(&self) -> &Path {
@@ -98,7 +115,7 @@ impl<'d> Store<'d> {
     pub fn complete(&self) -> Result<Vec<Found>> {
         let mut found = Vec::new();
         for path in entries(&self.dir)? {
-            if is_checkpoint_name(&file_name(&path)) && path.join(STATE_FILE).is_file() {
+            if is_checkpoint_name(&file_name(&path)) {
                 let state = State::read(&path)?;
                 found.push(Found { path, state });
             }

@@ -154,7 +154,23 @@ impl Trainer<'_> {
         summary.seconds = begin.elapsed().as_secs_f64();
         (summary.peak_bytes, summary.planned_bytes) = (peak_memory(), self.planned_bytes);
         self.reporter.finish();
+        self.conclude(&summary);
         Ok(summary)
+    }
+
+    /// Steps, time and memory of the run, beside the memory that was planned.
+    fn conclude(&self, summary: &Summary) {
+        let steps = summary.losses.len();
+        if steps > 0 {
+            self.reporter.info(&format!(
+                "{steps} steps in {:.1} s ({:.1} s the first), {:.2} tokens/s, peak memory {:.3} GiB of {:.3} GiB planned",
+                summary.seconds,
+                summary.first_step_seconds,
+                summary.tokens as f64 / summary.seconds.max(f64::MIN_POSITIVE),
+                summary.peak_bytes as f64 / GIB,
+                summary.planned_bytes as f64 / GIB
+            ));
+        }
     }
 
     /// Validates and saves where it is time; says whether to stop.

@@ -184,26 +184,29 @@ fn resuming_by_name_and_refusing_to_overwrite() {
     toy.run.checkpoint.restore_from = Some("epoch_1_step_3".into());
     assert!(error(&toy, "c", &options()).contains("epoch_1_step_5 is there already"));
     assert_eq!(run(&toy, "c", &from("auto")).unwrap().losses.len(), 0);
+    fs::create_dir(folder.path().join("elsewhere")).unwrap();
+    let elsewhere = folder.path().join("elsewhere").to_string_lossy().into_owned();
+    assert!(error(&toy, "c", &from(&elsewhere)).contains("not a complete checkpoint of amc"));
     fs::create_dir(checkpoints.join("epoch_0_step_0")).unwrap();
-    assert!(error(&toy, "c", &from("epoch_0_step_0")).contains("not a complete checkpoint of amc"));
+    assert!(error(&toy, "c", &options()).contains("epoch_0_step_0 is not a checkpoint of amc"));
 }
 
 #[test]
 fn a_damaged_checkpoint_is_set_aside() {
-    let folder = temporary();
-    let toy = toy(folder.path(), false);
-    run(&toy, "whole", &options()).unwrap();
-    run(&toy, "c", &until(6)).unwrap();
-    let checkpoints = folder.path().join("c");
-    let path = checkpoints.join("epoch_1_step_5/optim/optimizer.safetensors");
-    let mut bytes = fs::read(&path).unwrap();
-    let last = bytes.len() - 1;
-    bytes[last] ^= 1;
-    fs::write(&path, bytes).unwrap();
-    run(&toy, "c", &options()).unwrap();
-    assert!(checkpoints.join("epoch_1_step_5.unreadable").is_dir());
-    fs::remove_dir_all(checkpoints.join("epoch_1_step_5.unreadable")).unwrap();
-    assert_eq!(contents(&checkpoints), contents(&folder.path().join("whole")));
+    for file in ["optim/optimizer.safetensors", "state.json"] {
+        let folder = temporary();
+        let toy = toy(folder.path(), false);
+        run(&toy, "whole", &options()).unwrap();
+        run(&toy, "c", &until(6)).unwrap();
+        let checkpoints = folder.path().join("c");
+        let path = checkpoints.join("epoch_1_step_5").join(file);
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, [&bytes[..bytes.len() - 3], b"xxx"].concat()).unwrap();
+        run(&toy, "c", &options()).unwrap();
+        assert!(checkpoints.join("epoch_1_step_5.unreadable").is_dir());
+        fs::remove_dir_all(checkpoints.join("epoch_1_step_5.unreadable")).unwrap();
+        assert_eq!(contents(&checkpoints), contents(&folder.path().join("whole")));
+    }
 }
 
 #[test]
