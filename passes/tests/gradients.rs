@@ -30,7 +30,7 @@ const ROWS: &[(&str, &[&str], &[&str])] = &[
     ("matmul {ta = false, tb = true, dtype = f32}", &["f32[2,3]", "f32[4,3]"], &["f32[2,4]"]),
     ("matmul {ta = true, tb = false, dtype = f32}", &["f32[3,2]", "f32[3,4]"], &["f32[2,4]"]),
     ("matmul {ta = true, tb = true, dtype = f32}", &["f32[3,2]", "f32[4,3]"], &["f32[2,4]"]),
-    ("embedding {scale = 1.5e0, padding = none}", &["f32[5,3]", "token[4]"], &["f32[4,3]"]),
+    ("embedding {scale = 1.5e0, padding = none, dtype = f32}", &["f32[5,3]", "token[4]"], &["f32[4,3]"]),
     ("rms_norm {eps = 1e-5, plus_one = false}", &["f32[2,4]", "f32[4]"], &["f32[2,4]"]),
     ("rms_norm {eps = 1e-5, plus_one = true}", &["f32[2,4]", "f32[4]"], &["f32[2,4]"]),
     ("rope {heads = 2, inverse = false}", &["f32[3,12]", "position[3]", "f32[8,2]", "f32[8,2]"], &["f32[3,12]"]),

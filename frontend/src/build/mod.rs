@@ -173,9 +173,8 @@ impl Builder<'_> {
         let head = self.matrix(&self.names.head);
         let head = if model.tied { embed } else { self.weight(&mut main, &head) };
 
-        let scale = Embedding { scale: self.embed_scale(), padding: model.padding };
+        let scale = Embedding { scale: self.embed_scale(), padding: model.padding, dtype: self.request.compute };
         let mut stream = main.op(scale, &[embed, tokens]);
-        stream = self.cast(&mut main, stream);
         let mut new_caches = vec![];
         for (i, layer) in layers.iter().enumerate() {
             let (next, kept) = layer.call(self, &mut main, stream, &shared, &weights[i], &caches[i]);
@@ -203,14 +202,6 @@ impl Builder<'_> {
             return half::bf16::from_f32(scale).to_f32();
         }
         scale
-    }
-
-    /// The value in the storage of activations.
-    fn cast(&self, g: &mut Function, value: Value) -> Value {
-        if g.ty(value).dtype == self.request.compute {
-            return value;
-        }
-        g.op(amc_ir::ops::Cast { dtype: self.request.compute }, &[value])
     }
 
     fn shared(&mut self, main: &mut Function) -> Shared {

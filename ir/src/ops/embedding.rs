@@ -6,9 +6,9 @@ use crate::op::{Named, OpDef, Vjp};
 use crate::{DType, Type, Value, op};
 
 op! {
-    /// Row `tokens[t]` of `table` for every token, times `scale`. The row `padding` gets no gradient
+    /// Row `tokens[t]` of `table` for every token, times `scale`, stored as `dtype`. The row `padding` gets no gradient
     /// (`torch.nn.Embedding(padding_idx)`).
-    "embedding" Embedding { scale: f32, padding: Option<usize> } (table, tokens)
+    "embedding" Embedding { scale: f32, padding: Option<usize>, dtype: DType } (table, tokens)
 }
 
 impl OpDef for Embedding {
@@ -17,7 +17,9 @@ impl OpDef for Embedding {
         want_float("table", &table)?;
         want_dtype("tokens", &tokens, DType::Token)?;
         let (_, width) = want_matrix("table", &table)?;
-        Ok(vec![Type::new(table.dtype, [tokens.len(), width])])
+        let ty = Type::new(self.dtype, [tokens.len(), width]);
+        want_float("the result", &ty)?;
+        Ok(vec![ty])
     }
     fn eval(&self, args: &[&Tensor], _types: &[Type]) -> Option<Vec<Tensor>> {
         let (_, width) = args[0].rows();

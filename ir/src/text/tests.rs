@@ -13,7 +13,7 @@ func @main(
     %3 "table": bf16[16,8]) {
   %4 = call @layer(%0, %1) : f32[4,8]
   %5 = call @layer(%4, %1) : f32[4,8]
-  %6 = embedding %3, %2 {scale = 1e0, padding = none} : bf16[4,8]
+  %6 = embedding %3, %2 {scale = 1e0, padding = none, dtype = bf16} : bf16[4,8]
   %7 = matmul_sum %5, %6, %4, %6 {ta = [false, false], tb = [true, true], dtype = f32} : f32[4,4]
   return %7, %5
 }

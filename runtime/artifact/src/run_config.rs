@@ -23,6 +23,8 @@ pub struct RunConfig {
     pub train: TrainData,
     pub validation: Vec<ValidationData>,
     pub checkpoint: CheckpointConfig,
+    /// A PEFT folder whose matrices a run that does not resume starts from, instead of from random ones.
+    pub initial_adapter: Option<String>,
     /// Signals (by number) on which the run finishes its step, saves and ends.
     pub preemption_signals: Vec<i32>,
 }

@@ -84,6 +84,7 @@ fn run() -> RunConfig {
             keep: Some(2),
             restore_from: None,
         },
+        initial_adapter: None,
         preemption_signals: vec![15],
     }
 }

@@ -7,9 +7,13 @@ use crate::disk::{Disk, RealDisk};
 use crate::host::{Moment, host_name};
 use crate::programs::{BatchPrograms, UpdateProgram};
 use crate::report::{Journal, Reporter};
-use crate::session::{Session, SessionOptions, default_threads, model_folder};
+use crate::session::{Part, Session, SessionOptions, default_threads, model_folder};
 use crate::train::{GIB, Resume, Summary};
-use amc_artifact::{Artifact, LrSchedule, Plan, ProgramKind, RunConfig, TargetKind, shard_folder, tensor_bytes};
+use crate::weights::convert;
+use amc_artifact::safetensors::SafetensorsFile;
+use amc_artifact::{
+    Artifact, LrSchedule, Plan, ProgramKind, RunConfig, Storage, TargetKind, shard_folder, tensor_bytes,
+};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -109,6 +113,9 @@ fn begin(
     };
     let Some(Found { path, state }) = found else {
         session.initialise(run.seed)?;
+        if let Some(folder) = &run.initial_adapter {
+            start_from_adapter(session, Path::new(folder))?;
+        }
         return Ok((0, run.lr_schedule.clone()));
     };
     reporter.info(&format!("Loading checkpoint from {}", path.display()));
@@ -217,4 +224,30 @@ mod tests {
         assert_eq!(validation_file("default"), "validation.jsonl");
         assert_eq!(validation_file("math"), "validation_math.jsonl");
     }
+}
+
+/// Fills every trained parameter from the adapter in `folder`.
+fn start_from_adapter(session: &mut Session, folder: &Path) -> Result<()> {
+    let file = SafetensorsFile::open(&folder.join("adapter_model.safetensors")).context("amc.initial_adapter")?;
+    let params: Vec<(String, Vec<u64>)> =
+        session.plan().params.iter().map(|param| (param.name.clone(), param.shape.clone())).collect();
+    for (name, shape) in &params {
+        let view = file.tensor(name).context("amc.initial_adapter")?;
+        ensure!(view.shape == *shape, "amc.initial_adapter: `{name}` is {:?}, wanted {shape:?}", view.shape);
+        let mut bytes = vec![];
+        convert(&view, Storage::F32, |part| {
+            bytes.extend_from_slice(part);
+            Ok(())
+        })?;
+        let value = |four: &[u8]| f32::from_le_bytes([four[0], four[1], four[2], four[3]]);
+        session.write_param(name, Part::Value, &bytes.chunks_exact(4).map(value).collect::<Vec<f32>>())?;
+    }
+    ensure!(
+        file.tensors().len() == params.len(),
+        "amc.initial_adapter: {} holds {} tensors, the run trains {}",
+        folder.display(),
+        file.tensors().len(),
+        params.len()
+    );
+    Ok(())
 }

@@ -346,6 +346,7 @@ fn run_config(model: &Path, sft: bool, train: String, validation: String) -> Run
             keep: None,
             restore_from: None,
         },
+        initial_adapter: None,
         preemption_signals: Vec::new(),
     }
 }

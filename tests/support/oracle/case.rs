@@ -143,7 +143,7 @@ impl Case {
         };
         Expected {
             logits: summary(&self.expected[format!("{prefix}logits")]),
-            logits_tensor: tensor(format!("{prefix}logits")),
+            logits_tensor: tensor(format!("{prefix}logits")).map(|logits| self.real_rows(&logits)),
             losses: list(&self.expected[losses]).filter_map(Value::as_f64).collect(),
             gradient_tensors: gradients.keys().filter_map(|k| Some((k.clone(), tensor(key(k))?))).collect(),
             gradients,
