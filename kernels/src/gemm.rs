@@ -4,6 +4,7 @@
 //! while a panel is in cache all strips of rows pass by, each one register tile that walks along the whole of K. The sums
 //! go to a tile in scratch, from which the epilogue computes what is stored. The order of the additions of an element
 //! depends on the problem alone.
+mod choose;
 mod pack;
 pub mod plan;
 pub(crate) mod store;

@@ -9,7 +9,7 @@ pub struct GemmTuning {
     pub whole_depth: usize,
     /// Depth of a block where K is longer than that.
     pub block_depth: usize,
-    /// Bytes of a packed block of A, which stays in the second-level cache while panels of B pass by.
+    /// Bytes of a packed block of A, which stays in cache while panels of B pass by.
     pub a_block_bytes: usize,
     /// Steps of K that one turn of the tile's loop takes.
     pub unroll: usize,
@@ -32,7 +32,7 @@ const AVX2: GemmTuning = GemmTuning {
     tiles: &[(4, 3), (6, 2), (12, 1)],
     whole_depth: 2048,
     block_depth: 1536,
-    a_block_bytes: 192 << 10,
+    a_block_bytes: 1 << 20,
     unroll: 4,
 };
 
@@ -41,7 +41,7 @@ const AVX512: GemmTuning = GemmTuning {
     tiles: &[(8, 3), (12, 2), (14, 1)],
     whole_depth: 2048,
     block_depth: 1536,
-    a_block_bytes: 384 << 10,
+    a_block_bytes: 1 << 20,
     unroll: 4,
 };
 

@@ -1,7 +1,6 @@
 //! How a product is cut: into tasks for threads, blocks for caches, tiles for registers.
 use super::{Gemm, Term};
 use crate::emit::Elem;
-use crate::{Target, tuning};
 
 /// The cut of one product. All sizes are in elements.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,9 +23,6 @@ pub struct Plan {
     pub unroll: usize,
 }
 
-/// Cycles to pack an element of B, in either layout and form.
-const PACK_B: f64 = 0.4;
-
 /// How A of a term reaches the tile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Feed {
@@ -48,46 +44,7 @@ pub struct Scratch {
     pub total: usize,
 }
 
-impl Feed {
-    /// Cycles that an element of A costs a task: to bring it near, and to pack it.
-    fn cost(self) -> f64 {
-        match self {
-            Feed::InPlace => 0.3,
-            Feed::Rows => 0.5,
-            Feed::Strips => 0.8,
-        }
-    }
-}
-
 impl Plan {
-    /// Chooses the tile that wastes least, then the tasks that balance best, packing counted.
-    pub fn choose(gemm: &Gemm, target: &Target) -> Plan {
-        let table = tuning::gemm(target.lanes);
-        let cost = |&&(rows, vectors): &&(usize, usize)| {
-            tile_cycles(rows, vectors) * gemm.m.div_ceil(rows) as f64 * gemm.n.div_ceil(vectors * target.lanes) as f64
-        };
-        let &(rows, vectors) =
-            table.tiles.iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).expect("the table has tiles");
-        let mut plan = Plan {
-            lanes: target.lanes,
-            rows,
-            vectors,
-            m_block: rows,
-            panels: 1,
-            m_cache: rows,
-            block_depth: (gemm.depth() > table.whole_depth).then_some(table.block_depth),
-            unroll: table.unroll,
-        };
-        (plan.m_block, plan.panels) = plan.best_split(gemm);
-        plan.m_cache = plan.m_block;
-        if gemm.terms.iter().any(|term| plan.feed(gemm, term) != Feed::InPlace) {
-            let depth: usize = gemm.terms.iter().map(|term| plan.capacity(term)).sum();
-            let strips = table.a_block_bytes / (4 * depth * rows);
-            plan.m_cache = (strips.max(4) * rows).min(plan.m_block);
-        }
-        plan
-    }
-
     /// Columns of a panel.
     pub fn width(&self) -> usize {
         self.vectors * self.lanes
@@ -168,49 +125,6 @@ impl Plan {
         // One line more than a power of two, so that rows do not fall on the same sets of the cache.
         round(self.capacity(term)) + 16
     }
-
-    /// The best rows and panels of a task.
-    fn best_split(&self, gemm: &Gemm) -> (usize, usize) {
-        let (strips, panels) = (gemm.m.div_ceil(self.rows), self.all_panels(gemm));
-        let threads = thread_counts(gemm);
-        let mut best = (f64::INFINITY, (self.rows, 1));
-        let most = 4 * threads.last().copied().unwrap_or(1);
-        for m_tasks in 1..=strips.min(most) {
-            for n_tasks in 1..=panels.min(most / m_tasks) {
-                let block = (strips.div_ceil(m_tasks), panels.div_ceil(n_tasks));
-                let tasks = strips.div_ceil(block.0) * panels.div_ceil(block.1);
-                let cycles = self.task_cycles(gemm, block);
-                let rounds = |threads: &usize| (tasks.div_ceil(*threads) * threads) as f64;
-                let score = cycles * threads.iter().map(rounds).sum::<f64>();
-                if score < best.0 {
-                    best = (score, (block.0 * self.rows, block.1));
-                }
-            }
-        }
-        best.1
-    }
-
-    /// Estimated cycles of a task of so many strips and panels.
-    fn task_cycles(&self, gemm: &Gemm, (strips, panels): (usize, usize)) -> f64 {
-        let (rows, columns) = ((strips * self.rows) as f64, (panels * self.width()) as f64);
-        let pack = |term: &Term| term.k as f64 * (columns * PACK_B + rows * self.feed(gemm, term).cost());
-        let tile = gemm.depth() as f64 * tile_cycles(self.rows, self.vectors) + 60.0;
-        (strips * panels) as f64 * tile + gemm.terms.iter().map(pack).sum::<f64>() + 500.0
-    }
-}
-
-/// The numbers of threads over which tasks are balanced: up to 16 for larger products, where each still has about a
-/// millisecond to do. Small machines count most.
-fn thread_counts(gemm: &Gemm) -> Vec<usize> {
-    let most = (gemm.m * gemm.n * gemm.depth()) as f64 / 5e7;
-    let more = (2..=4).map(|i| 1 << i).take_while(|threads| *threads as f64 <= most);
-    [1, 2, 2, 2, 2, 2].into_iter().chain(more).collect()
-}
-
-/// Cycles of a step of K: two multiply-adds can start in each. Loads bound tiles that reuse little: a tile of 12 rows by one
-/// vector, 13 loads, was measured at 9.2 cycles.
-fn tile_cycles(rows: usize, vectors: usize) -> f64 {
-    ((rows * vectors) as f64 / 2.0).max((rows + vectors) as f64 * 0.7)
 }
 
 /// Up to a whole cache line.

@@ -1,0 +1,114 @@
+//! Which plan a product gets: an estimate of cycles, and a search over tiles and tasks.
+use super::plan::{Feed, Plan};
+use super::{Gemm, Term};
+use crate::Target;
+use crate::emit::Elem;
+use crate::tuning::{self, GemmTuning};
+
+/// Cycles to pack an element of B, in either layout and form.
+const PACK_B: f64 = 0.4;
+/// Bytes of an operand beyond which it comes from memory for every task, and cycles for each of these bytes, where two
+/// cores read: 256 x 576 x 49152, 147 GFLOP/s by blocks of 128 x 72, 152 of 128 x 144, 168 of 256 x 72, 171 of 256 x 144.
+const CACHED_BYTES: u64 = 8 << 20;
+const FAR_BYTE: f64 = 0.5;
+/// Numbers of threads over which tasks are balanced, and how much each counts.
+const THREADS: [(usize, f64); 5] = [(1, 1.0), (2, 4.0), (4, 1.0), (8, 0.2), (16, 0.1)];
+/// Multiply-adds that a thread should have to do, about a millisecond.
+const THREAD_WORK: f64 = 5e7;
+/// Bytes of scratch of a thread that a plan should stay within.
+const SCRATCH_BYTES: usize = 8 << 20;
+
+impl Plan {
+    /// Chooses the tile that wastes least, then the tasks that balance best, packing counted.
+    pub fn choose(gemm: &Gemm, target: &Target) -> Plan {
+        let table = tuning::gemm(target.lanes);
+        let cost = |&&(rows, vectors): &&(usize, usize)| {
+            tile_cycles(rows, vectors) * gemm.m.div_ceil(rows) as f64 * gemm.n.div_ceil(vectors * target.lanes) as f64
+        };
+        let &(rows, vectors) =
+            table.tiles.iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).expect("the table has tiles");
+        let tile = Plan {
+            lanes: target.lanes,
+            rows,
+            vectors,
+            m_block: rows,
+            panels: 1,
+            m_cache: rows,
+            block_depth: (gemm.depth() > table.whole_depth).then_some(table.block_depth),
+            unroll: table.unroll,
+        };
+        let slots = |plan: &Plan| {
+            let tasks = plan.tasks(gemm);
+            let slots =
+                thread_counts(gemm).map(|(threads, weight)| (tasks.div_ceil(threads) * threads) as f64 * weight);
+            slots.sum::<f64>()
+        };
+        let score = |plan: &Plan| {
+            let fits = 4 * plan.scratch(gemm).total <= SCRATCH_BYTES;
+            plan.task_cycles(gemm) * slots(plan) * if fits { 1.0 } else { 2.0 }
+        };
+        let scored = tile.splits(gemm, table).into_iter().map(|plan| (score(&plan), plan));
+        scored.min_by(|a, b| a.0.total_cmp(&b.0)).expect("a product has at least one task").1
+    }
+
+    /// This plan with every number of tasks along the rows and the columns that is worth a thought.
+    fn splits(&self, gemm: &Gemm, table: &GemmTuning) -> Vec<Plan> {
+        let (strips, panels) = (gemm.m.div_ceil(self.rows), self.all_panels(gemm));
+        let most = 4 * thread_counts(gemm).last().map_or(1, |last| last.0);
+        let down = 1..=strips.min(most);
+        let pairs = down.flat_map(|down| (1..=panels.min(most / down)).map(move |across| (down, across)));
+        pairs
+            .map(|(down, across)| self.with_block(gemm, table, strips.div_ceil(down), panels.div_ceil(across)))
+            .collect()
+    }
+
+    /// This plan with tasks of so many strips and panels.
+    fn with_block(&self, gemm: &Gemm, table: &GemmTuning, strips: usize, panels: usize) -> Plan {
+        let mut plan = Plan { m_block: strips * self.rows, panels, ..self.clone() };
+        plan.m_cache = plan.m_block;
+        if gemm.terms.iter().any(|term| plan.feed(gemm, term) != Feed::InPlace) {
+            let depth: usize = gemm.terms.iter().map(|term| plan.capacity(term)).sum();
+            let most = (table.a_block_bytes / (4 * depth * self.rows)).max(4);
+            plan.m_cache = strips.div_ceil(strips.div_ceil(most)) * self.rows;
+        }
+        plan
+    }
+
+    /// Estimated cycles of a task.
+    fn task_cycles(&self, gemm: &Gemm) -> f64 {
+        let (rows, columns) = (self.m_block as f64, (self.panels * self.width()) as f64);
+        let pack = |term: &Term| {
+            let a = feed_cost(self.feed(gemm, term)) + far(term.a.elem, gemm.m * term.k);
+            let b = PACK_B + far(term.b.elem, gemm.n * term.k);
+            term.k as f64 * (columns * b + rows * a)
+        };
+        let tile = gemm.depth() as f64 * tile_cycles(self.rows, self.vectors) + 60.0;
+        (self.m_block / self.rows * self.panels) as f64 * tile + gemm.terms.iter().map(pack).sum::<f64>() + 500.0
+    }
+}
+
+/// Cycles to bring an element from memory, where the operand is too large to stay in cache.
+fn far(elem: Elem, count: usize) -> f64 {
+    if count as u64 * elem.bytes() > CACHED_BYTES { elem.bytes() as f64 * FAR_BYTE } else { 0.0 }
+}
+
+/// Cycles that an element of A costs a task: to bring it near, and to pack it.
+fn feed_cost(feed: Feed) -> f64 {
+    match feed {
+        Feed::InPlace => 0.3,
+        Feed::Rows => 0.5,
+        Feed::Strips => 0.8,
+    }
+}
+
+/// The rows of [`THREADS`] that a product is large enough for.
+fn thread_counts(gemm: &Gemm) -> impl Iterator<Item = (usize, f64)> {
+    let most = ((gemm.m * gemm.n * gemm.depth()) as f64 / THREAD_WORK).max(2.0);
+    THREADS.into_iter().take_while(move |(threads, _)| *threads as f64 <= most)
+}
+
+/// Cycles of a step of K: two multiply-adds can start in each. Loads bound tiles that reuse little: a tile of 12 rows by one
+/// vector, 13 loads, was measured at 9 to 10 cycles.
+fn tile_cycles(rows: usize, vectors: usize) -> f64 {
+    ((rows * vectors) as f64 / 2.0).max((rows + vectors) as f64 * 0.77)
+}
