@@ -2,7 +2,8 @@
 //!
 //! A task is a block of rows by a block of columns. Its panels of B are packed as `[k][width]` f32, one after the other;
 //! while a panel is in cache all strips of rows pass by, each one register tile that walks along the whole of K. The sums
-//! go to a tile in scratch, from which the epilogue computes what is stored. The order of the additions of an element
+//! go to a tile in scratch, from which the epilogue computes what is stored. Scratch should begin at a line of the cache:
+//! a depth of 1536 ran at 87 GFLOP/s from elsewhere, at 99 from there. The order of the additions of an element
 //! depends on the problem alone.
 mod choose;
 mod pack;

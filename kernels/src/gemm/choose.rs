@@ -112,3 +112,52 @@ fn thread_counts(gemm: &Gemm) -> impl Iterator<Item = (usize, f64)> {
 fn tile_cycles(rows: usize, vectors: usize) -> f64 {
     ((rows * vectors) as f64 / 2.0).max((rows + vectors) as f64 * 0.77)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::emit::Elem::{Bf16, F32};
+    use crate::gemm::Operand;
+    use crate::region::Region;
+
+    fn plan((m, n, k): (usize, usize, usize), elem: Elem) -> (Gemm, Plan) {
+        let operand = |columns| Operand { elem, transposed: false, stride: columns };
+        let terms = vec![Term { k, a: operand(k), b: operand(n) }];
+        let gemm = Gemm { m, n, terms, epilogue: Region::identity(F32, F32), row_limit: None, inner_limit: None };
+        let plan = Plan::choose(&gemm, &Target::avx2());
+        (gemm, plan)
+    }
+
+    #[test]
+    fn tiles_follow_the_columns() {
+        let tile = |n| {
+            let plan = plan((1024, n, 576), F32).1;
+            (plan.rows, plan.vectors)
+        };
+        assert_eq!([tile(8), tile(16), tile(576)], [(12, 1), (6, 2), (4, 3)]);
+    }
+
+    #[test]
+    fn plans_cover_the_product_and_keep_to_their_scratch() {
+        let sizes =
+            [(1, 1, 1), (7, 9, 11), (1024, 576, 1536), (256, 576, 49152), (2048, 14336, 4096), (64, 128_256, 8192)];
+        for (size, elem) in sizes.into_iter().flat_map(|size| [(size, F32), (size, Bf16)]) {
+            let (gemm, plan) = plan(size, elem);
+            assert!(plan.m_block * plan.m_tasks(&gemm) >= gemm.m, "{size:?}: {plan:?}");
+            assert!(
+                plan.m_block.is_multiple_of(plan.rows) && plan.m_cache.is_multiple_of(plan.rows),
+                "{size:?}: {plan:?}"
+            );
+            assert!(4 * plan.scratch(&gemm).total <= SCRATCH_BYTES, "{size:?}: {plan:?}");
+            assert_eq!(plan.block_depth.is_some(), size.2 > 2048, "{size:?}: {plan:?}");
+        }
+    }
+
+    #[test]
+    fn two_threads_have_the_same_to_do() {
+        for size in [(1024, 1536, 576), (1024, 576, 576), (1024, 192, 576), (256, 49152, 576), (1024, 8, 576)] {
+            let (gemm, plan) = plan(size, F32);
+            assert!(plan.tasks(&gemm).is_multiple_of(2), "{size:?}: {plan:?}");
+        }
+    }
+}
