@@ -1,9 +1,10 @@
 //! GFLOP/s of generated matrix products, and their share of the peak of as many cores.
 //!
-//! `cargo bench -p amc-codegen --bench gemm -- [--threads 1,2] [--seconds 0.5] [--plan ROWS,VECTORS,M_BLOCK,PANELS,M_CACHE,BLOCK_DEPTH]
-//! [FILTER…]`; a shape is run if its line contains every filter. A plan with zeros keeps what would be chosen there. Operands are hot in the last-level cache where they fit. The best run of every task
-//! counts, because others may share the machine. The peak is that of multiply-adds on
-//! registers alone.
+//! `cargo bench -p amc-codegen --bench gemm -- [--threads 1,2] [--seconds 0.5] [--plan
+//! ROWS,VECTORS,M_BLOCK,PANELS,M_CACHE,BLOCK_DEPTH] [FILTER…]`; a shape is run if its line contains every filter. A
+//! plan with zeros keeps what would be chosen there. Operands are hot in the last-level cache where they fit. The best
+//! run of every task counts, because others may share the machine. The peak is that of multiply-adds on registers
+//! alone.
 use amc_codegen::{host_target, shared_object};
 use amc_kernels::emit::Elem::{self, Bf16, F32};
 use amc_kernels::emit::{Emitter, float_type};
@@ -129,7 +130,8 @@ fn best_time(
             runs += 1;
             for (task, best) in (share(t)..).zip(&mut best) {
                 let start = Instant::now();
-                // SAFETY: the operands are as large as the kernel's problem says, and tasks write disjoint parts of the output.
+                // SAFETY: the operands are as large as the kernel's problem says, and tasks write disjoint parts of the
+                // output.
                 unsafe { entry(pointers.as_ptr().cast(), task, task + 1, scratch.as_mut_ptr().cast()) };
                 *best = best.min(start.elapsed().as_secs_f64());
             }

@@ -69,7 +69,8 @@ pub fn named_target(name: &str) -> Result<Target, Error> {
     }
 }
 
-/// The features are sorted, and part of the target, because a virtual machine may mask some that its CPU's name implies.
+/// The features are sorted, and part of the target, because a virtual machine may mask some that its CPU's name
+/// implies.
 fn from_features(cpu: &str, features: &str) -> Result<Target, Error> {
     let mut all: Vec<&str> = features.split(',').filter(|feature| !feature.is_empty()).collect();
     all.sort_unstable_by_key(|feature| &feature[1..]);

@@ -1,10 +1,10 @@
 //! The matrix product: `C[m, n] = epilogue(Σ over terms, Σ over k of A(m, k) · B(k, n))`, summed in f32.
 //!
-//! A task is a block of rows by a block of columns. Its panels of B are packed as `[k][width]` f32, one after the other;
-//! while a panel is in cache all strips of rows pass by, each one register tile that walks along the whole of K. The sums
-//! go to a tile in scratch, from which the epilogue computes what is stored. Scratch should begin at a line of the cache:
-//! a depth of 1536 ran at 87 GFLOP/s from elsewhere, at 99 from there. The order of the additions of an element
-//! depends on the problem alone.
+//! A task is a block of rows by a block of columns. Its panels of B are packed as `[k][width]` f32, one after the
+//! other; while a panel is in cache all strips of rows pass by, each one register tile that walks along the whole of K.
+//! The sums go to a tile in scratch, from which the epilogue computes what is stored. Scratch should begin at a line of
+//! the cache: a depth of 1536 ran at 87 GFLOP/s from elsewhere, at 99 from there. The order of the additions of an
+//! element depends on the problem alone.
 mod choose;
 mod pack;
 pub mod plan;
@@ -28,7 +28,8 @@ pub struct Gemm {
     pub n: usize,
     pub terms: Vec<Term>,
     pub epilogue: Region,
-    /// Row `i` is computed only if `i + start < count`; others may or may not be. Rows not computed keep what they hold.
+    /// Row `i` is computed only if `i + start < count`; others may or may not be. Rows not computed keep what they
+    /// hold.
     pub row_limit: Option<usize>,
     /// Step `k` of every term is summed only if `k + start < count`.
     pub inner_limit: Option<usize>,

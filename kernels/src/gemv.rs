@@ -9,8 +9,8 @@ use crate::loops::Reduction;
 use crate::{Kernel, Target};
 use std::fmt::Write;
 
-/// The most rows for which reading B as it lies is faster than packing it: with f32, and with bf16, which is widened again
-/// for every few rows.
+/// The most rows for which reading B as it lies is faster than packing it: with f32, and with bf16, which is widened
+/// again for every few rows.
 const MOST_ROWS: [usize; 2] = [16, 12];
 /// Bytes of B of a task, roughly.
 const TASK_BYTES: u64 = 256 << 10;

@@ -26,8 +26,8 @@ pub struct GemmTuning {
 /// | 3 x 3 | 97 · 93 · 96 | |
 /// | 12 x 1 | 68 · 66 · 62 | for 8 columns or fewer |
 ///
-/// Unrolling by 1, 4 or 8 and asking for lines of A, B or C ahead of the tile: no difference beyond noise. K of 2048 in one
-/// go 92, in blocks of 1024 89, of 256 87; K of 9600, 256 rows, in blocks of 1536 or 1024 86, of 512 82.
+/// Unrolling by 1, 4 or 8 and asking for lines of A, B or C ahead of the tile: no difference beyond noise. K of 2048 in
+/// one go 92, in blocks of 1024 89, of 256 87; K of 9600, 256 rows, in blocks of 1536 or 1024 86, of 512 82.
 const AVX2: GemmTuning = GemmTuning {
     tiles: &[(4, 3), (6, 2), (12, 1)],
     whole_depth: 2048,
@@ -36,7 +36,8 @@ const AVX2: GemmTuning = GemmTuning {
     unroll: 4,
 };
 
-/// Zen 5, one core, f32: 8 x 3 at 81 to 95 % of peak, 12 x 2 within 6 % of it; measured with a generator of the same form.
+/// Zen 5, one core, f32: 8 x 3 at 81 to 95 % of peak, 12 x 2 within 6 % of it; measured with a generator of the same
+/// form.
 const AVX512: GemmTuning = GemmTuning {
     tiles: &[(8, 3), (12, 2), (14, 1)],
     whole_depth: 2048,

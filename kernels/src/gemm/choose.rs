@@ -8,7 +8,8 @@ use crate::tuning::{self, GemmTuning};
 /// Cycles to pack an element of B, in either layout and form.
 const PACK_B: f64 = 0.4;
 /// Bytes of an operand beyond which it comes from memory for every task, and cycles for each of these bytes, where two
-/// cores read: 256 x 576 x 49152, 147 GFLOP/s by blocks of 128 x 72, 152 of 128 x 144, 168 of 256 x 72, 171 of 256 x 144.
+/// cores read: 256 x 576 x 49152, 147 GFLOP/s by blocks of 128 x 72, 152 of 128 x 144, 168 of 256 x 72, 171 of 256 x
+/// 144.
 const CACHED_BYTES: u64 = 8 << 20;
 const FAR_BYTE: f64 = 0.5;
 /// Numbers of threads over which tasks are balanced, and how much each counts.
@@ -107,8 +108,8 @@ fn thread_counts(gemm: &Gemm) -> impl Iterator<Item = (usize, f64)> {
     THREADS.into_iter().take_while(move |(threads, _)| *threads as f64 <= most)
 }
 
-/// Cycles of a step of K: two multiply-adds can start in each. Loads bound tiles that reuse little: a tile of 12 rows by one
-/// vector, 13 loads, was measured at 9 to 10 cycles.
+/// Cycles of a step of K: two multiply-adds can start in each. Loads bound tiles that reuse little: a tile of 12 rows
+/// by one vector, 13 loads, was measured at 9 to 10 cycles.
 fn tile_cycles(rows: usize, vectors: usize) -> f64 {
     ((rows * vectors) as f64 / 2.0).max((rows + vectors) as f64 * 0.77)
 }

@@ -7,8 +7,8 @@ use crate::emit::{Elem, Emitter, Value};
 /// Parameters of every packing function: `%extent` is the number of columns of B, or of rows of A.
 const PARAMS: &str = "%from: !llvm.ptr, %to: !llvm.ptr, %depth: i64, %extent: i64";
 
-/// Steps of K that are cut into strips together, which fill a line of the cache where a strip has four rows, and how far
-/// ahead stored rows are asked for: 2.55, with steps 2.46, with both 2.31 cycles an element beside a panel's tiles.
+/// Steps of K that are cut into strips together, which fill a line of the cache where a strip has four rows, and how
+/// far ahead stored rows are asked for: 2.55, with steps 2.46, with both 2.31 cycles an element beside a panel's tiles.
 const STEPS: usize = 4;
 const AHEAD: usize = 8;
 
@@ -142,8 +142,8 @@ fn rows(plan: &Plan, term: &Term) -> Emitter {
     e
 }
 
-/// A stored `[k, m]`, cut into strips of the tile's rows. The rows that a last strip lacks are left as they are: what is
-/// computed from them is not stored.
+/// A stored `[k, m]`, cut into strips of the tile's rows. The rows that a last strip lacks are left as they are: what
+/// is computed from them is not stored.
 fn strips(gemm: &Gemm, plan: &Plan, term: &Term) -> Emitter {
     let mut e = Emitter::new();
     let zero = e.index(0);

@@ -87,7 +87,8 @@ impl Task<'_> {
         }
     }
 
-    /// The blocks of K of a stage's only term; one of no depth where a limit leaves none, so that the outputs are written.
+    /// The blocks of K of a stage's only term; one of no depth where a limit leaves none, so that the outputs are
+    /// written.
     fn blocks(&self, e: &mut Emitter, stage: usize, terms: &[usize], block: usize, (first, last): (bool, bool)) {
         let depth = &self.depths[terms[0]];
         let (zero, one) = (e.index(0), e.index(1));

@@ -27,8 +27,8 @@ pub fn functions(gemm: &Gemm, plan: &Plan) -> String {
     text
 }
 
-/// `%tile` are the sums, `%panel` the packed B, `%keep` says whether to add to what is there, `%a` and `%k` of every term
-/// are its first element of A and its depth.
+/// `%tile` are the sums, `%panel` the packed B, `%keep` says whether to add to what is there, `%a` and `%k` of every
+/// term are its first element of A and its depth.
 fn function(gemm: &Gemm, plan: &Plan, s: usize, stage: &[usize], rows: usize) -> String {
     let mut e = Emitter::new();
     let mut params = "%tile: !llvm.ptr, %panel: !llvm.ptr, %keep: i1".to_string();
