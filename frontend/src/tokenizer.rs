@@ -78,6 +78,16 @@ impl Tokenizer {
         &self.folder
     }
 
+    /// Every file of the folder that decides how text becomes tokens, of those that are there.
+    pub fn files(&self) -> Vec<PathBuf> {
+        files::NAMES.iter().map(|name| self.folder.join(name)).filter(|path| path.is_file()).collect()
+    }
+
+    /// What the recipe changes about it.
+    pub fn options(&self) -> &TokenizerOptions {
+        &self.options
+    }
+
     /// One more than the largest token id.
     pub fn vocabulary(&self) -> usize {
         let added = self.inner.get_added_tokens_decoder().keys().max().map_or(0, |id| *id as usize + 1);
@@ -146,7 +156,8 @@ impl Tokenizer {
         ensure!(limit > added, "a length of {limit} leaves no room beside {added} special tokens");
         let mut encoding = self.inner.encode_fast(text, false).map_err(|error| self.refused(&error, text))?;
         encoding.truncate(limit - added, 0, self.truncation_side);
-        let encoding = self.inner.post_process(encoding, None, add_special_tokens).map_err(|e| self.refused(&e, text))?;
+        let encoding =
+            self.inner.post_process(encoding, None, add_special_tokens).map_err(|e| self.refused(&e, text))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -163,7 +174,12 @@ impl Tokenizer {
     ) -> Result<EncodedChat> {
         let rendered = template.render(messages, None, add_generation_prompt, &self.special_tokens)?;
         let text = rendered.text.as_str();
-        let mut encoding = self.inner.encode_char_offsets(text, false).map_err(|error| self.refused(&error, text))?;
+        // Offsets are needed, and paid for, only where the template marks spans.
+        let encoded = match rendered.assistant.is_empty() {
+            true => self.inner.encode_fast(text, false),
+            false => self.inner.encode_char_offsets(text, false),
+        };
+        let mut encoding = encoded.map_err(|error| self.refused(&error, text))?;
         if let Some(limit) = limit {
             encoding.truncate(limit, 0, self.truncation_side);
         }
@@ -182,7 +198,9 @@ impl Tokenizer {
     /// # Errors
     /// What the decoder refuses; unknown ids are skipped.
     pub fn decode(&self, tokens: &[u32], skip_special_tokens: bool) -> Result<String> {
-        self.inner.decode(tokens, skip_special_tokens).map_err(|error| anyhow!("decoding {} tokens: {error}", tokens.len()))
+        self.inner
+            .decode(tokens, skip_special_tokens)
+            .map_err(|error| anyhow!("decoding {} tokens: {error}", tokens.len()))
     }
 
     fn refused(&self, error: &tokenizers::Error, text: &str) -> anyhow::Error {
@@ -192,7 +210,8 @@ impl Tokenizer {
 
     /// Named special tokens that `tokenizer.json` does not list as added tokens become such, as in transformers.
     fn add_missing_special_tokens(&mut self) {
-        let known: Vec<String> = self.inner.get_added_tokens_decoder().into_values().map(|token| token.content).collect();
+        let known: Vec<String> =
+            self.inner.get_added_tokens_decoder().into_values().map(|token| token.content).collect();
         let missing = |token: &String| !known.contains(token);
         let tokens: Vec<AddedToken> = self
             .special_tokens

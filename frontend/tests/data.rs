@@ -246,7 +246,12 @@ fn preparing_twice_gives_one_file() {
     let prepared = prepare(&dataset, &how).unwrap();
     let again = prepare(&dataset, &how).unwrap();
     assert_eq!(prepared.shard.path(), again.shard.path());
-    assert_eq!(std::fs::read_dir(&bench.shards).unwrap().count(), 1);
+    let kept = |extension: &str| {
+        let files = std::fs::read_dir(&bench.shards).unwrap().map(|file| file.unwrap().path());
+        files.filter(|path| path.extension().is_some_and(|found| found == extension)).collect::<Vec<_>>()
+    };
+    assert_eq!((kept("amcshard").len(), kept("json").len()), (1, 1));
+    assert_eq!(again.report, prepared.report);
     let summary = prepared.shard.summary();
     assert_eq!((summary.rows, summary.tokens, summary.longest, summary.supervised), (3, 123, 59, 5));
     let text = describe(&prepared, Some(&plain), 2, false);
@@ -259,6 +264,13 @@ fn preparing_twice_gives_one_file() {
         assert!(text.contains(wanted), "{wanted}\n{text}");
     }
     assert!(describe(&prepared, Some(&plain), 1, true).contains("\u{1b}[1;32m The Thames\u{1b}[0m"));
+    // A damaged shard is made again; other data under the same name is other data.
+    let (path, hash) = (prepared.shard.path().to_path_buf(), prepared.shard.hash());
+    drop((prepared, again));
+    std::fs::write(path, "damaged").unwrap();
+    assert_eq!(prepare(&dataset, &how).unwrap().shard.hash(), hash);
+    bench.rows(&json!([{"context": "a", "question": "b", "answers": {"text": ["c d"]}}]));
+    assert_eq!(prepare(&dataset, &how).unwrap().shard.summary().rows, 1);
 }
 
 #[test]

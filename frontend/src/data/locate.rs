@@ -166,7 +166,7 @@ mod tests {
         std::fs::write(&file, "[]").unwrap();
         let hub = Hub { cache: folder.path().join("hub"), offline: true };
         let found = |name: &Path, split| locate(name.to_str().unwrap(), split, None, &hub);
-        assert_eq!(found(&file, "validation").unwrap(), [file.clone()]);
+        assert_eq!(found(&file, "validation").unwrap(), std::slice::from_ref(&file));
         assert_eq!(found(folder.path(), "train").unwrap(), [file]);
         assert!(found(&folder.path().join("other.json"), "train").unwrap_err().to_string().contains("no such file"));
     }

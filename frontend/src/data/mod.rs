@@ -1,6 +1,6 @@
 //! Datasets: from a recipe to a token shard and the shapes of a run.
 //!
-//! The way: files ([`locate`]) → rows ([`table`]) → samples ([`format`], by [`squad`] or [`column_mapped`]) → rows of a shard
+//! The way: files ([`source`], [`locate`]) → rows ([`table`]) → samples ([`format`], by [`squad`] or [`column_mapped`]) → rows of a shard
 //! ([`pack`], or each sample alone) → a file named by its content's hash. All of it happens ahead of time; a run reads shards.
 //!
 //! Tokens, labels and packing are NeMo Automodel's, in the dialect of the recipe. What differs on purpose: a slice in `split`
@@ -10,11 +10,13 @@ mod column_mapped;
 mod describe;
 mod format;
 mod locate;
+mod memo;
 mod numpy;
 mod pack;
 mod parallel;
 mod sample;
 mod shapes;
+mod source;
 mod split;
 mod squad;
 mod table;
@@ -24,6 +26,10 @@ use std::path::{Path, PathBuf};
 
 use amc_artifact::{Shard, ShardWriter, shard_path, write_synthetic};
 use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use memo::Memo;
+use source::Source;
 
 pub use describe::{Description, use_colour};
 pub use format::{Format, padding_id};
@@ -36,7 +42,7 @@ pub use table::{Table, TableRow};
 
 use crate::chat_template::{ChatTemplate, resolve_source};
 use crate::hub::Hub;
-use crate::recipe::{ColumnMapped, Dataset, Dialect, MockIterable, PackedSequence, Squad, TokenOptions};
+use crate::recipe::{Dataset, Dialect, MockIterable, PackedSequence, TokenOptions};
 use crate::tokenizer::Tokenizer;
 
 /// What a dataset is prepared with, besides its own section of the recipe.
@@ -64,7 +70,7 @@ pub struct Prepared {
 }
 
 /// What came of the rows of a dataset.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// Rows of the dataset, after slices and limits.
     pub examples: usize,
@@ -104,7 +110,22 @@ fn prepare_mock(mock: &MockIterable, how: &Preparation<'_>) -> Result<Prepared> 
 }
 
 fn prepare_rows(dataset: &Dataset, how: &Preparation<'_>) -> Result<Prepared> {
-    let (samples, mut report) = samples(dataset, how)?;
+    let source = Source::find(dataset, how.hub)?;
+    let tokenizer_files = how.tokenizer.map(Tokenizer::files).unwrap_or_default();
+    let options = how.tokenizer.map(Tokenizer::options);
+    let templates = (template_source(dataset, how)?, options);
+    let settings = (dataset, how.dialect, how.seed, how.packed, templates);
+    let memo = Memo::new(how.shards, &settings, source.files().chain(&tokenizer_files))?;
+    if let Some(prepared) = memo.recall() {
+        return Ok(prepared);
+    }
+    let (samples, report) = samples_of(dataset, &source, how)?;
+    let prepared = write_rows(dataset, samples, report, how)?;
+    memo.remember(&prepared);
+    Ok(prepared)
+}
+
+fn write_rows(dataset: &Dataset, samples: Vec<Sample>, mut report: Report, how: &Preparation<'_>) -> Result<Prepared> {
     let rows = match how.packed {
         Some(packed) => {
             let order = packing_order(dataset, samples.len(), how);
@@ -116,7 +137,11 @@ fn prepare_rows(dataset: &Dataset, how: &Preparation<'_>) -> Result<Prepared> {
             report.too_long = packs.too_long;
             packs.rows
         }
-        None => samples.into_iter().map(Sample::into_row).collect::<Result<_>>()?,
+        None => {
+            let rows = samples.into_iter().enumerate();
+            rows.map(|(i, sample)| sample.into_row().with_context(|| format!("example {}", i + 1)))
+                .collect::<Result<_>>()?
+        }
     };
     let largest = rows.iter().flat_map(|row| row.tokens.iter().chain(&row.labels)).max();
     let vocabulary = largest.map_or(1, |token| *token as u64 + 1);
@@ -137,18 +162,18 @@ fn prepare_rows(dataset: &Dataset, how: &Preparation<'_>) -> Result<Prepared> {
 /// # Errors
 /// As for [`prepare`].
 pub fn samples(dataset: &Dataset, how: &Preparation<'_>) -> Result<(Vec<Sample>, Report)> {
+    samples_of(dataset, &Source::find(dataset, how.hub)?, how)
+}
+
+fn samples_of(dataset: &Dataset, source: &Source, how: &Preparation<'_>) -> Result<(Vec<Sample>, Report)> {
+    let table = source.read()?;
     let mut replaced = 0;
     let samples = match dataset {
-        Dataset::Squad(squad) => {
-            let table = squad_table(squad, how.hub)?;
-            let template = squad.chat_template.as_deref();
-            with_format(how, template, &squad.tokens, |format| {
-                parallel::map(&table.rows, |row| squad::format(row, format))
-            })?
-        }
+        Dataset::Squad(squad) => with_format(dataset, how, &squad.tokens, |format| {
+            parallel::map(&table.rows, |row| squad::format(row, format))
+        })?,
         Dataset::ColumnMapped(mapped) => {
-            let table = column_table(mapped, how.hub)?;
-            let mut samples = with_format(how, None, &mapped.tokens, |format| {
+            let mut samples = with_format(dataset, how, &mapped.tokens, |format| {
                 format.answer_only = mapped.answer_only_loss_mask;
                 parallel::map(&table.rows, |row| column_mapped::format(row, mapped, format))
             })?;
@@ -157,12 +182,7 @@ pub fn samples(dataset: &Dataset, how: &Preparation<'_>) -> Result<(Vec<Sample>,
             }
             samples
         }
-        Dataset::TokenFile(file) => {
-            let needed = file.limit_dataset_samples.map(usize::try_from).transpose()?;
-            let table = Table::read(&[PathBuf::from(&file.path)], needed)?;
-            table.require(&["input_ids"])?;
-            parallel::map(&table.rows, token_file::read)?
-        }
+        Dataset::TokenFile(_) => parallel::map(&table.rows, token_file::read)?,
         Dataset::MockIterable(_) => bail!("mock data has no rows to be read"),
     };
     let unsupervised = samples.iter().filter(|sample| sample.supervised() == 0).count();
@@ -170,50 +190,25 @@ pub fn samples(dataset: &Dataset, how: &Preparation<'_>) -> Result<(Vec<Sample>,
     Ok((samples, report))
 }
 
-/// Calls `work` with the format of a dataset: its own chat template, else the inherited one, else the tokenizer's.
+/// The chat template of the recipe: the dataset's own, else the inherited one.
+fn template_source(dataset: &Dataset, how: &Preparation<'_>) -> Result<Option<String>> {
+    template_of(dataset).or(how.inherited_template).map(resolve_source).transpose()
+}
+
+/// Calls `work` with the format of a dataset, whose chat template is the recipe's, else the tokenizer's.
 fn with_format<R>(
+    dataset: &Dataset,
     how: &Preparation<'_>,
-    template: Option<&str>,
     options: &TokenOptions,
     work: impl FnOnce(&mut Format<'_>) -> Result<R>,
 ) -> Result<R> {
     let tokenizer =
         how.tokenizer.context("this dataset needs a tokenizer, but the recipe's model comes without one")?;
-    let source = template.or(how.inherited_template).map(resolve_source).transpose()?;
-    let own = source.map(|source| ChatTemplate::new(&source).context("the dataset's chat_template")).transpose()?;
+    let source = template_source(dataset, how)?;
+    let own = source.map(|source| ChatTemplate::new(&source).context("the recipe's chat_template")).transpose()?;
     let mut format = Format::new(tokenizer, how.dialect, options)?;
     format.template = own.as_ref().or(format.template);
     work(&mut format)
-}
-
-fn squad_table(squad: &Squad, hub: &Hub) -> Result<Table> {
-    let table = read_split(&[squad.dataset_name.as_str()], &squad.split, None, &squad.tokens, hub)?;
-    table.require(&squad::COLUMNS)?;
-    Ok(table)
-}
-
-fn column_table(mapped: &ColumnMapped, hub: &Hub) -> Result<Table> {
-    let names: Vec<&str> = mapped.path_or_dataset_id.iter().map(String::as_str).collect();
-    let split = mapped.split.as_deref().unwrap_or("train");
-    let table = read_split(&names, split, mapped.name.as_deref(), &mapped.tokens, hub)?;
-    table.require(&column_mapped::columns(&mapped.columns))?;
-    Ok(table)
-}
-
-fn read_split(names: &[&str], split: &str, config: Option<&str>, options: &TokenOptions, hub: &Hub) -> Result<Table> {
-    let limit = options.limit_dataset_samples.map(usize::try_from).transpose()?;
-    let mut table = Table::default();
-    for part in Split::parse(split, limit)?.parts {
-        let mut files = Vec::new();
-        for name in names {
-            files.extend(locate(name, &part.name, config, hub)?);
-        }
-        let mut rows = Table::read(&files, part.rows_needed())?;
-        let range = part.range(rows.rows.len());
-        table.rows.extend(rows.rows.drain(range));
-        table.files.extend(files);
-    }
-    Ok(table)
 }
 
 /// The order in which samples are packed: their own, but in September 2025 SQuAD was a `datasets.Dataset`, which is shuffled

@@ -2,7 +2,7 @@
 
 /// The permutation of `0..n` for a seed.
 ///
-/// Source: numpy's `SeedSequence` (seed to state), PCG64 XSL-RR (O'Neill 2014) and the masked-rejection or Lemire draws of
+/// Source: numpy's `SeedSequence` (seed to state), PCG64 XSL-RR (O'Neill 2014), `random_interval` and
 /// `Generator._shuffle_int`.
 pub fn permutation(n: usize, seed: u64) -> Vec<usize> {
     let mut generator = Pcg64::new(seed);
@@ -52,34 +52,13 @@ impl Pcg64 {
         word as u32
     }
 
-    /// A number in `0..=most`, by Lemire's method (2018), in 32 bits where that is enough.
+    /// A number in `0..=most`: draws, cut to as many bits as `most` has, until one is not above it.
     fn below_or_equal(&mut self, most: u64) -> u64 {
-        if most == 0 {
-            return 0;
-        }
-        if most >= u64::from(u32::MAX) {
-            return self.below_or_equal_wide(most);
-        }
-        let count = most as u32 + 1;
-        let threshold = (u32::MAX - most as u32) % count;
+        let mask = u64::MAX.checked_shr(most.leading_zeros()).unwrap_or(0);
         loop {
-            let product = u64::from(self.next_u32()) * u64::from(count);
-            if product as u32 >= threshold {
-                return product >> 32;
-            }
-        }
-    }
-
-    fn below_or_equal_wide(&mut self, most: u64) -> u64 {
-        if most == u64::from(u32::MAX) {
-            return u64::from(self.next_u32());
-        }
-        let count = most.wrapping_add(1);
-        let threshold = (u64::MAX - most) % count;
-        loop {
-            let product = u128::from(self.next_u64()) * u128::from(count);
-            if product as u64 >= threshold {
-                return (product >> 64) as u64;
+            let draw = if most <= u64::from(u32::MAX) { u64::from(self.next_u32()) } else { self.next_u64() };
+            if draw & mask <= most {
+                return draw & mask;
             }
         }
     }

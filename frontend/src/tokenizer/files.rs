@@ -8,6 +8,15 @@ use tokenizers::{AddedToken, TruncationDirection};
 /// Special tokens by the names that configuration files and chat templates use.
 const SPECIAL_NAMES: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+/// The files that are read.
+pub(super) const NAMES: [&str; 6] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "config.json",
+];
 /// A `model_max_length` beyond this means that there is no limit.
 const NO_LIMIT: f64 = 1e20;
 
@@ -124,7 +133,7 @@ impl TokenizerFiles {
 
     pub(super) fn model_max_length(&self) -> Option<usize> {
         let length = self.config.get("model_max_length").and_then(Value::as_f64)?;
-        (length >= 1.0 && length <= NO_LIMIT).then_some(length as usize)
+        (1.0..=NO_LIMIT).contains(&length).then_some(length as usize)
     }
 
     /// `eos_token_id` of `generation_config.json`, a number or a list.

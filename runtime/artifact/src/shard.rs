@@ -113,8 +113,9 @@ impl Shard {
 
     fn open_checked(path: &Path) -> Result<Self> {
         let file = File::open(path).context("cannot be opened")?;
-        // SAFETY: the file is named by the hash of its content and only ever renamed into place whole. Were another process
-        // to change it nevertheless, reads would return other integers, all of which are bounds-checked where used.
+        // SAFETY: the file is named by the hash of its content and only ever renamed into place whole, never changed. Were
+        // another process to write to it nevertheless, reads would return other integers, all of which are bounds-checked
+        // where they are used; were it cut short, the process would end with a bus error.
         let map = unsafe { Mmap::map(&file) }.context("cannot be mapped into memory")?;
         let smallest = HEAD_BYTES + FOOTER_BYTES + HASH_BYTES;
         ensure!(map.len() >= smallest, "{} bytes long, but a shard has at least {smallest}: truncated?", map.len());
@@ -147,6 +148,12 @@ impl Shard {
     /// What the shard holds.
     pub fn summary(&self) -> &ShardSummary {
         &self.summary
+    }
+
+    /// The hash of all before it, with which the file ends and after which it is named.
+    pub fn hash(&self) -> blake3::Hash {
+        let hash = self.map[self.map.len() - HASH_BYTES..].first_chunk();
+        hash.map_or_else(|| blake3::hash(&[]), |bytes| blake3::Hash::from_bytes(*bytes))
     }
 
     /// The file.
