@@ -1,12 +1,13 @@
 //! Whole runs of a toy whose kernels are Rust functions, against arithmetic done by hand and against each other.
 mod support;
 
-use amc_artifact::{IGNORED, Sampler};
+use amc_artifact::{IGNORED, LrSchedule, Sampler};
 use amc_runtime::disk::RealDisk;
 use amc_runtime::session::{Part, Session};
 use amc_runtime::train::{Places, Resume, RunOptions, Summary, Trainer};
 use anyhow::Result;
 use std::fs;
+use std::path::Path;
 use support::{A, RECIPE, Toy, VOCABULARY, W, contents, options, row, temporary, toy, until};
 
 fn run(toy: &Toy, checkpoints: &str, options: &RunOptions) -> Result<Summary> {
@@ -262,6 +263,21 @@ fn a_directory_has_one_run_at_a_time() {
     assert!(error(&toy, "c", &options()).contains("another run is using checkpoint_dir"));
     drop(first);
     run(&toy, "c", &options()).unwrap();
+}
+
+#[test]
+fn a_run_may_start_from_an_adapter() {
+    let folder = temporary();
+    let mut toy = toy(folder.path(), false);
+    run(&toy, "a", &until(4)).unwrap();
+    let adapter = folder.path().join("a/LATEST/model");
+    toy.run.initial_adapter = Some(adapter.to_string_lossy().into_owned());
+    toy.run.lr_schedule = LrSchedule::constant(0.0, 0.0);
+    run(&toy, "b", &until(1)).unwrap();
+    let values = |folder: &Path| fs::read(folder.join("adapter_model.safetensors")).unwrap();
+    assert_eq!(values(&adapter), values(&folder.path().join("b/LATEST/model")));
+    toy.run.initial_adapter = Some(folder.path().to_string_lossy().into_owned());
+    assert!(error(&toy, "c", &options()).contains("amc.initial_adapter"));
 }
 
 #[test]

@@ -91,7 +91,6 @@ impl StepScheduler {
             checkpoint_every_epoch: self.save_checkpoint_every_epoch,
             validate_every: self.val_every_steps,
             validate_at_checkpoints: dialect == Dialect::Head,
-            validate_first: dialect == Dialect::Head,
             first_number: if dialect == Dialect::Head { 0 } else { 1 },
         };
         schedule.check().map(|()| schedule)

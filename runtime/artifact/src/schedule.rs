@@ -171,8 +171,6 @@ pub struct StepSchedule {
     pub checkpoint_every_epoch: bool,
     pub validate_every: Option<u64>,
     pub validate_at_checkpoints: bool,
-    /// Whether validation of a step comes before its checkpoint, so that its loss can rank it.
-    pub validate_first: bool,
     /// The number that the first step has in names and logs.
     pub first_number: u64,
 }
@@ -235,7 +233,7 @@ impl StepSchedule {
             || self.is_last(step)
     }
 
-    /// Whether validation follows `step`.
+    /// Whether validation follows `step`; it comes before the checkpoint, so that its loss can rank it.
     pub fn validates_at(&self, step: u64) -> bool {
         let due = self.validate_every.is_some_and(|every| hits(step, every));
         due || (self.validate_at_checkpoints && self.saves_at(step))
@@ -400,7 +398,6 @@ mod tests {
             checkpoint_every_epoch: true,
             validate_every: Some(4),
             validate_at_checkpoints: true,
-            validate_first: true,
             first_number: 0,
         }
     }

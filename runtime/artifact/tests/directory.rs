@@ -69,7 +69,6 @@ fn run() -> RunConfig {
             checkpoint_every_epoch: true,
             validate_every: None,
             validate_at_checkpoints: true,
-            validate_first: true,
             first_number: 0,
         },
         lr_schedule: LrSchedule::constant(0.1 + 0.2, 0.0),

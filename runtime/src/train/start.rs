@@ -7,13 +7,11 @@ use crate::disk::{Disk, RealDisk};
 use crate::host::{Moment, host_name};
 use crate::programs::{BatchPrograms, UpdateProgram};
 use crate::report::{Journal, Reporter};
-use crate::session::{Part, Session, SessionOptions, default_threads, model_folder};
+use crate::session::{Session, SessionOptions, default_threads, model_folder};
 use crate::train::{GIB, Resume, Summary};
 use crate::weights::convert;
 use amc_artifact::safetensors::SafetensorsFile;
-use amc_artifact::{
-    Artifact, LrSchedule, Plan, ProgramKind, RunConfig, Storage, TargetKind, shard_folder, tensor_bytes,
-};
+use amc_artifact::{Artifact, LrSchedule, Plan, ProgramKind, RunConfig, TargetKind, shard_folder, tensor_bytes};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -114,7 +112,7 @@ fn begin(
     let Some(Found { path, state }) = found else {
         session.initialise(run.seed)?;
         if let Some(folder) = &run.initial_adapter {
-            start_from_adapter(session, Path::new(folder))?;
+            start_from_adapter(session, Path::new(folder)).context("amc.initial_adapter")?;
         }
         return Ok((0, run.lr_schedule.clone()));
     };
@@ -125,6 +123,25 @@ fn begin(
     }
     reporter.info("The learning rate follows the checkpoint's schedule, not the recipe's");
     Ok((state.completed_steps, state.lr_schedule))
+}
+
+/// Fills every parameter from the adapter in `folder`.
+fn start_from_adapter(session: &mut Session, folder: &Path) -> Result<()> {
+    let file = SafetensorsFile::open(&folder.join("adapter_model.safetensors"))?;
+    let params = session.plan().params.clone();
+    let (found, wanted) = (file.tensors().len(), params.len());
+    ensure!(found == wanted, "{} holds {found} tensors, the run trains {wanted}", folder.display());
+    for param in params {
+        let view = file.tensor(&param.name)?;
+        ensure!(view.shape == param.shape, "`{}` is {:?}, wanted {:?}", param.name, view.shape, param.shape);
+        let mut at = param.value_offset;
+        convert(&view, param.storage, |piece| {
+            session.write_bytes(at, piece);
+            at += piece.len() as u64;
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 /// Opens all data sets and checks that every batch has a program.
@@ -195,14 +212,14 @@ fn introduce(reporter: &Reporter, session: &Session, run: &RunConfig, options: &
     ));
     let optimizer = &run.optimizer;
     reporter.info(&format!(
-        "{} (betas {} and {}, eps {:e}), {} steps, {} rows a microbatch, {} microbatches a step",
+        "{} (betas {} and {}, eps {:e}), {} steps of {} x {} rows",
         optimizer.name,
         optimizer.beta1,
         optimizer.beta2,
         optimizer.eps,
         run.schedule.total_steps(),
-        run.train.sampler.local_batch_size,
-        run.schedule.accumulation
+        run.schedule.accumulation,
+        run.train.sampler.local_batch_size
     ));
     reporter.info(&format!("Planned memory: {:.3} GiB", planned_bytes(plan, options) as f64 / GIB));
 }
@@ -224,30 +241,4 @@ mod tests {
         assert_eq!(validation_file("default"), "validation.jsonl");
         assert_eq!(validation_file("math"), "validation_math.jsonl");
     }
-}
-
-/// Fills every trained parameter from the adapter in `folder`.
-fn start_from_adapter(session: &mut Session, folder: &Path) -> Result<()> {
-    let file = SafetensorsFile::open(&folder.join("adapter_model.safetensors")).context("amc.initial_adapter")?;
-    let params: Vec<(String, Vec<u64>)> =
-        session.plan().params.iter().map(|param| (param.name.clone(), param.shape.clone())).collect();
-    for (name, shape) in &params {
-        let view = file.tensor(name).context("amc.initial_adapter")?;
-        ensure!(view.shape == *shape, "amc.initial_adapter: `{name}` is {:?}, wanted {shape:?}", view.shape);
-        let mut bytes = vec![];
-        convert(&view, Storage::F32, |part| {
-            bytes.extend_from_slice(part);
-            Ok(())
-        })?;
-        let value = |four: &[u8]| f32::from_le_bytes([four[0], four[1], four[2], four[3]]);
-        session.write_param(name, Part::Value, &bytes.chunks_exact(4).map(value).collect::<Vec<f32>>())?;
-    }
-    ensure!(
-        file.tensors().len() == params.len(),
-        "amc.initial_adapter: {} holds {} tensors, the run trains {}",
-        folder.display(),
-        file.tensors().len(),
-        params.len()
-    );
-    Ok(())
 }

@@ -324,7 +324,6 @@ fn run_config(model: &Path, sft: bool, train: String, validation: String) -> Run
             checkpoint_every_epoch: true,
             validate_every: None,
             validate_at_checkpoints: true,
-            validate_first: true,
             first_number: 0,
         },
         lr_schedule: LrSchedule {
