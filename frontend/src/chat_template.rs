@@ -1,8 +1,9 @@
 //! Chat templates: Jinja as Hugging Face tokenizers use it, to text and to the spans that the assistant wrote.
 //!
-//! The environment is that of `apply_chat_template`: `trim_blocks`, `lstrip_blocks`, loop controls, Python's string methods,
-//! `raise_exception`, `tojson` as `json.dumps` writes it, and `{% generation %}` blocks. `strftime_now` is left undefined, so
-//! that the same data gives the same tokens on any day; templates that test for it take their fixed date.
+//! The environment is that of `apply_chat_template`: `trim_blocks`, `lstrip_blocks`, loop controls, Python's string
+//! methods, `raise_exception`, `tojson` as `json.dumps` writes it, and `{% generation %}` blocks. `strftime_now` is
+//! left undefined, so that the same data gives the same tokens on any day; templates that test for it take their fixed
+//! date.
 mod json;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -69,8 +70,8 @@ impl ChatTemplate {
         self.marks_generation
     }
 
-    /// Renders a conversation. Entries that are null are left out; a template that refuses a system message gets it merged
-    /// into the first message of the user.
+    /// Renders a conversation. Entries that are null are left out; a template that refuses a system message gets it
+    /// merged into the first message of the user.
     ///
     /// # Errors
     /// No messages, more than one system message, or what the template itself refuses.
@@ -134,8 +135,8 @@ fn merge_system(messages: &[Message]) -> Vec<Message> {
     merged
 }
 
-/// Prints a value as Python would: `None`, `True`, `False`. A list or mapping would print as Python's `repr`, which nothing
-/// should depend on, so it is an error.
+/// Prints a value as Python would: `None`, `True`, `False`. A list or mapping would print as Python's `repr`, which
+/// nothing should depend on, so it is an error.
 fn print_as_python(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
     let text = match value.kind() {
         ValueKind::None => "None",
@@ -157,14 +158,15 @@ fn explain(error: Error) -> anyhow::Error {
     let text = error.detail().map_or_else(|| error.kind().to_string(), str::to_string);
     if text.contains("strftime_now") {
         return anyhow!(
-            "chat template{line}: needs the date of today (strftime_now), on which data must not depend; give the dataset a \
-             `chat_template` with the date written out"
+            "chat template{line}: needs the date of today (strftime_now), on which data must not depend; give the dataset \
+             a `chat_template` with the date written out"
         );
     }
     anyhow!("chat template{line}: {text}")
 }
 
-/// The tag at the start of `text`, if it is `{% NAME %}` with optional `-` or `+` and spaces: (left sign, right sign, bytes).
+/// The tag at the start of `text`, if it is `{% NAME %}` with optional `-` or `+` and spaces: (left sign, right sign,
+/// bytes).
 fn tag<'a>(text: &'a str, name: &str) -> Option<(&'a str, &'a str, usize)> {
     let sign = |text: &'a str| if text.starts_with(['-', '+']) { text.split_at(1) } else { ("", text) };
     let (left, rest) = sign(text.strip_prefix("{%")?);
@@ -173,19 +175,23 @@ fn tag<'a>(text: &'a str, name: &str) -> Option<(&'a str, &'a str, usize)> {
     Some((left, right, text.len() - rest.len()))
 }
 
-/// Whether a `{% generation %}` tag with spaces on both sides occurs: `\{%-?\s+generation\s+-?%\}`, which is what decides in
-/// NeMo Automodel.
+/// Whether a `{% generation %}` tag with spaces on both sides occurs: `\{%-?\s+generation\s+-?%\}`, which is what
+/// decides in NeMo Automodel.
 fn has_generation_tag(source: &str) -> bool {
     source.match_indices("{%").any(|(at, _)| {
         tag(&source[at..], "generation").is_some_and(|(left, right, length)| {
             let inside = &source[at + 2 + left.len()..at + length - 2 - right.len()];
-            left != "+" && right != "+" && inside.starts_with(char::is_whitespace) && inside.ends_with(char::is_whitespace)
+            left != "+"
+                && right != "+"
+                && inside.starts_with(char::is_whitespace)
+                && inside.ends_with(char::is_whitespace)
         })
     })
 }
 
-/// Replaces generation tags by tags that print the marks. All that is written are block tags, with the signs of the tag that
-/// stood there, so that the white space around it is treated the same; `with` gives the block the scope of its own it had.
+/// Replaces generation tags by tags that print the marks. All that is written are block tags, with the signs of the tag
+/// that stood there, so that the white space around it is treated the same; `with` gives the block the scope of its own
+/// it had.
 fn mark_generation_blocks(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
@@ -239,8 +245,9 @@ pub fn resolve_source(template: &str) -> Result<String> {
     if template.contains("{%") || template.contains("{{") {
         return Ok(template.to_string());
     }
-    let text = std::fs::read_to_string(template)
-        .with_context(|| format!("chat_template: {template:?} is neither Jinja ({{% or {{{{) nor a file that can be read"))?;
+    let text = std::fs::read_to_string(template).with_context(|| {
+        format!("chat_template: {template:?} is neither Jinja (no {{% or {{{{) nor a readable file")
+    })?;
     let json: Option<serde_json::Value> = serde_json::from_str(&text).ok();
     let inner = json.as_ref().and_then(|json| json.get("chat_template")).and_then(|value| value.as_str());
     Ok(inner.map_or(text.clone(), str::to_string))

@@ -1,7 +1,7 @@
 //! Where models and datasets come from: a local folder, the Hugging Face cache, or the Hub, in this order.
 //!
-//! What is in the cache is taken as it is; the Hub is asked only for what is missing. `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`,
-//! `HF_ENDPOINT` and `HF_HUB_OFFLINE` mean what they mean to Hugging Face's own tools.
+//! What is in the cache is taken as it is; the Hub is asked only for what is missing. `HF_HOME`, `HF_HUB_CACHE`,
+//! `HF_TOKEN`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` mean what they mean to Hugging Face's own tools.
 mod cache;
 
 use std::path::{Path, PathBuf};
@@ -55,15 +55,16 @@ impl Hub {
     /// The cache and the mode that the environment asks for.
     pub fn from_environment() -> Self {
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let offline = set("HF_HUB_OFFLINE").is_some_and(|v| matches!(v.to_lowercase().as_str(), "1" | "true" | "yes" | "on"));
+        let offline =
+            set("HF_HUB_OFFLINE").is_some_and(|v| matches!(v.to_lowercase().as_str(), "1" | "true" | "yes" | "on"));
         Hub { cache: cache::folder(&set), offline }
     }
 
     /// The folder of a model: `name` itself where that is a folder, else a snapshot of the Hub's model of that name.
     ///
     /// # Errors
-    /// A name that is neither a folder nor of the form `organisation/name`; a model that is not cached where the Hub cannot be
-    /// reached, or does not have it.
+    /// A name that is neither a folder nor of the form `organisation/name`; a model that is not cached where the Hub
+    /// cannot be reached, or does not have it.
     pub fn model(&self, name: &str, revision: Option<&str>, need: Need) -> Result<PathBuf> {
         let local = Path::new(name);
         if local.is_dir() {
@@ -173,9 +174,9 @@ impl Hub {
             Kind::Dataset => ("dataset", " --repo-type dataset"),
         };
         anyhow!(
-            "{}\nthe Hub could not serve it: {error}\nthree ways on: give the path of a local copy; fill the cache where there is \
-             a network (`hf download {name}{flag}`; HF_HOME or HF_HUB_CACHE say where it lies); or, where access to this \
-             {kind_name} is restricted, set HF_TOKEN",
+            "{}\nthe Hub could not serve it: {error}\nthree ways on: give the path of a local copy; fill the cache where \
+             there is a network (`hf download {name}{flag}`; HF_HOME or HF_HUB_CACHE say where it lies); or, where access \
+             to this {kind_name} is restricted, set HF_TOKEN",
             self.missing(kind, name)
         )
     }

@@ -1,8 +1,9 @@
 //! Hugging Face tokenizers, read from a model folder as transformers 5 reads them.
 //!
-//! `tokenizer.json` decides how text becomes tokens, its post-processor included: `add_bos_token` and `add_eos_token` of
-//! `tokenizer_config.json` are ignored when it exists. Asking for them in the recipe replaces the post-processor by one that
-//! adds just these tokens. Truncation and padding that the file carries are switched off; callers say what they want.
+//! `tokenizer.json` decides how text becomes tokens, its post-processor included: `add_bos_token` and `add_eos_token`
+//! of `tokenizer_config.json` are ignored when it exists. Asking for them in the recipe replaces the post-processor by
+//! one that adds just these tokens. Truncation and padding that the file carries are switched off; callers say what
+//! they want.
 mod files;
 
 use std::path::{Path, PathBuf};

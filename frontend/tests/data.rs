@@ -1,5 +1,5 @@
-//! Tokenizer, formats and packing against transformers and NeMo Automodel themselves: `data/expected.json` holds what their
-//! code makes of the same rows (`data/make_expected.py` wrote it).
+//! Tokenizer, formats and packing against transformers and NeMo Automodel themselves: `data/expected.json` holds what
+//! their code makes of the same rows (`data/make_expected.py` wrote it).
 use std::path::{Path, PathBuf};
 
 use amc_frontend::chat_template::{ChatTemplate, message};
@@ -362,6 +362,11 @@ fn mistakes_in_a_tokenizer_are_named() {
         write("tokenizer.json", broken);
         check(load(&none), "tokenizer.json: not a tokenizer that can be read");
     }
+    let whole = std::fs::read_to_string(fixtures().join("tokenizer_plain/tokenizer.json")).unwrap();
+    let mut undefined: Value = serde_json::from_str(&whole).unwrap();
+    undefined["post_processor"]["special_tokens"] = json!({});
+    write("tokenizer.json", &undefined.to_string());
+    check(load(&none), "uses the special token \"<|begin|>\", which it does not define");
     std::fs::copy(fixtures().join("tokenizer/tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
     check(load(&TokenizerOptions { add_bos_token: true, ..none.clone() }), "names no bos_token");
     for (config, wanted) in [
@@ -376,7 +381,7 @@ fn mistakes_in_a_tokenizer_are_named() {
     }
     write(
         "tokenizer_config.json",
-        "{\"chat_template\": [{\"name\": \"tool_use\", \"template\": \"a\"}, {\"name\": \"default\", \"template\": \"b\"}]}",
+        r#"{"chat_template": [{"name": "tool_use", "template": "a"}, {"name": "default", "template": "b"}]}"#,
     );
     write("generation_config.json", "{\"eos_token_id\": [2, 3]}");
     let tokenizer = Tokenizer::load(folder.path(), &none).unwrap();

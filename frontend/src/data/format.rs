@@ -1,8 +1,8 @@
 //! From text to a [`Sample`]: prompt and completion, or a chat; NeMo Automodel's `formatting_utils` to the letter.
 //!
 //! The arithmetic is kept even where it looks odd. The prompt is encoded alone to learn its length, though in the joint
-//! encoding its last space may merge with the answer; the beginning-of-sequence token is counted only when the recipe asked
-//! for one. For tokenizers of the Llama 3 family the two cancel.
+//! encoding its last space may merge with the answer; the beginning-of-sequence token is counted only when the recipe
+//! asked for one. For tokenizers of the Llama 3 family the two cancel.
 use anyhow::{Context, Result, ensure};
 
 use super::sample::Sample;
@@ -77,9 +77,9 @@ impl<'a> Format<'a> {
         self.dialect == Dialect::Head && self.tokenizer.add_bos_token()
     }
 
-    /// A conversation, by the tokenizer's chat template. What the assistant says is learnt: what `{% generation %}` blocks
-    /// tell, else from the end of the text before each of its messages to the end of the text after. The form of September
-    /// 2025 learns the whole conversation.
+    /// A conversation, by the tokenizer's chat template. What the assistant says is learnt: what `{% generation %}`
+    /// blocks tell, else from the end of the text before each of its messages to the end of the text after. The form of
+    /// September 2025 learns the whole conversation.
     ///
     /// # Errors
     /// No template; a conversation that it refuses; or, without generation blocks, one that renders earlier messages
@@ -87,7 +87,7 @@ impl<'a> Format<'a> {
     pub fn chat(&self, messages: &[Message]) -> Result<Sample> {
         let template = self.template.with_context(|| {
             let folder = self.tokenizer.folder().display();
-            format!("the tokenizer of {folder} has no chat template; give the dataset a `chat_template`, or use plain prompts")
+            format!("the tokenizer of {folder} has no chat template; give the dataset one (`chat_template`)")
         })?;
         let chat = self.tokenizer.encode_chat(template, messages, false, self.limit())?;
         let supervised = match (self.dialect, template.marks_generation(), self.answer_only) {
@@ -126,9 +126,9 @@ impl<'a> Format<'a> {
         };
         ensure!(
             prefix.len() <= whole.len() && whole.starts_with(compared),
-            "the chat template writes the first {count} message(s) differently when others follow, so it cannot be told what \
-             the assistant wrote; give the dataset a `chat_template` with {{% generation %}} … {{% endgeneration %}} around \
-             the assistant's text"
+            "the chat template writes the first {count} message(s) differently when others follow, so it cannot be told \
+             what the assistant wrote; give the dataset a `chat_template` with {{% generation %}} … {{% endgeneration %}} \
+             around the assistant's text"
         );
         Ok(prefix.len())
     }

@@ -1,5 +1,5 @@
-//! From a dataset's name and split to its files, by the rules of the `datasets` library: the split's name, or a word for it,
-//! stands in the path.
+//! From a dataset's name and split to its files, by the rules of the `datasets` library: the split's name, or a word
+//! for it, stands in the path.
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -14,8 +14,8 @@ const TRAIN: &[&str] = &["train", "training"];
 const VALIDATION: &[&str] = &["validation", "valid", "dev", "val"];
 const TEST: &[&str] = &["test", "testing", "eval", "evaluation"];
 
-/// The files of a split. A local file holds any split that is asked of it; a local folder or a dataset of the Hub is searched
-/// for the files of the split, within the folder of the configuration `config` where one is named.
+/// The files of a split. A local file holds any split that is asked of it; a local folder or a dataset of the Hub is
+/// searched for the files of the split, within the folder of the configuration `config` where one is named.
 ///
 /// # Errors
 /// A dataset that cannot be found, or one without files for the split; the error lists what there is.

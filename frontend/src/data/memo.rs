@@ -1,8 +1,8 @@
 //! Remembers which shard came of which inputs, so that data is tokenised once.
 //!
-//! The key covers all that decides the outcome: the dataset's section, the dialect, the seed, packing, the tokenizer's files,
-//! the bytes of every data file, and this program itself. What is remembered is only a name: the shard is checked against its
-//! own hash when it is opened, and anything that does not fit is forgotten.
+//! The key covers all that decides the outcome: the dataset's section, the dialect, the seed, packing, the tokenizer's
+//! files, the bytes of every data file, and this program itself. What is remembered is only a name: the shard is
+//! checked against its own hash when it is opened, and anything that does not fit is forgotten.
 use std::fmt::Debug;
 use std::fs::File;
 use std::path::{Path, PathBuf};

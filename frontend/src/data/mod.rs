@@ -1,11 +1,12 @@
 //! Datasets: from a recipe to a token shard and the shapes of a run.
 //!
-//! The way: files ([`source`], [`locate`]) → rows ([`table`]) → samples ([`format`], by [`squad`] or [`column_mapped`]) → rows of a shard
-//! ([`pack`], or each sample alone) → a file named by its content's hash. All of it happens ahead of time; a run reads shards.
+//! The way: files ([`source`], [`locate`]) → rows ([`table`]) → samples ([`format`], by [`squad`] or [`column_mapped`])
+//! → rows of a shard ([`pack`], or each sample alone) → a file named by its content's hash. All of it happens ahead of
+//! time; a run reads shards.
 //!
-//! Tokens, labels and packing are NeMo Automodel's, in the dialect of the recipe. What differs on purpose: a slice in `split`
-//! also cuts local files; padding is always on the right; mock data comes from a counter-based generator of our own, as
-//! torch's global generator cannot be reproduced.
+//! Tokens, labels and packing are NeMo Automodel's, in the dialect of the recipe. What differs on purpose: a slice in
+//! `split` also cuts local files; padding is always on the right; mock data comes from a counter-based generator of our
+//! own, as torch's global generator cannot be reproduced.
 mod column_mapped;
 mod describe;
 mod format;
@@ -211,8 +212,8 @@ fn with_format<R>(
     work(&mut format)
 }
 
-/// The order in which samples are packed: their own, but in September 2025 SQuAD was a `datasets.Dataset`, which is shuffled
-/// before it is packed.
+/// The order in which samples are packed: their own, but in September 2025 SQuAD was a `datasets.Dataset`, which is
+/// shuffled before it is packed.
 fn packing_order(dataset: &Dataset, samples: usize, how: &Preparation<'_>) -> Vec<usize> {
     match (dataset, how.dialect) {
         (Dataset::Squad(_), Dialect::S25) => numpy::permutation(samples, how.seed),

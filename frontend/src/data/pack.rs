@@ -1,4 +1,5 @@
-//! Packed rows: several samples in one row of fixed length, which cannot see each other (NeMo Automodel's `thd` strategy).
+//! Packed rows: several samples in one row of fixed length, which cannot see each other (NeMo Automodel's `thd`
+//! strategy).
 use amc_artifact::IGNORED;
 use anyhow::{Result, bail, ensure};
 
@@ -13,8 +14,8 @@ pub struct Packs {
     pub too_long: usize,
 }
 
-/// Fills rows of `size` tokens with samples in order. A sample that does not fit begins the next row, so a row that is just
-/// full is given out when the next sample comes. At most `most` rows are made.
+/// Fills rows of `size` tokens with samples in order. A sample that does not fit begins the next row, so a row that is
+/// just full is given out when the next sample comes. At most `most` rows are made.
 ///
 /// Positions restart with every sample; in the padding at the end of a row they count on, up to `size - 1`.
 ///
@@ -29,7 +30,7 @@ pub fn pack(samples: &[&Sample], size: usize, most: Option<usize>, pad_id: i32, 
         if length > size {
             ensure!(
                 dialect == Dialect::Head,
-                "a sample of {length} tokens does not fit into packed_sequence_size {size}; raise it, or shorten the data"
+                "a sample of {length} tokens is longer than packed_sequence_size {size}; raise it, or shorten the data"
             );
             packs.too_long += 1;
             continue;

@@ -12,11 +12,11 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Shifts encoded text into inputs and targets. `supervised[i]` says whether token `i` is one to learn; where it is too
-    /// short, the rest is not. With `pad_to`, a shorter sample is padded to that length.
+    /// Shifts encoded text into inputs and targets. `supervised[i]` says whether token `i` is one to learn; where it is
+    /// too short, the rest is not. With `pad_to`, a shorter sample is padded to that length.
     ///
-    /// This is NeMo Automodel's `_package_tokenized_example`. The attention mask that it derives by looking for padding ids
-    /// from the end is not needed here, where segments say what is padding.
+    /// This is NeMo Automodel's `_package_tokenized_example`. The attention mask that it derives by looking for padding
+    /// ids from the end is not needed here, where segments say what is padding.
     pub fn shifted(mut tokens: Vec<i32>, supervised: &[bool], pad_to: Option<usize>, pad_id: i32) -> Self {
         let label = |i: usize| if supervised.get(i).copied().unwrap_or(false) { tokens[i] } else { IGNORED };
         let mut labels: Vec<i32> = (1..tokens.len()).map(label).collect();

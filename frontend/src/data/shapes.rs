@@ -1,8 +1,9 @@
 //! The few static shapes of a run, solved from the lengths of its batches.
 //!
-//! A batch takes the smallest shape that holds its longest row. Among all ways to choose at most [`MOST_SHAPES`] lengths, the
-//! one with the fewest padded tokens over the batches is found exactly, by dynamic programming over the distinct lengths; then
-//! the fewest lengths that come within one per cent of it are taken, since every shape is code of its own.
+//! A batch takes the smallest shape that holds its longest row. Among all ways to choose at most [`MOST_SHAPES`]
+//! lengths, the one with the fewest padded tokens over the batches is found exactly, by dynamic programming over the
+//! distinct lengths; then the fewest lengths that come within one per cent of it are taken, since every shape is code
+//! of its own.
 use amc_artifact::{Sampler, Shard};
 use anyhow::{Result, ensure};
 
@@ -36,8 +37,8 @@ struct Load {
 }
 
 impl ShapeSet {
-    /// Solves the shapes for a shard in the order of a sampler. Lengths are multiples of 8, or of `multiple_of` where that
-    /// is more.
+    /// Solves the shapes for a shard in the order of a sampler. Lengths are multiples of 8, or of `multiple_of` where
+    /// that is more.
     ///
     /// # Errors
     /// A sampler for another number of rows, or one that leaves no row.

@@ -18,9 +18,7 @@ pub(super) fn format(row: &TableRow, format: &Format<'_>) -> Result<Sample> {
         None => format.prompt_completion(&prompt(context, question), answer.unwrap_or_default()),
         Some(_) => {
             let Some(answer) = answer else {
-                bail!(
-                    "{row}: no answer, but a chat needs one; leave such rows out, or use a tokenizer without chat template"
-                )
+                bail!("{row}: no answer, but a chat needs one; leave such rows out, or use no chat template")
             };
             format.chat(&match format.dialect {
                 Dialect::Head => vec![message("user", &prompt(context, question)), message("assistant", answer)],

@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::sample::Sample;
 use super::table::{TableRow, kind};
 
-/// Reads `input_ids`, and `labels`: the target of each position, or -100. Without labels, each token is the target of the one
-/// before it.
+/// Reads `input_ids`, and `labels`: the target of each position, or -100. Without labels, each token is the target of
+/// the one before it.
 pub(super) fn read(row: &TableRow) -> Result<Sample> {
     let Some(tokens) = integers(row, "input_ids")? else { bail!("{row}: no `input_ids`, wanted a list of token ids") };
     ensure!(!tokens.is_empty(), "{row}: `input_ids` is empty");

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::Need;
 
-/// The cache's folder: `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `$HF_HOME/hub`, `$XDG_CACHE_HOME/huggingface/hub`, else below
-/// the home folder.
+/// The cache's folder: `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `$HF_HOME/hub`, `$XDG_CACHE_HOME/huggingface/hub`, else
+/// below the home folder.
 pub(super) fn folder(variable: &dyn Fn(&str) -> Option<String>) -> PathBuf {
     if let Some(cache) = variable("HF_HUB_CACHE").or_else(|| variable("HUGGINGFACE_HUB_CACHE")) {
         return PathBuf::from(cache);

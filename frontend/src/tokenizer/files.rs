@@ -52,6 +52,7 @@ impl TokenizerFiles {
         let path = self.tokenizer.display();
         let mut tokenizer = tokenizers::Tokenizer::from_file(&self.tokenizer)
             .map_err(|error| anyhow!("{path}: not a tokenizer that can be read: {error}"))?;
+        self.check_post_processor().with_context(|| format!("{path}: not a tokenizer that can be read"))?;
         let Some(added) = self.config.get("added_tokens_decoder").and_then(Value::as_object) else {
             return Ok(tokenizer);
         };
@@ -72,6 +73,17 @@ impl TokenizerFiles {
             tokenizer.add_tokens(&[token]);
         }
         Ok(tokenizer)
+    }
+
+    /// The library would panic, upon the first text, over a template with a special token that it does not define.
+    fn check_post_processor(&self) -> Result<()> {
+        #[derive(serde::Deserialize)]
+        struct Tokenizer {
+            post_processor: Option<Value>,
+        }
+        let text = std::fs::read_to_string(&self.tokenizer)?;
+        let tokenizer: Tokenizer = serde_json::from_str(&text)?;
+        tokenizer.post_processor.iter().try_for_each(check_template)
     }
 
     /// (name, token) of every special token that is set.
@@ -95,8 +107,8 @@ impl TokenizerFiles {
         Ok(tokens)
     }
 
-    /// The chat template: `chat_template.jinja`, else what `tokenizer_config.json` carries. Of several named templates it
-    /// is the one called `default`, else the first.
+    /// The chat template: `chat_template.jinja`, else what `tokenizer_config.json` carries. Of several named templates
+    /// it is the one called `default`, else the first.
     pub(super) fn chat_template(&self) -> Result<Option<String>> {
         let file = self.folder.join("chat_template.jinja");
         if file.is_file() {
@@ -147,6 +159,19 @@ impl TokenizerFiles {
     }
 }
 
+fn check_template(processor: &Value) -> Result<()> {
+    if let Some(Value::Array(parts)) = processor.get("processors") {
+        return parts.iter().try_for_each(check_template);
+    }
+    let pieces = ["single", "pair"].into_iter().filter_map(|key| processor.get(key)?.as_array()).flatten();
+    for id in pieces.filter_map(|piece| piece.get("SpecialToken")?.get("id")?.as_str()) {
+        if processor.get("special_tokens").and_then(|tokens| tokens.get(id)).is_none() {
+            bail!("its post_processor uses the special token {id:?}, which it does not define");
+        }
+    }
+    Ok(())
+}
+
 fn ids(value: Option<&Value>) -> Vec<u32> {
     let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
     match value {
@@ -175,15 +200,15 @@ fn optional_json(path: &Path) -> Result<Value> {
 }
 
 fn missing_tokenizer(folder: &Path) -> String {
-    let folder_name = folder.display();
-    let sentencepiece = ["tokenizer.model", "spiece.model", "tekken.json", "tiktoken.model"];
-    match sentencepiece.into_iter().find(|name| folder.join(name).is_file()) {
-        Some(name) => format!(
-            "{folder_name}: has {name} but no tokenizer.json, the only form that is read; make one with Python: \
-             `from transformers import AutoTokenizer; AutoTokenizer.from_pretrained({folder_name:?}).save_pretrained({folder_name:?})`",
-            folder_name = folder_name.to_string()
+    let name = folder.display().to_string();
+    let others = ["tokenizer.model", "spiece.model", "tekken.json", "tiktoken.model"];
+    match others.into_iter().find(|other| folder.join(other).is_file()) {
+        Some(other) => format!(
+            "{name}: has {other} but no tokenizer.json, the only form that is read; make one with Python: \
+             `from transformers import AutoTokenizer; \
+             AutoTokenizer.from_pretrained({name:?}).save_pretrained({name:?})`"
         ),
-        None if !folder.is_dir() => format!("{folder_name}: no such folder, wanted one with tokenizer.json"),
-        None => format!("{folder_name}: no tokenizer.json in it, which a tokenizer is read from"),
+        None if !folder.is_dir() => format!("{name}: no such folder, wanted one with tokenizer.json"),
+        None => format!("{name}: no tokenizer.json in it, which a tokenizer is read from"),
     }
 }

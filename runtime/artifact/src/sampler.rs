@@ -1,8 +1,8 @@
 //! The order of the data: a pure function of (seed, epoch).
 //!
-//! The order is that of torch's `DistributedSampler(drop_last=True)` behind a `DataLoader(drop_last=False)`, bit for bit, so
-//! that a run here and a run of the Python stack with the same seed see the same rows in the same microbatches. A resumed run
-//! recomputes the order and skips what it has seen; nothing about the order is stored.
+//! The order is that of torch's `DistributedSampler(drop_last=True)` behind a `DataLoader(drop_last=False)`, bit for
+//! bit, so that a run here and a run of the Python stack with the same seed see the same rows in the same microbatches.
+//! A resumed run recomputes the order and skips what it has seen; nothing about the order is stored.
 use serde::{Deserialize, Serialize};
 
 /// Which rows a rank trains on, in which order and in which groups.
@@ -85,8 +85,8 @@ impl Epoch {
 
 /// The permutation of `0..n` that `torch.randperm(n, generator=g)` gives on the CPU after `g.manual_seed(seed)`.
 ///
-/// Source: ATen `randperm_cpu` over mt19937. Below `(2^32 - 1) / 20` elements it is the Fisher-Yates walk from the front with
-/// 32-bit draws; from there on the inside-out form with 64-bit draws, the first draw in the high word.
+/// Source: ATen `randperm_cpu` over mt19937. Below `(2^32 - 1) / 20` elements it is the Fisher-Yates walk from the
+/// front with 32-bit draws; from there on the inside-out form with 64-bit draws, the first draw in the high word.
 pub fn randperm(n: u32, seed: u64) -> Vec<u32> {
     let mut generator = Mt19937::new(seed);
     let mut order: Vec<u32> = (0..n).collect();

@@ -7,13 +7,15 @@
 //! footer:  rows, tokens, longest, supervised, vocabulary, seed, row length, offset of the index, each u64
 //! hash:    BLAKE3 of everything before it                  32 bytes
 //! ```
-//! All numbers are little-endian. A *stored* shard has rows and an index; a *synthetic* shard has neither, and its rows are
-//! random tokens computed when they are asked for. The file's name is its hash, so equal data is equal bytes under one name.
+//! All numbers are little-endian. A *stored* shard has rows and an index; a *synthetic* shard has neither, and its rows
+//! are random tokens computed when they are asked for. The file's name is its hash, so equal data is equal bytes under
+//! one name.
 //!
 //! Invariants, checked by [`Shard::open`], whatever wrote the file:
 //! - a row has at least one token, and its four columns have one length;
 //! - `0 <= token < vocabulary`; a label is such a token or [`IGNORED`]; `0 <= position < length`;
-//! - segments (document ids) are 1, 1, …, 2, 2, …, then 0 for padding to the end; a label stands only on a nonzero segment.
+//! - segments (document ids) are 1, 1, …, 2, 2, …, then 0 for padding to the end; a label stands only on a nonzero
+//!   segment.
 mod synthetic;
 mod write;
 
@@ -113,9 +115,9 @@ impl Shard {
 
     fn open_checked(path: &Path) -> Result<Self> {
         let file = File::open(path).context("cannot be opened")?;
-        // SAFETY: the file is named by the hash of its content and only ever renamed into place whole, never changed. Were
-        // another process to write to it nevertheless, reads would return other integers, all of which are bounds-checked
-        // where they are used; were it cut short, the process would end with a bus error.
+        // SAFETY: the file is named by the hash of its content and only ever renamed into place whole, never changed.
+        // Were another process to write to it nevertheless, reads would return other integers, all of which are
+        // bounds-checked where they are used; were it cut short, the process would end with a bus error.
         let map = unsafe { Mmap::map(&file) }.context("cannot be mapped into memory")?;
         let smallest = HEAD_BYTES + FOOTER_BYTES + HASH_BYTES;
         ensure!(map.len() >= smallest, "{} bytes long, but a shard has at least {smallest}: truncated?", map.len());
@@ -198,8 +200,8 @@ impl Shard {
         }
     }
 
-    /// Writes `rows` into the first places of a batch of rows of `sequence` tokens; what is left of a row, and whole rows
-    /// beyond them, becomes padding (token 0, position 0, segment 0, label [`IGNORED`]).
+    /// Writes `rows` into the first places of a batch of rows of `sequence` tokens; what is left of a row, and whole
+    /// rows beyond them, becomes padding (token 0, position 0, segment 0, label [`IGNORED`]).
     ///
     /// # Errors
     /// A row that the shard lacks, that is longer than `sequence`, or that has no place in the batch.

@@ -33,8 +33,8 @@ pub(super) fn read_lines(path: &Path, needed: usize, rows: &mut Vec<TableRow>) -
     Ok(())
 }
 
-/// Reads a document: a list of rows, an object with such a list under `data` (SQuAD's forms, flat or nested), or, where it is
-/// no single document, JSON lines.
+/// Reads a document: a list of rows, an object with such a list under `data` (SQuAD's forms, flat or nested), or, where
+/// it is no single document, JSON lines.
 pub(super) fn read(path: &Path, needed: usize, rows: &mut Vec<TableRow>) -> Result<()> {
     let text = std::fs::read_to_string(path).with_context(|| format!("{}: cannot be read as UTF-8", path.display()))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
