@@ -18,16 +18,32 @@ pub const PIPELINE: &[Phase] = &[
     Phase {
         name: "train",
         doc: "from the forward graph to one microbatch: backward functions, gradients accumulated into states",
-        passes: &[Pass { name: "autodiff", doc: "reverse-mode gradients, a backward function per layer", run: autodiff::run }],
+        passes: &[Pass {
+            name: "autodiff",
+            doc: "reverse-mode gradients, a backward function per layer",
+            run: autodiff::run,
+        }],
     },
     Phase { name: "tidy_again", doc: "the same over the backward graph", passes: TIDY },
     Phase {
         name: "fuse",
         doc: "values that are computed together become one op",
         passes: &[
-            Pass { name: "share_loss", doc: "the loss comes from the pass that makes its gradient", run: fuse::share_loss },
-            Pass { name: "norm_residual", doc: "a norm's gradient joins the residual stream's", run: fuse::norm_residual },
-            Pass { name: "matmul_sum", doc: "sums of products share their tiles (LoRA, input gradients)", run: fuse::matmul_sum },
+            Pass {
+                name: "share_loss",
+                doc: "the loss comes from the pass that makes its gradient",
+                run: fuse::share_loss,
+            },
+            Pass {
+                name: "norm_residual",
+                doc: "a norm's gradient joins the residual stream's",
+                run: fuse::norm_residual,
+            },
+            Pass {
+                name: "matmul_sum",
+                doc: "sums of products share their tiles (LoRA, input gradients)",
+                run: fuse::matmul_sum,
+            },
             Pass { name: "dead_values", doc: "what nothing needs is dropped", run: tidy::dead_values },
         ],
     },

@@ -227,7 +227,10 @@ impl<'a> Assembler<'a> {
             Binding::Input => schedule.buffer(ty.bytes() as u64),
             Binding::Frozen(view) => {
                 let tensor = self.weights[&view.tensor];
-                Location::Fixed(Arg::Weight { tensor, offset: elements_before(view, bindings) * ty.dtype.bytes() as u64 })
+                Location::Fixed(Arg::Weight {
+                    tensor,
+                    offset: elements_before(view, bindings) * ty.dtype.bytes() as u64,
+                })
             }
             Binding::Trainable(view) => {
                 let before = elements_before(view, bindings) * ty.dtype.bytes() as u64;
@@ -317,8 +320,7 @@ impl<'a> Assembler<'a> {
         self.plan.arena_bytes = base;
         for pending in std::mem::take(&mut self.pending) {
             let locations = |ports: &[(String, Type, Location)]| ports.iter().map(|p| p.2).collect::<Vec<_>>();
-            let lives =
-                memory::lifetimes(&pending.schedule, &locations(&pending.inputs), &locations(&pending.outputs));
+            let lives = memory::lifetimes(&pending.schedule, &locations(&pending.inputs), &locations(&pending.outputs));
             let layout = memory::plan(&pending.schedule.buffers, &lives);
             let address = |location: &Location| match location {
                 Location::Fixed(arg) => *arg,

@@ -60,7 +60,10 @@ pub fn canonicalize(module: &mut Module, context: &mut Context) {
     for function in &mut module.functions {
         *function = rebuild(function, |to, at, args, _| {
             let InstKind::Op(op) = &function.insts[at].kind else { return None };
-            RULES.iter().find_map(|rule| (rule.apply)(to, op, args).inspect(|_| context.fired(rule.name))).map(|v| vec![v])
+            RULES
+                .iter()
+                .find_map(|rule| (rule.apply)(to, op, args).inspect(|_| context.fired(rule.name)))
+                .map(|v| vec![v])
         });
     }
 }

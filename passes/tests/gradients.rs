@@ -44,11 +44,7 @@ const ROWS: &[(&str, &[&str], &[&str])] = &[
         &["f32[8,6]", "f32[8,3]", "f32[8,3]", "segment[8]"],
         &["f32[8,6]", "f32[8,2]"],
     ),
-    (
-        "linear_cross_entropy {logit_scale = 5e-1}",
-        &["f32[4,3]", "f32[5,3]", "label[4]", "loss_scale[1]"],
-        &["f32[1]"],
-    ),
+    ("linear_cross_entropy {logit_scale = 5e-1}", &["f32[4,3]", "f32[5,3]", "label[4]", "loss_scale[1]"], &["f32[1]"]),
     ("dropout {p = 5e-1, site = 3}", &["f32[4,5]", "seed[2]"], &["f32[4,5]"]),
 ];
 
@@ -112,8 +108,7 @@ fn reverse_mode_agrees_with_differences() {
     for (op, operands, results) in ROWS {
         let forward = module(op, operands, results);
         let params = &forward.entry().params;
-        let args: Vec<Tensor> =
-            params.iter().enumerate().map(|(i, p)| value(p.ty.dtype, &p.ty.shape, i)).collect();
+        let args: Vec<Tensor> = params.iter().enumerate().map(|(i, p)| value(p.ty.dtype, &p.ty.shape, i)).collect();
         let (joint, trained) = differentiated(&forward);
         let mut all = args.clone();
         all.extend(trained.iter().map(|i| Tensor::zeros(&args[*i].shape)));
@@ -177,7 +172,11 @@ func @main(%0 "x": f32[2,4], %1 "a": f32[4,4], %2 "b": f32[4,4], %3 "norm": f32[
                 eval(&forward, &moved)[0].data[0]
             };
             let wanted = (at(1e-5) - at(-1e-5)) / 2e-5;
-            assert!((found[1 + k].data[e] - wanted).abs() < 1e-6, "operand {i}[{e}]: {}, {wanted}", found[1 + k].data[e]);
+            assert!(
+                (found[1 + k].data[e] - wanted).abs() < 1e-6,
+                "operand {i}[{e}]: {}, {wanted}",
+                found[1 + k].data[e]
+            );
         }
     }
     let results = |name: &str| joint.functions.iter().find(|f| f.name == name).map(|f| f.results.len());

@@ -20,8 +20,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let project = Project::read(&arguments.recipe, &arguments.set)?;
     let destination = Destination::parse(&project.recipe.amc.target)?;
     let units = recipe::units(&project, &mut Dumps::default())?;
-    let assembled =
-        amc_passes::plan::assemble(&units, Some(recipe::optimizer(&project.recipe)), &destination.target());
+    let assembled = amc_passes::plan::assemble(&units, Some(recipe::optimizer(&project.recipe)), &destination.target());
     recipe::check_budget(&project, &assembled)?;
     summary(&project, &assembled);
     println!("{}: no mistakes found", arguments.recipe.display());

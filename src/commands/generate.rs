@@ -9,6 +9,7 @@ use amc_frontend::build::{Purpose, Request};
 use amc_frontend::chat_template::message;
 use amc_frontend::hub::{Hub, Need};
 use amc_frontend::tokenizer::{Tokenizer, TokenizerOptions};
+use amc_ir::DType;
 use amc_runtime::session::{Part, Session, SessionOptions};
 use anyhow::{Context, Result, ensure};
 use std::io::Write;
@@ -133,7 +134,8 @@ struct Generator {
 
 impl Generator {
     fn compile(folder: &std::path::Path, arguments: &Arguments, length: usize) -> Result<Generator> {
-        let model = model::load(folder, &[], None, true)?;
+        // Weights stay as they are stored; activations are f32, which costs nothing beside reading the weights.
+        let model = model::load(folder, &[], Some(DType::F32), true)?;
         let adapter = arguments.adapter.as_deref().map(|dir| Adapter::read(dir, &model)).transpose()?;
         let capacity = length.next_multiple_of(CHUNK) + CHUNK;
         let mut dumps = Dumps::default();

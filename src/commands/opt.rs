@@ -1,5 +1,5 @@
 //! `amc opt`: text in, text out, through named passes.
-use amc_ir::{Bindings, Binding, View, text};
+use amc_ir::{Binding, Bindings, View, text};
 use amc_passes::pass::{self, Context};
 use amc_passes::pipeline;
 use anyhow::{Context as _, Result, bail};

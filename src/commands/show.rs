@@ -95,7 +95,9 @@ fn ir(artifact: &Artifact, arguments: &Arguments, out: &mut impl Write) -> Resul
         files.sort();
         let wanted = |path: &&PathBuf| match &arguments.phase {
             None => Some(*path) == files.last(),
-            Some(phase) => path.file_stem().is_some_and(|s| s.to_string_lossy().split_once('-').is_some_and(|s| s.1 == phase)),
+            Some(phase) => {
+                path.file_stem().is_some_and(|s| s.to_string_lossy().split_once('-').is_some_and(|s| s.1 == phase))
+            }
         };
         for path in files.iter().filter(wanted) {
             writeln!(out, "// {}", path.strip_prefix(&root).unwrap_or(path).display())?;

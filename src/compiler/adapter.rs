@@ -28,14 +28,14 @@ impl Adapter {
         let rank = config["r"].as_u64().filter(|r| *r > 0);
         let rank = rank.with_context(|| format!("{}: `r` is {}, wanted a rank", path.display(), config["r"]))? as usize;
         let alpha = config["lora_alpha"].as_f64();
-        let alpha =
-            alpha.with_context(|| format!("{}: `lora_alpha` is {}", path.display(), config["lora_alpha"]))?;
+        let alpha = alpha.with_context(|| format!("{}: `lora_alpha` is {}", path.display(), config["lora_alpha"]))?;
         for key in ["use_dora", "use_rslora", "use_bdlora", "use_qalora"] {
             ensure!(config[key] != true, "{}: `{key}` is not supported", path.display());
         }
         let file = SafetensorsFile::open(&dir.join("adapter_model.safetensors"))?;
         let modules = modules(&file, model, rank)?;
-        let tensors = file.tensors().keys().map(|name| Ok((name.clone(), values(&file, name)?))).collect::<Result<_>>()?;
+        let tensors =
+            file.tensors().keys().map(|name| Ok((name.clone(), values(&file, name)?))).collect::<Result<_>>()?;
         let lora = Lora {
             modules,
             rank,

@@ -106,11 +106,7 @@ pub fn emit(
 
 fn memory(assembled: &Assembled) -> Vec<ProgramMemory> {
     let plan = &assembled.plan;
-    let weights: u64 = plan
-        .weights
-        .iter()
-        .map(|w| w.shape.iter().product::<u64>() * w.storage.bytes())
-        .sum::<u64>()
+    let weights: u64 = plan.weights.iter().map(|w| w.shape.iter().product::<u64>() * w.storage.bytes()).sum::<u64>()
         + plan.constants.len() as u64;
     let program = |memory: &amc_passes::plan::ProgramMemory| ProgramMemory {
         program: memory.program.clone(),

@@ -40,8 +40,11 @@ pub fn load(
     let model = Model::read(&config)?;
     let weights = pretrained.then(|| Weights::open(folder)).transpose()?;
     let found = weights.as_ref().map(|weights| checkpoint::check(weights, &model)).transpose()?;
-    let found: BTreeMap<String, DType> =
-        found.unwrap_or_default().into_iter().map(|(name, dtype)| Ok((name, storage(dtype)?))).collect::<Result<_>>()?;
+    let found: BTreeMap<String, DType> = found
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(name, dtype)| Ok((name, storage(dtype)?)))
+        .collect::<Result<_>>()?;
     let compute = match (dtype, found.values().next()) {
         (Some(dtype), _) => dtype,
         (None, None) => DType::Bf16,

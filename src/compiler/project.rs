@@ -105,7 +105,9 @@ fn read_model(recipe: &Recipe, hub: &Hub) -> Result<(LoadedModel, String)> {
     let local = Path::new(name);
     let folder = match local.is_file() {
         true => local.to_path_buf(),
-        false => hub.model(name, recipe.model.revision.as_deref(), if pretrained { Need::Weights } else { Need::Config })?,
+        false => {
+            hub.model(name, recipe.model.revision.as_deref(), if pretrained { Need::Weights } else { Need::Config })?
+        }
     };
     let model = model::load(&folder, &recipe.model.config_overrides, dtype(recipe.model.torch_dtype), pretrained)
         .with_context(|| format!("model `{name}`"))?;
@@ -151,10 +153,8 @@ fn lora(peft: &recipe::PeftConfig, model: &LoadedModel) -> Result<Lora> {
             LoraInit::Kaiming => Init::KaimingUniform,
         },
         dtype: Some(peft.lora_dtype.and_then(dtype).unwrap_or(model.compute)),
-        dropout: (peft.dropout > 0.0).then(|| Dropout {
-            p: peft.dropout as f32,
-            on_input: peft.dropout_position == DropoutPosition::Pre,
-        }),
+        dropout: (peft.dropout > 0.0)
+            .then(|| Dropout { p: peft.dropout as f32, on_input: peft.dropout_position == DropoutPosition::Pre }),
     })
 }
 

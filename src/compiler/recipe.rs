@@ -158,7 +158,12 @@ fn run_config(project: &Project) -> Result<RunConfig> {
             restore_from: recipe.checkpoint.restore_from.clone(),
         },
         initial_adapter: recipe.amc.initial_adapter.clone(),
-        preemption_signals: recipe.step_scheduler.preemption_signals.iter().map(|s| signal(s)).collect::<Result<_>>()?,
+        preemption_signals: recipe
+            .step_scheduler
+            .preemption_signals
+            .iter()
+            .map(|s| signal(s))
+            .collect::<Result<_>>()?,
     })
 }
 

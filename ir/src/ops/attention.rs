@@ -25,7 +25,8 @@ impl Attention {
         want_float("q", q)?;
         want_dtype("segments", segments, DType::Segment)?;
         let (tokens, width) = want_matrix("q", q)?;
-        if self.heads == 0 || width % self.heads != 0 || self.kv_heads == 0 || self.heads % self.kv_heads != 0 {
+        if self.heads == 0 || width % self.heads != 0 || self.kv_heads == 0 || !self.heads.is_multiple_of(self.kv_heads)
+        {
             return Err(format!("`q` is {q}: it does not divide into {} heads over {}", self.heads, self.kv_heads));
         }
         if self.seq == 0 || tokens % self.seq != 0 || segments.shape != [tokens] {
@@ -190,7 +191,8 @@ impl OpDef for AttentionCached {
         let [q, k, v, start] = operands(args, Self::OPERANDS)?;
         want_float("q", &q)?;
         let (_, width) = want_matrix("q", &q)?;
-        if self.heads == 0 || width % self.heads != 0 || self.kv_heads == 0 || self.heads % self.kv_heads != 0 {
+        if self.heads == 0 || width % self.heads != 0 || self.kv_heads == 0 || !self.heads.is_multiple_of(self.kv_heads)
+        {
             return Err(format!("`q` is {q}: it does not divide into {} heads over {}", self.heads, self.kv_heads));
         }
         let (capacity, _) = want_matrix("k_cache", &k)?;

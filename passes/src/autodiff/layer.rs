@@ -34,7 +34,7 @@ pub fn split(function: &Function, classes: &[Class], suffix: &str) -> Split {
     let mut forward = function.clone();
     forward.name = format!("{}.forward{suffix}", function.name);
     forward.results.extend(&plan.saved);
-    let (mut backward, kept) = plan.backward(&function, &joint, forward_insts);
+    let (mut backward, kept) = plan.backward(&function, &joint);
     backward.name = format!("{}.backward{suffix}", function.name);
     Split { forward, backward, kept }
 }
@@ -138,7 +138,8 @@ impl Partition {
         for at in (0..forward_insts).rev() {
             let inst = &joint.insts[at];
             let wanted = inst.results.iter().any(|r| needed[r.index()]);
-            let at_hand = |a: &Value| a.index() < joint.params.len() || needed[a.index()] || is_cheap(joint, *a, &needed);
+            let at_hand =
+                |a: &Value| a.index() < joint.params.len() || needed[a.index()] || is_cheap(joint, *a, &needed);
             if wanted && cheap(inst.op()) && inst.args.iter().all(at_hand) {
                 inside[at] = true;
                 mark(&inst.args, &mut needed);
@@ -151,7 +152,7 @@ impl Partition {
         Partition { saved, inside, saved_joint }
     }
 
-    fn backward(&self, function: &Function, joint: &Function, _forward_insts: usize) -> (Function, Vec<usize>) {
+    fn backward(&self, function: &Function, joint: &Function) -> (Function, Vec<usize>) {
         let mut used = vec![false; joint.value_count()];
         let inside = || joint.insts.iter().enumerate().filter(|(at, _)| self.inside[*at]);
         inside().flat_map(|(_, inst)| &inst.args).chain(&joint.results).for_each(|a| used[a.index()] = true);
@@ -164,8 +165,8 @@ impl Partition {
         for (i, v) in self.saved_joint.iter().enumerate() {
             map[v.index()] = Some(g.param(format!("saved{i}"), joint.ty(*v).clone()));
         }
-        for i in function.params.len()..joint.params.len() {
-            map[i] = Some(g.param(joint.params[i].name.clone(), joint.params[i].ty.clone()));
+        for (slot, param) in map.iter_mut().zip(&joint.params).skip(function.params.len()) {
+            *slot = Some(g.param(param.name.clone(), param.ty.clone()));
         }
         let at = |map: &[Option<Value>], v: &Value| map[v.index()].expect("operands precede users");
         for (i, inst) in inside() {

@@ -13,10 +13,10 @@ pub fn differentiate(module: &Module, bindings: &mut Bindings) -> Module {
         .iter()
         .map(|p| if is_trainable(bindings, &p.name) { Class::Trained } else { Class::Fixed })
         .collect();
-    let mut state = Differentiation::new(module, &entry, &classes);
+    let mut state = Differentiation::new(&entry, &classes);
     bind_gradients(&entry, &classes, bindings);
     state.forward(module, &entry);
-    state.backward(&entry, &classes);
+    state.backward(&entry);
     state.finish(&entry, &classes)
 }
 
@@ -49,7 +49,7 @@ struct Differentiation {
 }
 
 impl Differentiation {
-    fn new(_module: &Module, entry: &Function, classes: &[Class]) -> Differentiation {
+    fn new(entry: &Function, classes: &[Class]) -> Differentiation {
         let mut main = entry.rebuild();
         let mut states = vec![];
         for (i, param) in entry.params.iter().enumerate().filter(|(i, _)| classes[*i] == Class::Trained) {
@@ -133,7 +133,7 @@ impl Differentiation {
         self.splits.len() - 1
     }
 
-    fn backward(&mut self, entry: &Function, classes: &[Class]) {
+    fn backward(&mut self, entry: &Function) {
         let forward_insts = self.main.insts.len();
         let mut active = vec![false; self.main.value_count()];
         for (old, new) in self.map.iter().enumerate() {
@@ -141,7 +141,6 @@ impl Differentiation {
                 active[new.index()] |= self.active[old];
             }
         }
-        debug_assert_eq!(classes.len(), entry.params.len());
         self.sums.sums = vec![None; self.main.value_count()];
         self.sums.states.resize(self.main.value_count(), None);
         let loss = self.mapped(&entry.results)[0];

@@ -28,8 +28,8 @@ pub(super) fn claim(s: &mut Selector, at: usize, done: &mut [bool]) {
         Op::RmsNorm(op) => {
             let (rows, n) = rows(function.ty(args[0]));
             let (elem, weight) = (value_elem(function, args[0]), value_elem(function, args[1]));
-            let kernel =
-                norm::RmsNorm { rows, n, eps: op.eps, plus_one: op.plus_one, residual: false, elem, weight }.build(s.target);
+            let kernel = norm::RmsNorm { rows, n, eps: op.eps, plus_one: op.plus_one, residual: false, elem, weight }
+                .build(s.target);
             s.launch(kernel, operands(args, results), "rms_norm");
         }
         Op::RmsNormGrad(op) => norm_grad(s, at, op.eps, op.plus_one, false),

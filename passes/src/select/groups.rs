@@ -164,7 +164,9 @@ impl<'a> Finder<'a> {
     /// the group makes.
     fn joins(&self, g: usize, at: usize, leaves: &[Value]) -> bool {
         let group = &self.groups[g];
-        if self.shape(group.roots[0]) != self.shape(at) || matches!(self.function.insts[at].op(), Some(Op::Accumulate(_))) {
+        if self.shape(group.roots[0]) != self.shape(at)
+            || matches!(self.function.insts[at].op(), Some(Op::Accumulate(_)))
+        {
             return false;
         }
         let made: Vec<Value> = group

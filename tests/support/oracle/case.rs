@@ -57,7 +57,10 @@ impl Case {
         for row in 0..batch {
             let range = row * seq..(row + 1) * seq;
             let length = mask[range.clone()].iter().filter(|m| **m != 0).count();
-            ensure!(mask[range.start..range.start + length].iter().all(|m| *m == 1), "row {row} is not padded at its end");
+            ensure!(
+                mask[range.start..range.start + length].iter().all(|m| *m == 1),
+                "row {row} is not padded at its end"
+            );
             let ids = ids[range.start..range.start + length].to_vec();
             let mut targets = labels[range.start + 1..range.start + length].to_vec();
             targets.push(-100);

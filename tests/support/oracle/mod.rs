@@ -23,7 +23,14 @@ fn check_mode(case: &Case, mode: Mode, worst: &mut Worst) -> Result<()> {
     let mut runner = Runner::compile(case, mode)?;
     let expected = case.expected(mode);
     let logits = runner.logits(&case.padded(case.seq))?;
-    worst.tensor("logits", &case.real_rows(&logits), &expected.logits, expected.logits_tensor.as_deref(), 1e-4, None)?;
+    worst.tensor(
+        "logits",
+        &case.real_rows(&logits),
+        &expected.logits,
+        expected.logits_tensor.as_deref(),
+        1e-4,
+        None,
+    )?;
     check_packing(case, &mut runner, worst)?;
 
     let (loss, gradients) = runner.gradients("train", &case.padded(case.seq))?;

@@ -67,7 +67,11 @@ pub(super) fn claim(s: &mut Selector, at: usize, logit_scale: f32, gradient: Opt
     }
     if let Some(scattered) = scattered {
         let scatter = ScatterRows { tokens, block, width, elem };
-        s.launch(scatter.build(s.target), vec![scattered, index, counts, args[2].into(), results[1].into()], "scatter_rows");
+        s.launch(
+            scatter.build(s.target),
+            vec![scattered, index, counts, args[2].into(), results[1].into()],
+            "scatter_rows",
+        );
     }
     s.launch(Sum { n: padded }.build(s.target), vec![losses, results[0].into()], "sum");
 }
