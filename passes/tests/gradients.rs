@@ -73,7 +73,7 @@ fn module(op: &str, operands: &[&str], results: &[&str]) -> Module {
 
 /// Deterministic numbers that look random; kinds of integers get what they mean.
 fn value(dtype: DType, shape: &[usize], salt: usize) -> Tensor {
-    let noise = |i: usize| ((i * 37 + salt * 101 + 11) as f64 * 0.7071).sin() * 1.3;
+    let noise = |i: usize| ((i * 37 + salt * 101 + 11) as f64 * 0.73).sin() * 1.3;
     let pick = |i: usize| match dtype {
         DType::Token => [3.0, 1.0, 3.0, 0.0][i % 4],
         DType::Position => i as f64,
