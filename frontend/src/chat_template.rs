@@ -33,6 +33,8 @@ pub fn message(role: &str, content: &str) -> Message {
 pub struct ChatTemplate {
     environment: Environment<'static>,
     marks_generation: bool,
+    /// Lines, counted from 1, that ask for the date.
+    dated: Vec<usize>,
 }
 
 /// A conversation as text.
@@ -56,13 +58,16 @@ impl ChatTemplate {
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.set_formatter(print_as_python);
         environment.add_filter("tojson", json::tojson);
+        environment.add_test("iterable", is_iterable);
         environment.add_function("raise_exception", |text: String| -> Result<Value, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, text))
         });
         environment.add_template(BEGIN_TEMPLATE, "\u{FDD0}").map_err(explain)?;
         environment.add_template(END_TEMPLATE, "\u{FDD1}").map_err(explain)?;
         environment.add_template_owned(MAIN_TEMPLATE, mark_generation_blocks(source)).map_err(explain)?;
-        Ok(ChatTemplate { environment, marks_generation: has_generation_tag(source) })
+        let dated =
+            (1..).zip(source.lines()).filter(|(_, line)| line.contains("strftime_now")).map(|(i, _)| i).collect();
+        Ok(ChatTemplate { environment, marks_generation: has_generation_tag(source), dated })
     }
 
     /// Whether `{% generation %}` blocks tell which text the assistant wrote.
@@ -92,7 +97,17 @@ impl ChatTemplate {
             }
             other => other,
         };
-        split_marks(&rendered.map_err(explain)?)
+        split_marks(&rendered.map_err(|error| self.explain(error))?)
+    }
+
+    fn explain(&self, error: Error) -> anyhow::Error {
+        match error.line().filter(|line| self.dated.contains(line)) {
+            None => explain(error),
+            Some(line) => anyhow!(
+                "chat template, line {line}: needs the date of today (strftime_now), on which data must not depend; give \
+                 the dataset a `chat_template` with the date written out"
+            ),
+        }
     }
 
     fn render_once(
@@ -114,6 +129,12 @@ impl ChatTemplate {
         context.push(("add_generation_prompt".to_string(), Value::from(add_generation_prompt)));
         self.environment.get_template(MAIN_TEMPLATE)?.render(Value::from_pairs(context))
     }
+}
+
+/// Python's notion: `None` is not iterable, an undefined value is, as an empty one.
+fn is_iterable(value: &Value) -> bool {
+    use ValueKind::{Iterable, Map, Seq, String, Undefined};
+    matches!(value.kind(), Seq | Map | String | Iterable | Undefined)
 }
 
 fn is_role(message: &Message, role: &str) -> bool {
@@ -156,12 +177,6 @@ fn print_as_python(out: &mut Output, state: &mut State, value: &Value) -> Result
 fn explain(error: Error) -> anyhow::Error {
     let line = error.line().map(|line| format!(", line {line}")).unwrap_or_default();
     let text = error.detail().map_or_else(|| error.kind().to_string(), str::to_string);
-    if text.contains("strftime_now") {
-        return anyhow!(
-            "chat template{line}: needs the date of today (strftime_now), on which data must not depend; give the dataset \
-             a `chat_template` with the date written out"
-        );
-    }
     anyhow!("chat template{line}: {text}")
 }
 

@@ -46,6 +46,15 @@ fn values_print_as_python_prints_them() {
 }
 
 #[test]
+fn none_is_not_iterable() {
+    assert_eq!(text("{% if tools is iterable and tools | length > 0 %}a{% endif %}b"), "b");
+    assert_eq!(
+        text("{% for x in ['s', [], {}, missing, none, 3] %}{{ x is iterable }} {% endfor %}").trim_end(),
+        "True True True True False False"
+    );
+}
+
+#[test]
 fn a_refused_system_message_joins_the_first_user_message() {
     let source = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('System role not supported') }}\
                   {% endif %}[{{ m.role }}:{{ m.content }}]{% endfor %}";
