@@ -193,6 +193,27 @@ impl Emitter {
         }
     }
 
+    /// Loads `lanes` words of four bytes, wherever they lie, as the f32 with these bits.
+    pub fn load_words(&mut self, pointer: &str, lanes: usize) -> Value {
+        self.op(format!("llvm.load {pointer} {{alignment = 2 : i64}} : !llvm.ptr -> {}", float_type(lanes)))
+    }
+
+    /// Loads `lanes` bf16 into the low halves of words, and those of `high`, if there are, into the high halves.
+    pub fn load_halves(&mut self, low: &str, high: Option<&str>, lanes: usize) -> Value {
+        let (narrow, wide) = (int_type(lanes, 16), int_type(lanes, 32));
+        let mut half = |pointer: &str| {
+            let raw = self.op(format!("llvm.load {pointer} {{alignment = 2 : i64}} : !llvm.ptr -> {narrow}"));
+            self.op(format!("arith.extui {raw} : {narrow} to {wide}"))
+        };
+        let (mut bits, high) = (half(low), high.map(half));
+        if let Some(high) = high {
+            let sixteen = self.int_constant(16, lanes);
+            let high = self.int_lanes2("shli", &high, &sixteen, lanes);
+            bits = self.int_lanes2("ori", &bits, &high, lanes);
+        }
+        self.bits_float(&bits, lanes)
+    }
+
     /// Stores `lanes` floats, rounding to nearest even where the memory is bf16.
     pub fn store(&mut self, value: &str, pointer: &str, elem: Elem, lanes: usize) {
         match elem {

@@ -7,6 +7,7 @@
 //! element depends on the problem alone.
 mod choose;
 mod pack;
+mod pairs;
 pub mod plan;
 pub(crate) mod store;
 mod task;

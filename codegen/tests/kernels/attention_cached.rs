@@ -1,6 +1,5 @@
 //! The key/value cache and attention against it.
 use crate::harness::*;
-use amc_kernels::Target;
 use amc_kernels::attention_cached::{AttentionCached, CacheAppend};
 use amc_kernels::emit::Elem;
 
@@ -14,7 +13,7 @@ fn rows_are_appended_within_the_cache() {
         (4, 9, 6, -2, Elem::Bf16),
         (2, 3, 2, i32::MAX, Elem::F32),
     ] {
-        let kernel = CacheAppend { chunk, width, capacity, elem }.build(&Target::avx2());
+        let kernel = CacheAppend { chunk, width, capacity, elem }.build(&super::target());
         let (mut new, news) = random_buffer(1, elem, chunk * width);
         let (mut cache, mut want) = random_buffer(2, elem, capacity * width);
         load(&[&kernel]).run(&kernel, &mut [&mut new, &mut cache, &mut Buffer::ints(&[start])]);
@@ -58,7 +57,7 @@ fn a_chunk_sees_the_cache_up_to_itself() {
     ];
     for (chunk, capacity, heads, kv_heads, head_dim, window, elem, start) in cases {
         let problem = AttentionCached { chunk, capacity, heads, kv_heads, head_dim, scale: 1.3, window, elem };
-        let kernel = problem.build(&Target::avx2());
+        let kernel = problem.build(&super::target());
         let (mut q, qs) = random_buffer(1, elem, chunk * heads * head_dim);
         let [(mut k, mut ks), (mut v, mut vs)] =
             [2, 3].map(|seed| random_buffer(seed, elem, capacity * kv_heads * head_dim));
@@ -86,7 +85,7 @@ fn a_start_outside_the_cache_touches_nothing_else() {
             window: Some(2),
             elem,
         };
-        let kernel = problem.build(&Target::avx2());
+        let kernel = problem.build(&super::target());
         let [mut q, mut k, mut v] = [(1, 8), (2, 12), (3, 12)].map(|(seed, n)| random_buffer(seed, elem, n).0);
         let mut o = Buffer::garbage(elem, 8);
         load(&[&kernel]).run(&kernel, &mut [&mut q, &mut k, &mut v, &mut Buffer::ints(&[start]), &mut o]);

@@ -1,6 +1,5 @@
 //! The steps of the loss at the output head.
 use crate::harness::*;
-use amc_kernels::Target;
 use amc_kernels::cross_entropy::{CompactRows, CrossEntropyRows, GatherRows, ScatterRows};
 use amc_kernels::emit::Elem;
 
@@ -36,9 +35,9 @@ const CASES: [(usize, usize, usize, Elem, f64); 6] = [
 fn rows_are_gathered_and_scattered_back() {
     for (tokens, block, width, elem, share) in CASES {
         let padded = tokens.div_ceil(block) * block;
-        let compact = CompactRows { tokens, padded, block }.build(&Target::avx2());
-        let gather = GatherRows { rows: padded, block, width, elem }.build(&Target::avx2());
-        let scatter = ScatterRows { tokens, block, width, elem }.build(&Target::avx2());
+        let compact = CompactRows { tokens, padded, block }.build(&super::target());
+        let gather = GatherRows { rows: padded, block, width, elem }.build(&super::target());
+        let scatter = ScatterRows { tokens, block, width, elem }.build(&super::target());
         let library = load(&[&compact, &gather, &scatter]);
         let labels = labels(tokens, share);
         let wanted = compacted(&labels, padded, block);
@@ -73,10 +72,11 @@ fn losses_and_gradients() {
     let cases =
         [(3, 2, 1000, 1.0), (4, 4, 37, 0.25), (2, 0, 9, 1.0), (1, 1, 1, 2.0), (2, 1, 5001, -3.0), (4, 3, 8, 1.0)];
     for (rows, used, vocab, logit_scale) in cases {
-        let problem = CrossEntropyRows { rows, vocab, logit_scale, gradient: true };
-        let with = problem.build(&Target::avx2());
-        let without = CrossEntropyRows { gradient: false, ..problem }.build(&Target::avx2());
-        let library = load(&[&with, &without]);
+        let problem = CrossEntropyRows { rows, vocab, logit_scale, gradient: Some(Elem::F32) };
+        let with = problem.build(&super::target());
+        let without = CrossEntropyRows { gradient: None, ..problem.clone() }.build(&super::target());
+        let narrow = CrossEntropyRows { gradient: Some(Elem::Bf16), ..problem }.build(&super::target());
+        let library = load(&[&with, &without, &narrow]);
         let values: Vec<f64> = random(3, rows * vocab).iter().map(|x| x * 20.0 + 300.0).collect();
         let mut logits = Buffer::floats(Elem::F32, &values);
         let values = logits.values();
@@ -97,6 +97,11 @@ fn losses_and_gradients() {
         library.run(&without, &mut [&mut logits, &mut labels, &mut count, &mut scale, &mut losses]);
         assert_close("losses alone", &losses, &want_losses, 2e-6, 5e-6);
         assert_close("untouched logits", &logits, &values, 0.0, 0.0);
+        let mut halves = logits.clone();
+        library.run(&narrow, &mut [&mut halves, &mut labels, &mut count, &mut scale, &mut losses]);
+        for (r, want) in want.chunks(vocab).enumerate() {
+            assert_close("narrow gradients", &halves.part(Elem::Bf16, 2 * vocab * r, vocab), want, rounding(Elem::Bf16), 1e-7);
+        }
         losses = Buffer::garbage(Elem::F32, rows);
         library.run(&with, &mut [&mut logits, &mut labels, &mut count, &mut scale, &mut losses]);
         assert_close("losses", &losses, &want_losses, 2e-6, 5e-6);
@@ -106,7 +111,7 @@ fn losses_and_gradients() {
 
 #[test]
 fn labels_outside_the_vocabulary_match_nothing() {
-    let kernel = CrossEntropyRows { rows: 2, vocab: 2, logit_scale: 1.0, gradient: true }.build(&Target::avx2());
+    let kernel = CrossEntropyRows { rows: 2, vocab: 2, logit_scale: 1.0, gradient: Some(Elem::F32) }.build(&super::target());
     let mut logits = Buffer::floats(Elem::F32, &[0.0; 4]);
     let (mut count, mut scale) = (Buffer::ints(&[2]), Buffer::floats(Elem::F32, &[1.0]));
     let mut losses = Buffer::garbage(Elem::F32, 2);

@@ -1,6 +1,5 @@
 //! Dropout's mask against Philox written out, and derived seeds.
 use crate::harness::*;
-use amc_kernels::Target;
 use amc_kernels::dropout::{DeriveSeed, Dropout};
 use amc_kernels::emit::Elem;
 
@@ -31,7 +30,7 @@ fn keeps_what_the_words_say() {
         (5000, 0.9, 123_456_789, Elem::Bf16),
     ];
     for (n, p, site, elem) in cases {
-        let kernel = Dropout { n, p, site, elem }.build(&Target::avx2());
+        let kernel = Dropout { n, p, site, elem }.build(&super::target());
         let library = load(&[&kernel]);
         for key in [[0, 0], [u32::MAX, u32::MAX], [0x1234_5678, 0x9ABC_DEF0]] {
             let (mut x, xs) = random_buffer(1, elem, n);
@@ -50,7 +49,7 @@ fn keeps_what_the_words_say() {
 #[test]
 fn seeds_are_derived() {
     for (index, low) in [(0_u32, 5_u32), (1, u32::MAX), (29, 0x8000_0000), (u32::MAX, 3)] {
-        let kernel = DeriveSeed { index }.build(&Target::avx2());
+        let kernel = DeriveSeed { index }.build(&super::target());
         let mut seed = Buffer::ints(&[low.cast_signed(), -7]);
         let mut out = Buffer::garbage(Elem::I32, 2);
         load(&[&kernel]).run(&kernel, &mut [&mut seed, &mut out]);

@@ -1,6 +1,5 @@
 //! Table lookup and its gradient.
 use crate::harness::*;
-use amc_kernels::Target;
 use amc_kernels::embedding::{Embedding, EmbeddingGrad};
 use amc_kernels::emit::Elem;
 
@@ -20,7 +19,7 @@ fn rows_are_looked_up() {
     for (tokens, vocab, width, strays) in CASES {
         for (table_elem, elem) in [(Elem::F32, Elem::F32), (Elem::Bf16, Elem::Bf16), (Elem::Bf16, Elem::F32)] {
             let scale = 1.7_f32;
-            let kernel = Embedding { tokens, vocab, width, scale, table: table_elem, elem }.build(&Target::avx2());
+            let kernel = Embedding { tokens, vocab, width, scale, table: table_elem, elem }.build(&super::target());
             let (mut table, values) = random_buffer(1, table_elem, vocab * width);
             let ids = ids(tokens, vocab, strays);
             let mut x = Buffer::garbage(elem, tokens * width);
@@ -42,7 +41,7 @@ fn gradients_are_summed_per_row() {
         {
             let scale = 0.3_f32;
             let kernel =
-                EmbeddingGrad { tokens, vocab, width, scale, padding, accumulate, elem }.build(&Target::avx2());
+                EmbeddingGrad { tokens, vocab, width, scale, padding, accumulate, elem }.build(&super::target());
             let ids = ids(tokens, vocab, strays);
             let (mut dy, dys) = random_buffer(1, elem, tokens * width);
             let (mut grad, before) = random_buffer(2, Elem::F32, vocab * width);

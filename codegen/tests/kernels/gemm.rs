@@ -1,10 +1,10 @@
 //! The matrix product in all layouts and storage forms, odd sizes, several terms, epilogues and limits, against f64 loops.
 use crate::harness::*;
 use amc_kernels::emit::Elem::{self, Bf16, F32};
-use amc_kernels::gemm::plan::Plan;
+use amc_kernels::gemm::plan::{Pairs, Plan};
 use amc_kernels::gemm::{Gemm, Operand, Term};
 use amc_kernels::region::*;
-use amc_kernels::{Kernel, Target};
+use amc_kernels::Kernel;
 
 /// A term whose rows are stored `gap` elements longer than they need to be.
 pub fn term(m: usize, n: usize, k: usize, form: &str, elems: [Elem; 2], gap: usize) -> Term {
@@ -78,7 +78,7 @@ pub fn check(cases: Vec<(Gemm, Kernel)>) {
 }
 
 fn built(gemm: Gemm) -> (Gemm, Kernel) {
-    let kernel = gemm.build(&Target::avx2());
+    let kernel = gemm.build(&super::target());
     (gemm, kernel)
 }
 
@@ -128,25 +128,52 @@ fn several_terms() {
     check(vec![built(plain(m, n, lora, Bf16)), built(plain(m, n, gradient, F32))]);
 }
 
-/// Plans that real sizes reach: long K in blocks, rows in several goes, vectors of 16 lanes.
+/// Plans that real sizes reach: long K in blocks, rows in several goes.
 #[test]
 fn every_way_through_the_loops() {
+    let lanes = super::target().lanes;
     let mut cases = vec![];
     for form in ["nt", "tn", "nn"] {
         let terms = |m, n| vec![term(m, n, 70, form, [Bf16, F32], 0), term(m, n, 21, form, [F32, F32], 2)];
-        let (m, n) = (61, 90);
-        for lanes in [8, 16] {
-            for (block_depth, m_cache, panels) in [(None, 1, 2), (Some(16), 1, 1), (Some(32), 2, 3), (None, 4, 1)] {
-                let gemm = plain(m, n, terms(m, n), F32);
-                let (rows, vectors) = if panels == 3 { (6, 2) } else { (4, 3) };
-                let m_cache = m_cache * rows;
-                let plan = Plan { lanes, rows, vectors, m_block: 4 * rows, panels, m_cache, block_depth, unroll: 4 };
-                let kernel = gemm.build_with(&plan);
-                cases.push((gemm, kernel));
+        for (block_depth, m_cache, panels) in WAYS {
+            cases.push(planned(plain(61, 90, terms(61, 90), F32), block_depth, m_cache, panels, lanes, None));
+        }
+    }
+    check(cases);
+}
+
+/// Steps of K in pairs, as where the processor has an instruction for them; an odd number of them among others.
+#[test]
+fn pairs_of_steps() {
+    let lanes = super::target().lanes;
+    let mut cases = vec![];
+    for form in ["nt", "tn", "nn"] {
+        let terms = |m, n, k| vec![term(m, n, k, form, [Bf16, Bf16], 1), term(m, n, 9, form, [F32, F32], 2)];
+        for (m, n, k) in [(61, 90, 71), (24, 2 * lanes, 64), (5, 3 * lanes, 1)] {
+            for (block_depth, m_cache, panels) in WAYS {
+                let gemm = plain(m, n, terms(m, n, k), F32);
+                cases.push(planned(gemm, block_depth, m_cache, panels, lanes, Some(Pairs::Widened)));
             }
         }
     }
     check(cases);
+}
+
+/// Depth of a block, strips whose A is packed at a time, panels of a task.
+const WAYS: [(Option<usize>, usize, usize); 4] = [(None, 1, 2), (Some(16), 1, 1), (Some(32), 2, 3), (None, 4, 1)];
+
+fn planned(
+    gemm: Gemm,
+    block_depth: Option<usize>,
+    m_cache: usize,
+    panels: usize,
+    lanes: usize,
+    pairs: Option<Pairs>,
+) -> (Gemm, Kernel) {
+    let (rows, vectors) = if panels == 3 { (6, 2) } else { (4, 3) };
+    let (m_block, m_cache) = (4 * rows, m_cache * rows);
+    let kernel = gemm.build_with(&Plan { lanes, rows, vectors, m_block, panels, m_cache, block_depth, unroll: 4, pairs });
+    (gemm, kernel)
 }
 
 /// `C += alpha * sum + row`, and the sum times the column beside it.
@@ -172,7 +199,7 @@ fn epilogues() {
             outputs: vec![RegionOutput { value: Node(2), elem }, RegionOutput { value: Node(3), elem: F32 }],
         };
         let gemm = Gemm { epilogue: region, ..plain(m, n, vec![term(m, n, 19, "nt", [F32, F32], 0)], F32) };
-        let kernel = gemm.build(&Target::avx2());
+        let kernel = gemm.build(&super::target());
         let mut p = problem(&gemm, usize::MAX);
         let (mut c, before) = random_buffer(1, elem, m * n);
         let (mut row, rows) = random_buffer(2, elem, n);
@@ -195,7 +222,7 @@ fn epilogues() {
 fn rows_stop_at_the_count() {
     let (m, n, start) = (64, 40, 100);
     let gemm = Gemm { row_limit: Some(start), ..plain(m, n, vec![term(m, n, 16, "nt", [F32, Bf16], 0)], F32) };
-    let kernel = gemm.build(&Target::avx2());
+    let kernel = gemm.build(&super::target());
     let library = load(&[&kernel]);
     let mut p = problem(&gemm, usize::MAX);
     for (count, rows) in [(0, 0), (100, 0), (101, 1), (130, 30), (164, 64), (500, 64)] {
@@ -215,19 +242,28 @@ fn rows_stop_at_the_count() {
 #[test]
 fn steps_stop_at_the_count() {
     let (m, n, k, start) = (20, 30, 50, 10);
-    let plain = Gemm { inner_limit: Some(start), ..plain(m, n, vec![term(m, n, k, "tn", [F32, Bf16], 0)], F32) };
-    let plan = Plan { block_depth: Some(16), ..Plan::choose(&plain, &Target::avx2()) };
-    let kernels = [plain.build(&Target::avx2()), plain.build_with(&plan)];
-    let library = load(&[&kernels[0], &kernels[1]]);
+    for elem in [F32, Bf16] {
+        let gemm = Gemm { inner_limit: Some(start), ..plain(m, n, vec![term(m, n, k, "tn", [elem, Bf16], 0)], F32) };
+        steps_stop(&gemm, elem);
+    }
+}
+
+fn steps_stop(plain: &Gemm, elem: Elem) {
+    let (m, n) = (plain.m, plain.n);
+    let chosen = Plan::choose(plain, &super::target());
+    let plans = [Plan { block_depth: Some(16), ..chosen.clone() }, Plan { pairs: Some(Pairs::Widened), ..chosen.clone() }, chosen];
+    let mut kernels = Vec::from(plans.map(|plan| plain.build_with(&plan)));
+    kernels.dedup();
+    let library = load(&kernels.iter().collect::<Vec<_>>());
     for (count, steps) in [(0, 0), (10, 0), (11, 1), (30, 20), (42, 32), (60, 50), (99, 50)] {
-        let mut p = problem(&plain, steps);
+        let mut p = problem(plain, steps);
         let poison = |buffer: &Buffer, row: usize| {
             let mut values = buffer.values();
             values[steps * row..].fill(f64::NAN);
             values
         };
         p.buffers =
-            vec![Buffer::floats(F32, &poison(&p.buffers[0], m)), Buffer::floats(Bf16, &poison(&p.buffers[1], n))];
+            vec![Buffer::floats(elem, &poison(&p.buffers[0], m)), Buffer::floats(Bf16, &poison(&p.buffers[1], n))];
         for kernel in &kernels {
             let (mut c, mut count) = (Buffer::garbage(F32, m * n), Buffer::ints(&[count]));
             let mut operands: Vec<&mut Buffer> = p.buffers.iter_mut().chain([&mut c, &mut count]).collect();

@@ -1,7 +1,7 @@
 //! Compiles kernels, runs them on buffers that end where memory ends, and compares with f64.
-use amc_codegen::shared_object;
+use amc_codegen::{host_target, shared_object};
+use amc_kernels::Kernel;
 use amc_kernels::emit::Elem;
-use amc_kernels::{Kernel, Target};
 use libloading::{Library, Symbol};
 use std::ffi::c_void;
 
@@ -88,6 +88,12 @@ impl Buffer {
         Buffer { elem, bytes: vec![0xFF; count * elem.bytes() as usize] }
     }
 
+    /// `count` elements from the `first` on, of these bytes taken as `elem`.
+    pub fn part(&self, elem: Elem, first: usize, count: usize) -> Buffer {
+        let width = elem.bytes() as usize;
+        Buffer { elem, bytes: self.bytes[first * width..(first + count) * width].to_vec() }
+    }
+
     /// The values as f64; integers too.
     pub fn values(&self) -> Vec<f64> {
         match self.elem {
@@ -116,12 +122,9 @@ pub struct Loaded {
 }
 
 pub fn load(kernels: &[&Kernel]) -> Loaded {
-    load_for(kernels, &Target::avx2())
-}
-
-pub fn load_for(kernels: &[&Kernel], target: &Target) -> Loaded {
+    let target = host_target().expect("a CPU with AVX2");
     let kernels: Vec<Kernel> = kernels.iter().map(|k| (*k).clone()).collect();
-    let bytes = shared_object(&kernels, target).unwrap_or_else(|error| panic!("{error}"));
+    let bytes = shared_object(&kernels, &target).unwrap_or_else(|error| panic!("{error}"));
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("kernels.so");
     std::fs::write(&path, bytes).expect("writing the shared object");

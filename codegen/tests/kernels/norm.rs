@@ -1,6 +1,5 @@
 //! RMS norm and its gradients.
 use crate::harness::*;
-use amc_kernels::Target;
 use amc_kernels::emit::Elem;
 use amc_kernels::norm::{RmsNorm, RmsNormGrad, RmsNormGradWeight};
 
@@ -26,7 +25,7 @@ fn factor(weight: &[f64], plus_one: bool) -> Vec<f64> {
 fn forward_and_residual() {
     for (rows, n, elem, plus_one, residual) in CASES {
         let kernel =
-            RmsNorm { rows, n, eps: EPS as f32, plus_one, residual, elem, weight: Elem::F32 }.build(&Target::avx2());
+            RmsNorm { rows, n, eps: EPS as f32, plus_one, residual, elem, weight: Elem::F32 }.build(&super::target());
         let library = load(&[&kernel]);
         let (mut x, xs) = random_buffer(1, elem, rows * n);
         let (mut r, rs) = random_buffer(2, elem, rows * n);
@@ -55,7 +54,7 @@ fn forward_and_residual() {
 fn gradient_by_the_input() {
     for (rows, n, elem, plus_one, add) in CASES {
         let kernel =
-            RmsNormGrad { rows, n, eps: EPS as f32, plus_one, add, elem, weight: Elem::Bf16 }.build(&Target::avx2());
+            RmsNormGrad { rows, n, eps: EPS as f32, plus_one, add, elem, weight: Elem::Bf16 }.build(&super::target());
         let library = load(&[&kernel]);
         let (mut x, xs) = random_buffer(1, elem, rows * n);
         let (mut weight, weights) = random_buffer(2, Elem::Bf16, n);
@@ -83,7 +82,7 @@ fn gradient_by_the_input() {
 fn gradient_by_the_weight() {
     for (rows, n, elem, _, accumulate) in CASES.into_iter().chain([(300, 40, Elem::F32, false, true)]) {
         let problem = RmsNormGradWeight { rows, n, eps: EPS as f32, accumulate, elem };
-        let (first, last) = (problem.build(&Target::avx2()), problem.finish(&Target::avx2()));
+        let (first, last) = (problem.build(&super::target()), problem.finish(&super::target()));
         let library = load(&[&first, &last]);
         let (mut x, xs) = random_buffer(1, elem, rows * n);
         let (mut dy, dys) = random_buffer(2, elem, rows * n);

@@ -1,13 +1,12 @@
 //! Clipping and Adam.
 use crate::harness::*;
-use amc_kernels::Target;
 use amc_kernels::emit::Elem;
 use amc_kernels::optimizer::{Adam, FinishNorm};
 
 #[test]
 fn the_norm_is_clipped() {
     for (parts, max_norm) in [(1, 1.0), (100, 0.5), (33, 1e9), (3, f64::INFINITY)] {
-        let kernel = FinishNorm { parts }.build(&Target::avx2());
+        let kernel = FinishNorm { parts }.build(&super::target());
         let squares: Vec<f64> = random(1, parts).iter().map(|x| x.abs() * 9.0).collect();
         let mut partials = Buffer::floats(Elem::F32, &squares);
         let mut most = Buffer::floats(Elem::F32, &[max_norm]);
@@ -21,7 +20,7 @@ fn the_norm_is_clipped() {
 
 #[test]
 fn a_norm_that_is_no_number_is_not_hidden() {
-    let kernel = FinishNorm { parts: 2 }.build(&Target::avx2());
+    let kernel = FinishNorm { parts: 2 }.build(&super::target());
     let mut partials = Buffer::floats(Elem::F32, &[f64::NAN, 1.0]);
     let mut most = Buffer::floats(Elem::F32, &[f64::INFINITY]);
     let mut results = [0.0; 2].map(|x| Buffer::floats(Elem::F32, &[x]));
@@ -47,7 +46,7 @@ fn adam(state: [f64; 4], scalars: [f64; 5], decoupled: bool) -> [f64; 3] {
 fn adam_takes_torchs_step() {
     let cases = [(1, Elem::F32, true), (4100, Elem::F32, false), (77, Elem::Bf16, true), (16, Elem::Bf16, false)];
     for (n, elem, decoupled) in cases {
-        let kernel = Adam { n, elem, beta1: 0.9, beta2: 0.999, eps: 1e-8, decoupled }.build(&Target::avx2());
+        let kernel = Adam { n, elem, beta1: 0.9, beta2: 0.999, eps: 1e-8, decoupled }.build(&super::target());
         let (mut param, params) = random_buffer(1, elem, n);
         let [(mut grad, grads), (mut m, ms)] = [2, 3].map(|seed| random_buffer(seed, Elem::F32, n));
         let vs: Vec<f64> = random(4, n).iter().map(|x| x.abs()).collect();

@@ -1,6 +1,5 @@
 //! Scalar functions against f64, and the layouts of a pointwise kernel.
 use crate::harness::*;
-use amc_kernels::Target;
 use amc_kernels::emit::Elem;
 use amc_kernels::pointwise::Pointwise;
 use amc_kernels::region::*;
@@ -13,7 +12,7 @@ fn kernel_of(op: ScalarOp, n: usize) -> amc_kernels::Kernel {
         nodes: vec![RegionNode { op, args: (0..op.arity()).map(RegionValue::Input).collect() }],
         outputs: vec![RegionOutput { value: RegionValue::Node(0), elem: Elem::F32 }],
     };
-    Pointwise { m: 1, n, region }.build(&Target::avx2())
+    Pointwise { m: 1, n, region }.build(&super::target())
 }
 
 /// An op, its `f`, its stated error in units of the result's last place, and the largest argument tried.
@@ -148,7 +147,7 @@ fn broadcasting(m: usize, n: usize, elem: Elem) -> Pointwise {
 #[test]
 fn inputs_are_broadcast_and_outputs_may_overwrite() {
     for (m, n, elem) in [(3, 37, Elem::F32), (5, 64, Elem::Bf16), (1, 1, Elem::Bf16), (2, 17, Elem::Bf16)] {
-        let kernel = broadcasting(m, n, elem).build(&Target::avx2());
+        let kernel = broadcasting(m, n, elem).build(&super::target());
         let (mut x, xs) = random_buffer(1, elem, m * n);
         let (mut column, columns) = random_buffer(2, Elem::F32, m);
         let (mut row, rows) = random_buffer(3, elem, n);
@@ -167,7 +166,7 @@ fn inputs_are_broadcast_and_outputs_may_overwrite() {
 #[test]
 fn flat_problems_of_many_tasks() {
     let region = Region::identity(Elem::Bf16, Elem::F32);
-    let kernel = Pointwise { m: 37, n: 333, region }.build(&Target::avx2());
+    let kernel = Pointwise { m: 37, n: 333, region }.build(&super::target());
     assert_eq!(kernel.tasks, 4);
     let (mut x, xs) = random_buffer(4, Elem::Bf16, 37 * 333);
     let mut y = Buffer::garbage(Elem::F32, 37 * 333);

@@ -1,6 +1,5 @@
 //! Sums.
 use crate::harness::*;
-use amc_kernels::Target;
 use amc_kernels::emit::Elem;
 use amc_kernels::reduce::{Accumulate, ColumnSum, Sum, SumSquares};
 
@@ -9,7 +8,7 @@ fn columns() {
     for (rows, n, elem, accumulate) in
         [(5, 70, Elem::F32, false), (3, 32, Elem::Bf16, true), (1, 1, Elem::F32, true), (9, 13, Elem::Bf16, false)]
     {
-        let kernel = ColumnSum { rows, n, elem, accumulate }.build(&Target::avx2());
+        let kernel = ColumnSum { rows, n, elem, accumulate }.build(&super::target());
         let (mut x, xs) = random_buffer(1, elem, rows * n);
         let (mut sum, before) = random_buffer(2, Elem::F32, n);
         load(&[&kernel]).run(&kernel, &mut [&mut x, &mut sum]);
@@ -21,8 +20,8 @@ fn columns() {
 #[test]
 fn flat() {
     for n in [1, 31, 32, 40_000] {
-        let (sum, squares) = (Sum { n }.build(&Target::avx2()), SumSquares { n }.build(&Target::avx2()));
-        let add = Accumulate { n, elem: Elem::Bf16 }.build(&Target::avx2());
+        let (sum, squares) = (Sum { n }.build(&super::target()), SumSquares { n }.build(&super::target()));
+        let add = Accumulate { n, elem: Elem::Bf16 }.build(&super::target());
         let library = load(&[&sum, &squares, &add]);
         let (mut x, xs) = random_buffer(1, Elem::F32, n);
         let mut total = Buffer::garbage(Elem::F32, 1);

@@ -1,6 +1,5 @@
 //! Rotary embedding, and that the inverse undoes it.
 use crate::harness::*;
-use amc_kernels::Target;
 use amc_kernels::emit::Elem;
 use amc_kernels::rope::Rope;
 
@@ -10,8 +9,8 @@ fn rotates_and_rotates_back() {
         [(5, 3, 64, 64, Elem::F32), (4, 2, 20, 12, Elem::F32), (3, 1, 8, 8, Elem::Bf16), (2, 2, 40, 34, Elem::Bf16)]
     {
         let problem = Rope { tokens, heads, head_dim, rotary_dim, positions: 7, inverse: false, elem };
-        let forward = problem.build(&Target::avx2());
-        let inverse = Rope { inverse: true, ..problem }.build(&Target::avx2());
+        let forward = problem.build(&super::target());
+        let inverse = Rope { inverse: true, ..problem }.build(&super::target());
         let library = load(&[&forward, &inverse]);
         let (width, half) = (heads * head_dim, rotary_dim / 2);
         let (mut x, xs) = random_buffer(1, elem, tokens * width);
@@ -43,7 +42,7 @@ fn rotates_and_rotates_back() {
 fn positions_beyond_the_table_are_clamped() {
     let kernel =
         Rope { tokens: 2, heads: 1, head_dim: 2, rotary_dim: 2, positions: 1, inverse: false, elem: Elem::F32 }
-            .build(&Target::avx2());
+            .build(&super::target());
     let (mut x, xs) = random_buffer(1, Elem::F32, 4);
     let (mut cos, mut sin) = (Buffer::floats(Elem::F32, &[1.0]), Buffer::floats(Elem::F32, &[0.0]));
     let mut y = Buffer::garbage(Elem::F32, 4);

@@ -7,8 +7,9 @@ use crate::{Kernel, Target, math};
 ///
 /// Operands: `logits` f32 `[rows, vocab]`, `labels` i32 `[rows]`, `count` i32 `[1]`, `loss_scale` f32 `[1]`, `losses` f32
 /// `[rows]`. With `z = logit_scale · logits`, row `r < count` gets the loss `(ln Σ e^z - z[label]) · loss_scale` and, with
-/// `gradient`, its logits become `(softmax(z) - onehot(label)) · logit_scale · loss_scale`. Rows from `count` on get
-/// zeros. A label outside the vocabulary matches nothing: `z[label]` counts as 0.
+/// `gradient`, its logits become `(softmax(z) - onehot(label)) · logit_scale · loss_scale`, stored as `gradient` says
+/// from where the row begins: bf16 fills the first half of a row's memory. Rows from `count` on get zeros. A label outside
+/// the vocabulary matches nothing: `z[label]` counts as 0.
 ///
 /// Three passes over a row: maximum; exponentials, which replace the logits if the gradient is wanted, and their sum;
 /// multiplication by a factor. A row that fits into the inner caches comes from memory once.
@@ -17,7 +18,7 @@ pub struct CrossEntropyRows {
     pub rows: usize,
     pub vocab: usize,
     pub logit_scale: f32,
-    pub gradient: bool,
+    pub gradient: Option<Elem>,
 }
 
 /// What a row's task works with.
@@ -46,13 +47,13 @@ impl CrossEntropyRows {
             let clear = |e: &mut Emitter| {
                 let nothing = e.float(0.0, 1);
                 e.store(&nothing, &loss, Elem::F32, 1);
-                if self.gradient {
-                    e.clear_row(&logits, Elem::F32, self.vocab, wide);
+                if let Some(elem) = self.gradient {
+                    e.clear_row(&logits, elem, self.vocab, wide);
                 }
             };
             e.branch(&used, compute, clear);
         });
-        let kind = if self.gradient { "_grad" } else { "" };
+        let kind = self.gradient.map_or(String::new(), |elem| format!("_grad_{}", elem.name()));
         e.finish(&format!("cross_entropy{kind}_{}x{}", self.rows, self.vocab), self.rows, 0)
     }
 
@@ -67,8 +68,8 @@ impl CrossEntropyRows {
         let loss = e.float2("subf", &log, &relative, 1);
         let loss = e.float2("mulf", &loss, row.loss_scale, 1);
         e.store(&loss, row.loss, Elem::F32, 1);
-        if self.gradient {
-            self.scale(e, target, row, &sum, &known);
+        if let Some(elem) = self.gradient {
+            self.scale(e, target, row, &sum, &known, elem);
         }
     }
 
@@ -101,7 +102,7 @@ impl CrossEntropyRows {
             let (z, top) = (self.scaled(e, logits, i, lanes), e.splat(top, lanes));
             let z = e.float2("subf", &z, &top, lanes);
             let value = math::exp_of_small(e, &z, lanes);
-            if self.gradient {
+            if self.gradient.is_some() {
                 e.store_at(&value, logits, i, Elem::F32, lanes);
             }
             vec![e.float2("addf", &so_far[0], &value, lanes)]
@@ -109,21 +110,23 @@ impl CrossEntropyRows {
         sum[0].clone()
     }
 
-    /// The gradient from the exponentials and their sum.
-    fn scale(&self, e: &mut Emitter, target: &Target, row: &Row, sum: &str, known: &str) {
+    /// The gradient from the exponentials and their sum. Narrow results trail behind the wide values that they replace.
+    fn scale(&self, e: &mut Emitter, target: &Target, row: &Row, sum: &str, known: &str, elem: Elem) {
         let scale = e.float(self.logit_scale, 1);
         let scale = e.float2("mulf", &scale, row.loss_scale, 1);
         let factor = e.float2("divf", &scale, sum, 1);
-        let count = e.index(self.vocab as i64);
+        let (first, count) = (e.index(0), e.index(self.vocab as i64));
+        let place = e.choose(known, row.label, &first);
+        let of_label = e.load_at(row.logits, &place, Elem::F32, 1);
         e.each(&count, 4 * target.lanes, |e, i, lanes| {
             let (value, factor) = (e.load_at(row.logits, i, Elem::F32, lanes), e.splat(&factor, lanes));
             let value = e.float2("mulf", &value, &factor, lanes);
-            e.store_at(&value, row.logits, i, Elem::F32, lanes);
+            e.store_at(&value, row.logits, i, elem, lanes);
         });
         let subtract = |e: &mut Emitter| {
-            let value = e.load_at(row.logits, row.label, Elem::F32, 1);
+            let value = e.float2("mulf", &of_label, &factor, 1);
             let value = e.float2("subf", &value, &scale, 1);
-            e.store_at(&value, row.logits, row.label, Elem::F32, 1);
+            e.store_at(&value, row.logits, row.label, elem, 1);
         };
         e.branch(known, subtract, |_| {});
     }

@@ -1,11 +1,11 @@
 //! Which plan a product gets: an estimate of cycles, and a search over tiles and tasks.
-use super::plan::{Feed, Plan};
+use super::plan::{Feed, Pairs, Plan};
 use super::{Gemm, Term};
 use crate::Target;
 use crate::emit::Elem;
 use crate::tuning::{self, GemmTuning};
 
-/// Cycles to pack an element of B, in either layout and form.
+/// Cycles to pack a word of B, in either layout and form.
 const PACK_B: f64 = 0.4;
 /// Bytes of an operand beyond which it comes from memory for every task, and cycles for each of these bytes, where two
 /// cores read: 256 x 576 x 49152, 147 GFLOP/s by blocks of 128 x 72, 152 of 128 x 144, 168 of 256 x 72, 171 of 256 x
@@ -37,6 +37,7 @@ impl Plan {
             m_cache: rows,
             block_depth: (gemm.depth() > table.whole_depth).then_some(table.block_depth),
             unroll: table.unroll,
+            pairs: target.bf16.then_some(Pairs::Instruction),
         };
         let slots = |plan: &Plan| {
             let tasks = plan.tasks(gemm);
@@ -75,15 +76,22 @@ impl Plan {
         plan
     }
 
+    /// Words of four bytes that hold one row of A or one column of B of a term.
+    fn words(&self, term: &Term) -> f64 {
+        term.k as f64 * if self.paired(term) { 0.5 } else { 1.0 }
+    }
+
     /// Estimated cycles of a task.
     fn task_cycles(&self, gemm: &Gemm) -> f64 {
         let (rows, columns) = (self.m_block as f64, (self.panels * self.width()) as f64);
         let pack = |term: &Term| {
-            let a = feed_cost(self.feed(gemm, term)) + far(term.a.elem, gemm.m * term.k);
-            let b = PACK_B + far(term.b.elem, gemm.n * term.k);
-            term.k as f64 * (columns * b + rows * a)
+            let words = self.words(term);
+            let a = feed_cost(self.feed(gemm, term)) * words + far(term.a.elem, gemm.m * term.k) * term.k as f64;
+            let b = PACK_B * words + far(term.b.elem, gemm.n * term.k) * term.k as f64;
+            columns * b + rows * a
         };
-        let tile = gemm.depth() as f64 * tile_cycles(self.rows, self.vectors) + 60.0;
+        let words: f64 = gemm.terms.iter().map(|term| self.words(term)).sum();
+        let tile = words * tile_cycles(self.rows, self.vectors) + 60.0;
         (self.m_block / self.rows * self.panels) as f64 * tile + gemm.terms.iter().map(pack).sum::<f64>() + 500.0
     }
 }
@@ -93,7 +101,7 @@ fn far(elem: Elem, count: usize) -> f64 {
     if count as u64 * elem.bytes() > CACHED_BYTES { elem.bytes() as f64 * FAR_BYTE } else { 0.0 }
 }
 
-/// Cycles that an element of A costs a task: to bring it near, and to pack it.
+/// Cycles that a word of A costs a task: to bring it near, and to pack it.
 fn feed_cost(feed: Feed) -> f64 {
     match feed {
         Feed::InPlace => 0.3,

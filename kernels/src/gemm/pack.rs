@@ -1,7 +1,7 @@
 //! Packing: `@pack_b{term}` lays a panel of B out as `[k][width]` f32, `@pack_a{term}` a block of A as widened rows or
-//! as strips. Columns beyond the matrix become zero.
+//! as strips. Columns beyond the matrix become zero. Terms whose steps go in pairs are packed by [`pairs`].
 use super::plan::{Feed, Plan};
-use super::{Gemm, Operand, Term, prefetch, private_function};
+use super::{Gemm, Operand, Term, pairs, prefetch, private_function};
 use crate::emit::{Elem, Emitter, Value};
 
 /// Parameters of every packing function: `%extent` is the number of columns of B, or of rows of A.
@@ -16,12 +16,16 @@ const AHEAD: usize = 8;
 pub fn functions(gemm: &Gemm, plan: &Plan) -> String {
     let mut text = String::new();
     for (t, term) in gemm.terms.iter().enumerate() {
-        text += &private_function(&format!("pack_b{t}"), PARAMS, panel(gemm, plan, &term.b));
-        match plan.feed(gemm, term) {
-            Feed::InPlace => {}
-            Feed::Rows => text += &private_function(&format!("pack_a{t}"), PARAMS, rows(plan, term)),
-            Feed::Strips => text += &private_function(&format!("pack_a{t}"), PARAMS, strips(gemm, plan, term)),
-        }
+        let paired = plan.paired(term);
+        let b = if paired { pairs::panel(gemm, plan, &term.b) } else { panel(gemm, plan, &term.b) };
+        text += &private_function(&format!("pack_b{t}"), PARAMS, b);
+        let a = match plan.feed(gemm, term) {
+            Feed::InPlace => continue,
+            Feed::Rows => rows(plan, term),
+            Feed::Strips if paired => pairs::strips(gemm, plan, term),
+            Feed::Strips => strips(gemm, plan, term),
+        };
+        text += &private_function(&format!("pack_a{t}"), PARAMS, a);
     }
     text
 }
@@ -64,7 +68,12 @@ fn whole_transposed(e: &mut Emitter, plan: &Plan, b: &Operand) {
             let to = e.times(k, plan.width());
             let to = e.int2("addi", &to, n);
             let to = e.offset("%to", &to, Elem::F32);
-            transpose(e, &from, b, &to, plan.width());
+            let load = |i: usize| {
+                let from = e.at(&from, (i * b.stride) as i64, b.elem);
+                e.load(&from, b.elem, 8)
+            };
+            let rows: Vec<Value> = (0..8).map(load).collect();
+            transpose(e, &rows, &to, plan.width());
         });
     });
     e.repeat(&whole, "%depth", 1, |e, k| {
@@ -96,15 +105,10 @@ fn copy_transposed(e: &mut Emitter, b: &Operand, n: &str, k: &str, to: &str) {
     e.store_at(&value, to, n, Elem::F32, 1);
 }
 
-/// Eight rows of eight elements, `stride` apart, become eight columns, `width` apart.
-fn transpose(e: &mut Emitter, from: &str, b: &Operand, to: &str, width: usize) {
-    let load = |e: &mut Emitter, i: usize| {
-        let from = e.at(from, (i * b.stride) as i64, b.elem);
-        e.load(&from, b.elem, 8)
-    };
-    let rows: Vec<Value> = (0..8).map(|i| load(e, i)).collect();
+/// Eight rows of eight elements become eight columns, `width` apart.
+pub fn transpose(e: &mut Emitter, rows: &[Value], to: &str, width: usize) {
     // Pairs of lanes, then pairs of pairs, then halves.
-    let pairs = exchange(e, &rows, 1, ["0, 8, 1, 9, 4, 12, 5, 13", "2, 10, 3, 11, 6, 14, 7, 15"]);
+    let pairs = exchange(e, rows, 1, ["0, 8, 1, 9, 4, 12, 5, 13", "2, 10, 3, 11, 6, 14, 7, 15"]);
     let quads = exchange(e, &pairs, 2, ["0, 1, 8, 9, 4, 5, 12, 13", "2, 3, 10, 11, 6, 7, 14, 15"]);
     let columns = exchange(e, &quads, 4, ["0, 1, 2, 3, 8, 9, 10, 11", "4, 5, 6, 7, 12, 13, 14, 15"]);
     // The first step leaves columns 2 and 3 where 1 and 2 would be.
@@ -188,7 +192,7 @@ fn strip_steps(e: &mut Emitter, gemm: &Gemm, plan: &Plan, term: &Term, k: &str, 
 }
 
 /// `count` lanes as powers of two of at most `most`: offsets and sizes.
-fn pieces(count: usize, most: usize) -> Vec<(usize, usize)> {
+pub fn pieces(count: usize, most: usize) -> Vec<(usize, usize)> {
     let mut pieces = Vec::new();
     let mut at = 0;
     while at < count {

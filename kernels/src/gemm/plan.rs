@@ -21,12 +21,24 @@ pub struct Plan {
     pub block_depth: Option<usize>,
     /// Steps of K in one turn of the tile's loop.
     pub unroll: usize,
+    /// How two steps of K go at a time where both operands are bf16, if they do.
+    pub pairs: Option<Pairs>,
+}
+
+/// How two bf16 products are added to a sum.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pairs {
+    /// By `vdpbf16ps`, which takes denormals for zero.
+    Instruction,
+    /// Widened, by two multiply-adds: what the instruction computes, on any CPU.
+    Widened,
 }
 
 /// How A of a term reaches the tile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Feed {
-    /// From where it is stored: f32 in rows; or in columns, where there is one panel, so that no element is used twice.
+    /// From where it is stored: f32 in rows; bf16 in rows where steps go in pairs; or f32 in columns where there is one
+    /// panel, so that no element is used twice.
     InPlace,
     /// From rows in scratch, widened.
     Rows,
@@ -34,7 +46,7 @@ pub enum Feed {
     Strips,
 }
 
-/// Where the parts of scratch begin, in f32 elements.
+/// Where the parts of scratch begin, in words of four bytes: an f32, or two steps of bf16.
 #[derive(Debug)]
 pub struct Scratch {
     /// Packed A of every term.
@@ -64,7 +76,15 @@ impl Plan {
         self.m_tasks(gemm) * self.all_panels(gemm).div_ceil(self.panels)
     }
 
+    /// Whether a term's steps go in pairs.
+    pub fn paired(&self, term: &Term) -> bool {
+        self.pairs.is_some() && [term.a.elem, term.b.elem] == [Elem::Bf16; 2]
+    }
+
     pub fn feed(&self, gemm: &Gemm, term: &Term) -> Feed {
+        if self.paired(term) {
+            return if term.a.transposed { Feed::Strips } else { Feed::InPlace };
+        }
         match (term.a.transposed, term.a.elem) {
             (false, Elem::F32) => Feed::InPlace,
             (true, Elem::F32) if self.all_panels(gemm) == 1 => Feed::InPlace,
@@ -84,17 +104,18 @@ impl Plan {
         self.block_depth.is_some()
     }
 
-    /// The largest depth of a term that is packed at a time.
+    /// Words of the largest depth of a term that is packed at a time.
     pub fn capacity(&self, term: &Term) -> usize {
-        self.block_depth.map_or(term.k, |block| block.min(term.k))
+        let steps = self.block_depth.map_or(term.k, |block| block.min(term.k));
+        if self.paired(term) { steps.div_ceil(2) } else { steps }
     }
 
-    /// Where a term's part of a packed panel begins, in steps of K.
+    /// Where a term's part of a packed panel begins, in words of a column.
     pub fn panel_offset(&self, gemm: &Gemm, stage: &[usize], term: usize) -> usize {
         stage.iter().take_while(|t| **t != term).map(|t| self.capacity(&gemm.terms[*t])).sum()
     }
 
-    /// Elements of a packed panel.
+    /// Words of a packed panel.
     pub fn panel_size(&self, gemm: &Gemm) -> usize {
         let depth = |stage: &Vec<usize>| stage.iter().map(|t| self.capacity(&gemm.terms[*t])).sum::<usize>();
         self.width() * self.stages(gemm).iter().map(depth).max().expect("a product has terms")
@@ -120,7 +141,7 @@ impl Plan {
         Scratch { a, tiles, total: total + count * self.rows * self.width() }
     }
 
-    /// Elements between rows of A packed as rows; of a strip that divided by its rows.
+    /// Words between rows of A packed as rows; of a strip that divided by its rows.
     pub fn row_stride(&self, term: &Term) -> usize {
         // One line more than a power of two, so that rows do not fall on the same sets of the cache.
         round(self.capacity(term)) + 16

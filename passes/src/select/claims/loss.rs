@@ -50,7 +50,8 @@ pub(super) fn claim(s: &mut Selector, at: usize, logit_scale: f32, gradient: Opt
         let (x, count) = (gathered.at(row * width * elem.bytes() as usize), counts.at(b * 4));
         let head = Head { block, vocab, width, elem, weight: s.function.ty(args[1]).clone() };
         s.launch(head.logits(s), vec![x, args[1].into(), logits, count], "logits");
-        let softmax = CrossEntropyRows { rows: block, vocab, logit_scale, gradient: gradient.is_some() };
+        let softmax =
+            CrossEntropyRows { rows: block, vocab, logit_scale, gradient: gradient.map(|_| head.gradient_elem()) };
         let operands = vec![logits, labels.at(row * 4), count, args[3].into(), losses.at(row * 4)];
         s.launch(softmax.build(s.target), operands, "softmax");
         if let Some(scattered) = scattered {
@@ -99,9 +100,20 @@ impl Head {
             .build(s.target)
     }
 
+    /// How gradients of logits are stored: as the rows are, where the weight is too.
+    fn gradient_elem(&self) -> Elem {
+        if elem(self.weight.dtype) == Elem::Bf16 { self.elem } else { Elem::F32 }
+    }
+
+    /// The gradients of logits, at the beginning of the rows of f32 logits that they replace.
+    fn gradient(&self, transposed: bool) -> gemm::Operand {
+        let elem = self.gradient_elem();
+        self.matrix(elem, self.vocab * (Elem::F32.bytes() / elem.bytes()) as usize, transposed)
+    }
+
     /// `dlogits · w`, stored as the rows are.
     fn input_gradient(&self, s: &Selector) -> amc_kernels::Kernel {
-        let a = self.matrix(Elem::F32, self.vocab, false);
+        let a = self.gradient(false);
         let term = Term { k: self.vocab, a, b: operand(&self.weight, false) };
         let epilogue = Region::identity(Elem::F32, self.elem);
         Gemm { m: self.block, n: self.width, terms: vec![term], epilogue, row_limit: Some(0), inner_limit: None }
@@ -110,7 +122,7 @@ impl Head {
 
     /// `dlogitsᵀ · x`, f32, added to what is there where `add` says so.
     fn weight_gradient(&self, s: &Selector, add: bool) -> amc_kernels::Kernel {
-        let a = self.matrix(Elem::F32, self.vocab, true);
+        let a = self.gradient(true);
         let b = self.matrix(self.elem, self.width, false);
         let epilogue = if add { added() } else { Region::identity(Elem::F32, elem(DType::F32)) };
         let terms = vec![Term { k: self.block, a, b }];

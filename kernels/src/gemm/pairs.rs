@@ -1,0 +1,158 @@
+//! Two steps of K in a word of four bytes, the first in its low half, as `vdpbf16ps` takes them.
+//!
+//! A panel of B is packed as `[k / 2][width]` words, A stored `[k, m]` as strips `[k / 2][rows]` of words; A stored
+//! `[m, k]` is used in place. The last word of an odd depth has zero in its high half, and A in place is then read by
+//! its low half alone: what lies beyond the last step is never a number of the product.
+use super::pack::{pieces, transpose};
+use super::plan::{Pairs, Plan};
+use super::{Gemm, Operand, Term};
+use crate::emit::{Elem, Emitter, Value, float_type};
+
+/// Words that the transposition takes at a time, both ways.
+const BLOCK: usize = 8;
+
+/// The body of `@pack_b{term}`.
+pub fn panel(gemm: &Gemm, plan: &Plan, b: &Operand) -> Emitter {
+    let mut e = Emitter::new();
+    let whole = |e: &mut Emitter| if b.transposed { whole_transposed(e, plan, b) } else { whole_rows(e, plan, b) };
+    if gemm.n.is_multiple_of(plan.width()) {
+        whole(&mut e);
+    } else {
+        let width = e.index(plan.width() as i64);
+        let is_whole = e.op(format!("arith.cmpi eq, %extent, {width} : i64"));
+        e.branch(&is_whole, whole, |e| partial(e, plan, b));
+    }
+    e
+}
+
+/// `body(pair, whether its second step exists)` for all of `%depth` from pair `from` on.
+fn each_pair(e: &mut Emitter, from: &str, mut body: impl FnMut(&mut Emitter, &str, bool)) {
+    let whole = e.divided("%depth", 2);
+    let end = e.plus("%depth", 1);
+    let end = e.divided(&end, 2);
+    e.repeat(from, &whole, 1, |e, pair| body(e, pair, true));
+    e.repeat(&whole, &end, 1, |e, pair| body(e, pair, false));
+}
+
+/// B stored `[k, n]`: two rows are interleaved.
+fn whole_rows(e: &mut Emitter, plan: &Plan, b: &Operand) {
+    let zero = e.index(0);
+    each_pair(e, &zero, |e, pair, both| {
+        let (from, to) = (e.row("%from", pair, 2 * b.stride, Elem::Bf16), e.row("%to", pair, plan.width(), Elem::F32));
+        for j in 0..plan.vectors {
+            interleave(e, (&from, b.stride, both), &to, j * plan.lanes, plan.lanes);
+        }
+    });
+}
+
+/// B stored `[n, k]`: blocks of words are transposed, the last pairs go word by word.
+fn whole_transposed(e: &mut Emitter, plan: &Plan, b: &Operand) {
+    let (zero, width) = (e.index(0), e.index(plan.width() as i64));
+    let whole = e.divided("%depth", 2);
+    let whole = e.rounded_down(&whole, BLOCK);
+    e.repeat(&zero, &whole, BLOCK as i64, |e, pair| {
+        e.repeat(&zero, &width, BLOCK as i64, |e, n| {
+            let from = word_at(e, b, n, pair);
+            let to = e.row("%to", pair, plan.width(), Elem::F32);
+            let to = e.offset(&to, n, Elem::F32);
+            let load = |i: usize| {
+                let from = e.at(&from, (i * b.stride) as i64, Elem::Bf16);
+                e.load_words(&from, BLOCK)
+            };
+            let rows: Vec<Value> = (0..BLOCK).map(load).collect();
+            transpose(e, &rows, &to, plan.width());
+        });
+    });
+    each_pair(e, &whole, |e, pair, both| {
+        let to = e.row("%to", pair, plan.width(), Elem::F32);
+        e.repeat(&zero, &width, 1, |e, n| copy_word(e, b, (n, pair), both, &to));
+    });
+}
+
+/// A panel with fewer columns, word by word.
+fn partial(e: &mut Emitter, plan: &Plan, b: &Operand) {
+    let (zero, width, nothing) = (e.index(0), e.index(plan.width() as i64), e.float(0.0, 1));
+    each_pair(e, &zero, |e, pair, both| {
+        let to = e.row("%to", pair, plan.width(), Elem::F32);
+        e.repeat(&zero, "%extent", 1, |e, n| copy_word(e, b, (n, pair), both, &to));
+        e.repeat("%extent", &width, 1, |e, n| e.store_at(&nothing, &to, n, Elem::F32, 1));
+    });
+}
+
+/// Where the first step of a pair of column `n` of B lies.
+fn word_at(e: &mut Emitter, b: &Operand, n: &str, pair: &str) -> Value {
+    let step = e.times(pair, 2);
+    let (major, minor) = if b.transposed { (n, step.as_str()) } else { (step.as_str(), n) };
+    let major = e.times(major, b.stride);
+    let at = e.int2("addi", &major, minor);
+    e.offset("%from", &at, Elem::Bf16)
+}
+
+/// `to[n]` becomes the word of column `n`.
+fn copy_word(e: &mut Emitter, b: &Operand, (n, pair): (&str, &str), both: bool, to: &str) {
+    let low = word_at(e, b, n, pair);
+    let high = both.then(|| e.at(&low, if b.transposed { 1 } else { b.stride as i64 }, Elem::Bf16));
+    let word = e.load_halves(&low, high.as_deref(), 1);
+    e.store_at(&word, to, n, Elem::F32, 1);
+}
+
+/// `to[at..at + lanes]` becomes the words of two rows, or of one and zero.
+fn interleave(e: &mut Emitter, (from, stride, both): (&str, usize, bool), to: &str, at: usize, lanes: usize) {
+    let low = e.at(from, at as i64, Elem::Bf16);
+    let high = both.then(|| e.at(&low, stride as i64, Elem::Bf16));
+    let words = e.load_halves(&low, high.as_deref(), lanes);
+    let to = e.at(to, at as i64, Elem::F32);
+    e.store(&words, &to, Elem::F32, lanes);
+}
+
+/// The body of `@pack_a{term}`, of A stored `[k, m]`. The rows that a last strip lacks are left as they are: what is
+/// computed from them is not stored.
+pub fn strips(gemm: &Gemm, plan: &Plan, term: &Term) -> Emitter {
+    let mut e = Emitter::new();
+    let (zero, stride) = (e.index(0), plan.row_stride(term));
+    let whole = e.rounded_down("%extent", plan.rows);
+    each_pair(&mut e, &zero, |e, pair, both| {
+        let from = e.row("%from", pair, 2 * term.a.stride, Elem::Bf16);
+        let to = e.row("%to", pair, plan.rows, Elem::F32);
+        e.repeat(&zero, &whole, plan.rows as i64, |e, row| {
+            let (from, to) = (e.offset(&from, row, Elem::Bf16), e.row(&to, row, stride, Elem::F32));
+            for (at, lanes) in pieces(plan.rows, plan.lanes) {
+                interleave(e, (&from, term.a.stride, both), &to, at, lanes);
+            }
+        });
+        if gemm.m.is_multiple_of(plan.rows) {
+            return;
+        }
+        let to = e.row(&to, &whole, stride, Elem::F32);
+        let from = e.offset(&from, &whole, Elem::Bf16);
+        let rest = e.int2("subi", "%extent", &whole);
+        e.repeat(&zero, &rest, 1, |e, row| {
+            let (from, to) = (e.offset(&from, row, Elem::Bf16), e.offset(&to, row, Elem::F32));
+            interleave(e, (&from, term.a.stride, both), &to, 0, 1);
+        });
+    });
+    e
+}
+
+/// `sum + a.low * b.low + a.high * b.high` in every word.
+pub fn dot(e: &mut Emitter, pairs: Pairs, a: &str, b: &str, sum: &str, lanes: usize) -> Value {
+    match pairs {
+        Pairs::Instruction => {
+            let (words, bits) = (float_type(lanes), 32 * lanes);
+            let halves = format!("vector<{}xbf16>", 2 * lanes);
+            let [a, b] = [a, b].map(|x| e.op(format!("vector.bitcast {x} : {words} to {halves}")));
+            e.op(format!(
+                "llvm.call_intrinsic \"llvm.x86.avx512bf16.dpbf16ps.{bits}\"({sum}, {a}, {b}) : ({words}, {halves}, {halves}) -> {words}"
+            ))
+        }
+        Pairs::Widened => {
+            let [a, b] = [a, b].map(|x| e.float_bits(x, lanes));
+            let (sixteen, high) = (e.int_constant(16, lanes), e.int_constant(-0x10000, lanes));
+            let [a_high, b_high] = [&a, &b].map(|x| e.int_lanes2("andi", x, &high, lanes));
+            let [a_low, b_low] = [&a, &b].map(|x| e.int_lanes2("shli", x, &sixteen, lanes));
+            let [a_high, b_high, a_low, b_low] = [a_high, b_high, a_low, b_low].map(|x| e.bits_float(&x, lanes));
+            let sum = e.fma(&a_high, &b_high, sum, lanes);
+            e.fma(&a_low, &b_low, &sum, lanes)
+        }
+    }
+}
