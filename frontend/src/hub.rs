@@ -4,15 +4,16 @@
 //! `HF_TOKEN`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` mean what they mean to Hugging Face's own tools.
 mod cache;
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 pub(crate) use cache::files as local_files;
-use hf_hub::repository::RepoTreeEntry;
-use hf_hub::{HFClient, HFClientSync, split_id};
+use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
+use hf_hub::{Repo, RepoType};
 
-/// Files of a model that are ever read.
-const MODEL_FILES: [&str; 5] = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"];
+/// Files of a model that are ever read, by how their names end.
+const MODEL_FILES: [&str; 5] = [".json", ".safetensors", ".jinja", ".model", ".txt"];
 /// Where the Hub keeps the Parquet files that it makes of a dataset in any other form.
 const CONVERTED: &str = "refs/convert/parquet";
 
@@ -34,6 +35,8 @@ pub struct Hub {
     pub cache: PathBuf,
     /// Never ask the network.
     pub offline: bool,
+    /// Another address of the Hub than its own.
+    pub endpoint: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,7 +60,7 @@ impl Hub {
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let offline =
             set("HF_HUB_OFFLINE").is_some_and(|v| matches!(v.to_lowercase().as_str(), "1" | "true" | "yes" | "on"));
-        Hub { cache: cache::folder(&set), offline }
+        Hub { cache: cache::folder(&set), offline, endpoint: set("HF_ENDPOINT") }
     }
 
     /// The folder of a model: `name` itself where that is a folder, else a snapshot of the Hub's model of that name.
@@ -76,15 +79,16 @@ impl Hub {
         {
             return Ok(snapshot);
         }
-        let client = self.client(Kind::Model, name)?;
-        let (owner, repository) = split_id(name);
-        client
-            .model(owner, repository)
-            .snapshot_download()
-            .maybe_revision(revision.map(str::to_string))
-            .allow_patterns(MODEL_FILES.map(str::to_string).to_vec())
-            .send()
-            .map_err(|error| self.unreachable(Kind::Model, name, &error))
+        let api = self.api(Kind::Model, name)?;
+        let repository = api.repo(Repo::with_revision(name.into(), RepoType::Model, revision.unwrap_or("main").into()));
+        let download = || {
+            let mut files = file_names(&repository)?;
+            files.retain(|file| !file.contains('/') && MODEL_FILES.iter().any(|end| file.ends_with(end)));
+            files.iter().map(|file| repository.get(file)).collect::<Result<Vec<_>, _>>()
+        };
+        let files = download().map_err(|error| self.unreachable(Kind::Model, name, &error))?;
+        let folder = files.first().and_then(|file| file.parent());
+        Ok(folder.with_context(|| format!("model {name}: there are no files in it that amc reads"))?.to_path_buf())
     }
 
     /// Files of a dataset of the Hub. `choose` gets the paths of the files in the repository and says which are wanted.
@@ -99,24 +103,18 @@ impl Hub {
                 return Ok(files);
             }
         }
-        let client = self.client(Kind::Dataset, &name)?;
-        let (owner, repository) = split_id(&name);
-        let dataset = client.dataset(owner, repository);
+        let api = self.api(Kind::Dataset, &name)?;
         let mut refused = None;
         for revision in ["main", CONVERTED] {
-            let entries = match dataset.list_tree().recursive(true).revision(revision).send() {
-                Ok(entries) => entries,
+            let repository = api.repo(Repo::with_revision(name.clone(), RepoType::Dataset, revision.into()));
+            let paths = match file_names(&repository) {
+                Ok(paths) => paths,
                 Err(_) if refused.is_some() => break,
                 Err(error) => return Err(self.unreachable(Kind::Dataset, &name, &error)),
             };
-            let paths = entries.into_iter().filter_map(|entry| match entry {
-                RepoTreeEntry::File { path, .. } => Some(path),
-                RepoTreeEntry::Directory { .. } => None,
-            });
-            match choose(&paths.collect::<Vec<_>>()) {
+            match choose(&paths) {
                 Ok(chosen) => {
-                    let download = |path: &String| dataset.download_file().filename(path).revision(revision).send();
-                    let files: Result<Vec<PathBuf>, _> = chosen.iter().map(download).collect();
+                    let files: Result<Vec<PathBuf>, _> = chosen.iter().map(|path| repository.get(path)).collect();
                     return files.map_err(|error| self.unreachable(Kind::Dataset, &name, &error));
                 }
                 Err(error) => refused = refused.or(Some(error)),
@@ -156,19 +154,27 @@ impl Hub {
         Ok(())
     }
 
-    fn client(&self, kind: Kind, name: &str) -> Result<HFClientSync> {
+    fn api(&self, kind: Kind, name: &str) -> Result<Api> {
         if self.offline {
             bail!("{}\nHF_HUB_OFFLINE is set, so the Hub is not asked", self.missing(kind, name));
         }
-        let client = HFClient::builder().cache_dir(&self.cache).retry_max_attempts(2).build_sync();
-        client.context("setting up access to the Hugging Face Hub")
+        let mut builder = ApiBuilder::from_env().with_retries(2).with_progress(std::io::stderr().is_terminal());
+        if let Ok(token) = std::env::var("HF_TOKEN")
+            && !token.is_empty()
+        {
+            builder = builder.with_token(Some(token));
+        }
+        if let Some(endpoint) = &self.endpoint {
+            builder = builder.with_endpoint(endpoint.clone());
+        }
+        builder.with_cache_dir(self.cache.clone()).build().context("setting up access to the Hugging Face Hub")
     }
 
     fn missing(&self, kind: Kind, name: &str) -> String {
         format!("{} {name}: not a local path, and not (all of it) in the cache {}", kind.name(), self.cache.display())
     }
 
-    fn unreachable(&self, kind: Kind, name: &str, error: &hf_hub::HFError) -> anyhow::Error {
+    fn unreachable(&self, kind: Kind, name: &str, error: &ApiError) -> anyhow::Error {
         let (kind_name, flag) = match kind {
             Kind::Model => ("model", ""),
             Kind::Dataset => ("dataset", " --repo-type dataset"),
@@ -180,6 +186,13 @@ impl Hub {
             self.missing(kind, name)
         )
     }
+}
+
+/// The files of a repository of the Hub, but for those whose names would lead out of its folder.
+fn file_names(repository: &ApiRepo) -> Result<Vec<String>, ApiError> {
+    let inside =
+        |name: &String| Path::new(name).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+    Ok(repository.info()?.siblings.into_iter().map(|file| file.rfilename).filter(inside).collect())
 }
 
 /// Datasets from before names had an organisation.

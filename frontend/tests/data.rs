@@ -40,7 +40,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let hub = Hub { cache: folder.path().join("hub"), offline: true };
+        let hub = Hub { cache: folder.path().join("hub"), offline: true, endpoint: None };
         Bench { shards: folder.path().join("shards"), folder, hub }
     }
 
@@ -57,7 +57,14 @@ impl Bench {
 
     fn squad(&self, rows: &Value, tokens: &TokenOptions) -> Dataset {
         let dataset_name = self.rows(rows);
-        Dataset::Squad(Squad { dataset_name, split: "train".into(), tokens: tokens.clone(), chat_template: None })
+        let split = "train".into();
+        Dataset::Squad(Squad {
+            dataset_name,
+            split,
+            tokens: tokens.clone(),
+            chat_template: None,
+            start_of_turn_token: None,
+        })
     }
 
     fn columns(&self, rows: &Value, answer_only: bool, chat: bool) -> Dataset {
@@ -152,6 +159,25 @@ fn squad_is_automodels() {
     }
 }
 
+/// Automodel of September 2025: nothing before the second start of a turn is learnt.
+#[test]
+fn the_start_of_a_turn_says_what_is_learnt() {
+    let (bench, expected, chat) = (Bench::new(), expected(), tokenizer("tokenizer"));
+    let start = chat.token_id("<|start|>").unwrap() as i32;
+    let learnt = |token: &str| {
+        let Dataset::Squad(squad) = bench.squad(&expected["rows"]["squad"], &NO_OPTIONS) else { unreachable!() };
+        let dataset = Dataset::Squad(Squad { start_of_turn_token: Some(token.into()), ..squad });
+        samples(&dataset, &bench.preparation(Dialect::S25, Some(&chat)))
+    };
+    for sample in learnt("<|start|>").unwrap().0 {
+        let second = sample.tokens.iter().enumerate().filter(|(_, token)| **token == start).nth(1).unwrap().0;
+        assert!(sample.labels[..second - 1].iter().all(|label| *label == amc_artifact::IGNORED));
+        assert_eq!(sample.labels[second - 1..sample.content - 1], sample.tokens[second..sample.content]);
+    }
+    let error = format!("{:#}", learnt("<|begin|>").unwrap_err());
+    assert!(error.contains("`start_of_turn_token` \"<|begin|>\" stands less than twice"), "{error}");
+}
+
 #[test]
 fn generation_blocks_say_what_is_learnt() {
     let (bench, expected, plain) = (Bench::new(), expected(), tokenizer("tokenizer"));
@@ -231,6 +257,7 @@ fn describe(prepared: &Prepared, tokenizer: Option<&Tokenizer>, rows: usize, col
         rank: 0,
         local_batch_size: 2,
         accumulation: 1,
+        drop_last: false,
     };
     let shapes = ShapeSet::solve(&prepared.shard, &sampler, 2, 1, MOST_SHAPES).unwrap();
     let mut out = Vec::new();
@@ -395,7 +422,8 @@ fn parquet_and_json_lines_give_the_same_tokens() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data");
     let found = |name: &str, split: &str| {
         let dataset_name = folder.join(name).to_str().unwrap().to_string();
-        let squad = Squad { dataset_name, split: split.into(), tokens: NO_OPTIONS, chat_template: None };
+        let (tokens, split) = (NO_OPTIONS, split.into());
+        let squad = Squad { dataset_name, split, tokens, chat_template: None, start_of_turn_token: None };
         samples(&Dataset::Squad(squad), &bench.preparation(Dialect::Head, Some(&plain))).unwrap().0
     };
     let lines = found("squad.jsonl", "train");

@@ -42,6 +42,8 @@ pub struct Store<'d> {
     disk: &'d dyn Disk,
     dir: PathBuf,
     keep: Option<usize>,
+    /// Checkpoints that were found damaged on opening, under their new names.
+    aside: Vec<PathBuf>,
     /// The operating system unlocks it when the process ends, however it ends.
     _lock: File,
 }
@@ -81,15 +83,16 @@ impl<'d> Store<'d> {
         if let Err(fs::TryLockError::WouldBlock) = lock.try_lock() {
             bail!("another run is using checkpoint_dir {}: wait for it, or choose another directory", dir.display());
         }
-        let store = Store { disk, dir: dir.to_path_buf(), keep, _lock: lock };
+        let mut store = Store { disk, dir: dir.to_path_buf(), keep, aside: Vec::new(), _lock: lock };
         store.remove_leftovers()?;
-        store.check_names()?;
+        store.aside = store.check_names()?;
         Ok(store)
     }
 
     /// Nothing but checkpoints of ours may have the names that a run is going to give. One whose state cannot be read is
     /// damaged and set aside.
-    fn check_names(&self) -> Result<()> {
+    fn check_names(&self) -> Result<Vec<PathBuf>> {
+        let mut aside = Vec::new();
         for path in entries(&self.dir)?.into_iter().filter(|path| is_checkpoint_name(&file_name(path))) {
             ensure!(
                 path.join(STATE_FILE).is_file(),
@@ -97,10 +100,15 @@ impl<'d> Store<'d> {
                 path.display()
             );
             if State::read(&path).is_err() {
-                self.set_aside(&path)?;
+                aside.push(self.set_aside(&path)?);
             }
         }
-        Ok(())
+        Ok(aside)
+    }
+
+    /// Checkpoints that were found damaged on opening, under their new names.
+    pub fn aside(&self) -> &[PathBuf] {
+        &self.aside
     }
 
     pub fn dir(&self) -> &Path {

@@ -11,11 +11,14 @@ mod library;
 mod memory;
 pub mod null;
 mod pool;
+mod profile;
+mod shares;
 
 pub use cpu::CpuDevice;
 pub use features::missing_features;
 pub use library::Library;
 pub use null::NullDevice;
+pub use profile::{LaunchTimes, Profile, ProgramTimes};
 
 use amc_artifact::Plan;
 use anyhow::Result;
@@ -57,6 +60,12 @@ pub trait Device {
 
     /// Runs the program of that index in the plan from start to end; returns when its results can be read.
     fn launch(&mut self, program: usize);
+
+    /// Measures every launch from now on.
+    fn start_profile(&mut self);
+
+    /// What was measured; `None` where nothing is.
+    fn profile(&self) -> Option<&Profile>;
 }
 
 /// Bytes of memory that a device allocates for a plan with that many threads, weights not counted.

@@ -4,6 +4,7 @@
 //! Times are UTC.
 mod journal;
 mod number;
+pub(crate) mod profile;
 
 pub(crate) use journal::Journal;
 
@@ -11,6 +12,7 @@ use crate::host::Moment;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use number::{exponent, fixed};
 use serde::Serialize;
+use std::io::Write;
 
 /// A record of `training.jsonl`.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -125,7 +127,8 @@ impl Reporter {
     fn say(&self, level: &str, message: &str) {
         if !self.quiet {
             let stamp = Moment::now().log_stamp();
-            self.bar.suspend(|| println!("{stamp} | {level} | amc.train | {message}"));
+            // A log that nobody reads any more (`amc run | head`) does not stop the training.
+            self.bar.suspend(|| drop(writeln!(std::io::stdout(), "{stamp} | {level} | amc.train | {message}")));
         }
     }
 }

@@ -1,5 +1,5 @@
 //! A plan loaded on a device: run its programs, fill and read its ports, look at its parameters.
-use crate::device::{CpuDevice, Device, Library, NullDevice, Symbols, missing_features};
+use crate::device::{CpuDevice, Device, Library, NullDevice, Profile, Symbols, missing_features};
 use crate::element::{self, Element};
 use crate::params;
 use crate::weights::{Frozen, ModelWeights};
@@ -114,6 +114,16 @@ impl Session {
     /// Runs a program from start to end.
     pub fn run(&mut self, program: ProgramId) {
         self.device.launch(program.0);
+    }
+
+    /// Measures every launch from now on.
+    pub fn start_profile(&mut self) {
+        self.device.start_profile();
+    }
+
+    /// What was measured; `None` where nothing is.
+    pub fn profile(&self) -> Option<&Profile> {
+        self.device.profile()
     }
 
     /// The input of that name.

@@ -12,7 +12,7 @@ use crate::checkpoint::{Signature, Snapshot, State, Store};
 use crate::data::{Buffers, DataSet};
 use crate::host::{Moment, peak_memory};
 use crate::programs::{BatchPrograms, UpdateProgram, UpdateScalars};
-use crate::report::{Journal, Reporter, StepRecord, ValidationRecord};
+use crate::report::{self, Journal, Reporter, StepRecord, ValidationRecord};
 use crate::session::Session;
 use amc_artifact::philox::Stream;
 use amc_artifact::{Epoch, LrSchedule, RunConfig};
@@ -63,6 +63,8 @@ pub struct RunOptions {
     pub model: Option<PathBuf>,
     /// No log and no progress bar.
     pub quiet: bool,
+    /// Measure every launch, print where the time went, and write a trace of the last step to this file.
+    pub profile: Option<PathBuf>,
 }
 
 /// The folders of a run.
@@ -119,6 +121,7 @@ pub struct Trainer<'a> {
     /// Steps done when it is to end.
     limit: u64,
     planned_bytes: u64,
+    profile: Option<PathBuf>,
 }
 
 /// What one optimizer step did.
@@ -155,6 +158,7 @@ impl Trainer<'_> {
         (summary.peak_bytes, summary.planned_bytes) = (peak_memory(), self.planned_bytes);
         self.reporter.finish();
         self.conclude(&summary);
+        self.report_profile()?;
         Ok(summary)
     }
 
@@ -171,6 +175,13 @@ impl Trainer<'_> {
                 summary.planned_bytes as f64 / GIB
             ));
         }
+    }
+
+    /// Where the time went, if that was asked for.
+    fn report_profile(&self) -> Result<()> {
+        let (Some(path), Some(profile)) = (&self.profile, self.session.profile()) else { return Ok(()) };
+        self.reporter.info(&report::profile::tables(self.session.plan(), profile));
+        report::profile::write_trace(self.session.plan(), profile, path)
     }
 
     /// Validates and saves where it is time; says whether to stop.

@@ -1,10 +1,10 @@
 //! `amc check`: everything short of code generation.
 use crate::commands::compile::summary;
-use crate::compiler::emit::Destination;
 use crate::compiler::project::Project;
 use crate::compiler::recipe;
 use crate::compiler::unit::Dumps;
 use anyhow::Result;
+use std::io::Write;
 use std::path::PathBuf;
 
 /// Check a recipe: read everything it names, build and plan its programs, write nothing.
@@ -18,11 +18,12 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     let project = Project::read(&arguments.recipe, &arguments.set)?;
-    let destination = Destination::parse(&project.recipe.amc.target)?;
+    let destination = recipe::destination(&project, None)?;
+    recipe::run_config(&project)?;
     let units = recipe::units(&project, &mut Dumps::default())?;
     let assembled = amc_passes::plan::assemble(&units, Some(recipe::optimizer(&project.recipe)), &destination.target());
     recipe::check_budget(&project, &assembled)?;
-    summary(&project, &assembled);
-    println!("{}: no mistakes found", arguments.recipe.display());
-    Ok(())
+    let mut out = std::io::stdout().lock();
+    summary(&project, &assembled, &mut out)?;
+    Ok(writeln!(out, "{}: no mistakes found", arguments.recipe.display())?)
 }

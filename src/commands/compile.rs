@@ -1,11 +1,12 @@
 //! `amc compile`: recipe to artifact.
-use crate::compiler::emit::Destination;
 use crate::compiler::project::Project;
 use crate::compiler::recipe::{self, planned_bytes};
 use crate::compiler::unit::Dumps;
+use amc_artifact::Artifact;
 use amc_passes::pipeline::PIPELINE;
 use amc_passes::plan::Assembled;
 use anyhow::{Context, Result, bail};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -70,7 +71,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// Compiles a project that was read already.
 pub fn compile(arguments: &Arguments, project: &Project) -> Result<()> {
     let start = Instant::now();
-    let destination = Destination::parse(arguments.target.as_deref().unwrap_or(&project.recipe.amc.target))?;
+    let destination = recipe::destination(project, arguments.target.as_deref())?;
     let mut dumps = Dumps {
         print_after: arguments.print_after.clone(),
         stop_after: arguments.stop_after.clone(),
@@ -82,6 +83,7 @@ pub fn compile(arguments: &Arguments, project: &Project) -> Result<()> {
         return write_dumps(arguments, &dumps);
     }
     let dir = arguments.directory()?;
+    Artifact::check_target(&dir).with_context(|| format!("artifact {}", dir.display()))?;
     if arguments.dump_ir.is_some() {
         recipe::units(project, &mut dumps)?;
         write_dumps(arguments, &dumps)?;
@@ -89,28 +91,30 @@ pub fn compile(arguments: &Arguments, project: &Project) -> Result<()> {
         dumps.print_after = None;
     }
     let assembled = recipe::compile(project, &dir, &destination, dumps)?;
-    summary(project, &assembled);
-    println!("{}: compiled in {:.1} s", dir.display(), start.elapsed().as_secs_f64());
-    Ok(())
+    let mut out = std::io::stdout().lock();
+    summary(project, &assembled, &mut out)?;
+    Ok(writeln!(out, "{}: compiled in {:.1} s", dir.display(), start.elapsed().as_secs_f64())?)
 }
 
 /// What was compiled, a line each.
-pub fn summary(project: &Project, assembled: &Assembled) {
+pub fn summary(project: &Project, assembled: &Assembled, out: &mut impl Write) -> Result<()> {
     let plan = &assembled.plan;
     let mebibytes = |bytes: u64| bytes as f64 / (1 << 20) as f64;
     let trained: u64 = plan.params.iter().map(|p| p.shape.iter().product::<u64>()).sum();
-    println!("{}: {trained} trained parameters", project.model_name);
+    writeln!(out, "{}: {trained} trained parameters", project.model_name)?;
     for data in std::iter::once(&project.train).chain(&project.validation) {
         let shapes: Vec<String> = data.shapes.lengths.iter().map(|l| format!("{}x{l}", data.shapes.batch)).collect();
         let rows = data.prepared.shard.summary().rows;
-        println!("{}: {rows} rows, shapes {}, {:.1} % padding", data.name, shapes.join(" "), 100.0 * data.shapes.waste);
+        let (shapes, waste) = (shapes.join(" "), 100.0 * data.shapes.waste);
+        writeln!(out, "{}: {rows} rows, shapes {shapes}, {waste:.1} % padding", data.name)?;
     }
     for memory in &assembled.memory {
         let ratio = memory.bytes as f64 / memory.lower_bound.max(1) as f64;
-        println!("{}: {:.1} MiB of activations, {ratio:.3} x the lower bound", memory.program, mebibytes(memory.bytes));
+        let size = mebibytes(memory.bytes);
+        writeln!(out, "{}: {size:.1} MiB of activations, {ratio:.3} x the lower bound", memory.program)?;
     }
-    let threads = amc_runtime::session::default_threads() as u64;
-    println!("{} kernels, {:.1} MiB in all", plan.kernels.len(), mebibytes(planned_bytes(assembled, threads)));
+    let bytes = mebibytes(planned_bytes(assembled, recipe::threads(project)));
+    Ok(writeln!(out, "{} kernels, {bytes:.1} MiB in all", plan.kernels.len())?)
 }
 
 fn check_names(arguments: &Arguments) -> Result<()> {

@@ -4,6 +4,7 @@ use crate::compiler::project::Project;
 use crate::compiler::recipe;
 use amc_artifact::{Artifact, hash_bytes};
 use anyhow::Result;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Compile a recipe if its artifact is stale, then run it.
@@ -33,7 +34,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if is_stale(&dir, &project) {
         compile::compile(&compiling, &project)?;
     } else {
-        println!("{}: up to date", dir.display());
+        writeln!(std::io::stdout(), "{}: up to date", dir.display())?;
     }
     run::start(&dir, &arguments.options)
 }
@@ -46,6 +47,6 @@ fn is_stale(dir: &Path, project: &Project) -> bool {
         && run.validation.iter().map(|v| v.shard.clone()).eq(project.validation.iter().map(recipe::hash));
     let same_model = artifact.header.model_files.iter().all(|file| file.verify(&project.model.folder).is_ok());
     let same_recipe = artifact.header.recipe == hash_bytes(project.recipe.lock_yaml().as_bytes());
-    let same_cpu = amc_codegen::host_target().is_ok_and(|host| host.cpu == artifact.header.target.cpu);
-    !(same_data && same_model && same_recipe && same_cpu && artifact.header.compiler == env!("CARGO_PKG_VERSION"))
+    let same_target = recipe::destination(project, None).is_ok_and(|it| it.info() == artifact.header.target);
+    !(same_data && same_model && same_recipe && same_target && artifact.header.compiler == env!("CARGO_PKG_VERSION"))
 }

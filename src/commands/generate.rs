@@ -5,6 +5,7 @@ use crate::compiler::model;
 use crate::compiler::unit::{Dumps, unit};
 use amc_artifact::Artifact;
 use amc_artifact::philox::Stream;
+use amc_artifact::safetensors::{self, Dtype, TensorData};
 use amc_frontend::build::{Purpose, Request};
 use amc_frontend::chat_template::message;
 use amc_frontend::hub::{Hub, Need};
@@ -13,10 +14,13 @@ use amc_ir::DType;
 use amc_runtime::session::{Part, Session, SessionOptions};
 use anyhow::{Context, Result, ensure};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Tokens that a prompt is read in at a time.
 const CHUNK: usize = 32;
+
+/// Most tokens of a prompt and its continuation: the cache is as long from the start.
+const LONGEST: usize = 1 << 17;
 
 /// Continue a prompt.
 #[derive(clap::Args)]
@@ -34,7 +38,7 @@ pub struct Arguments {
     #[arg(long)]
     chat: bool,
     /// Sample with this temperature; without it the likeliest token is taken.
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f64>,
     /// Sample only among the likeliest tokens that together have this probability.
     #[arg(long, value_name = "P", default_value_t = 1.0, requires = "temperature")]
@@ -44,23 +48,41 @@ pub struct Arguments {
     /// Print the token ids instead of their text.
     #[arg(long)]
     ids: bool,
-    #[arg(long)]
-    threads: Option<usize>,
+    /// Also write the logits behind each token of the prompt into this safetensors file, as `logits`.
+    #[arg(long, value_name = "FILE")]
+    logits: Option<PathBuf>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     ensure!(arguments.max_new_tokens > 0, "--max-new-tokens is 0, wanted at least 1");
-    ensure!(arguments.temperature.is_none_or(|t| t > 0.0), "--temperature is wanted above 0");
+    let drawn = arguments.temperature.is_none_or(|t| t > 0.0 && t.is_finite());
+    ensure!(drawn, "--temperature is wanted above 0; without it the likeliest token is taken");
     ensure!(arguments.top_p > 0.0 && arguments.top_p <= 1.0, "--top-p is wanted above 0 and at most 1");
     let folder = Hub::from_environment().model(&arguments.model, None, Need::Weights)?;
     let tokenizer = Tokenizer::load(&folder, &TokenizerOptions::default())?;
     let prompt = encode(&tokenizer, arguments)?;
+    let length = prompt.len().saturating_add(arguments.max_new_tokens);
+    ensure!(length <= LONGEST, "prompt and --max-new-tokens make {length} tokens, wanted at most {LONGEST}");
     let mut generator = Generator::compile(&folder, arguments, prompt.len() + arguments.max_new_tokens)?;
     let stop = tokenizer.stop_ids();
     let mut out = std::io::stdout().lock();
     let (mut tokens, mut shown) = (vec![], String::new());
-    let mut logits = generator.read(&prompt)?;
+    let mut of_prompt = vec![];
+    let mut logits = generator.read(&prompt, |rows| {
+        if arguments.logits.is_some() {
+            of_prompt.extend_from_slice(rows);
+        }
+    })?;
+    if let Some(path) = &arguments.logits {
+        write_logits(path, &of_prompt, prompt.len())?;
+    }
     for step in 0..arguments.max_new_tokens {
+        ensure!(
+            logits.iter().all(|x| x.is_finite()),
+            "the model's output is no number: are its weights, or the adapter's, broken?"
+        );
         let token = choose(&logits, arguments, step as u64);
         if stop.contains(&token) {
             break;
@@ -68,7 +90,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         tokens.push(token);
         show(&mut out, &tokenizer, &tokens, &mut shown, arguments.ids)?;
         if step + 1 < arguments.max_new_tokens {
-            logits = generator.read(&[token])?;
+            logits = generator.read(&[token], |_| {})?;
         }
     }
     writeln!(out)?;
@@ -84,6 +106,14 @@ fn encode(tokenizer: &Tokenizer, arguments: &Arguments) -> Result<Vec<u32>> {
     };
     ensure!(!tokens.is_empty(), "the prompt has no tokens");
     Ok(tokens)
+}
+
+/// Writes one row of logits a token.
+fn write_logits(path: &Path, logits: &[f32], tokens: usize) -> Result<()> {
+    let bytes: Vec<u8> = logits.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let shape = [tokens as u64, (logits.len() / tokens) as u64];
+    let tensor = TensorData { name: "logits", dtype: Dtype::F32, shape: &shape, bytes: &bytes };
+    safetensors::write(path, &[tensor], &[("format", "pt")])
 }
 
 /// Prints what the new token adds; an unfinished character waits for its rest.
@@ -133,7 +163,7 @@ struct Generator {
 }
 
 impl Generator {
-    fn compile(folder: &std::path::Path, arguments: &Arguments, length: usize) -> Result<Generator> {
+    fn compile(folder: &Path, arguments: &Arguments, length: usize) -> Result<Generator> {
         // Weights stay as they are stored; activations are f32, which costs nothing beside reading the weights.
         let model = model::load(folder, &[], Some(DType::F32), true)?;
         let adapter = arguments.adapter.as_deref().map(|dir| Adapter::read(dir, &model)).transpose()?;
@@ -156,7 +186,7 @@ impl Generator {
         let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
         let dir = temporary.path().join("artifact");
         emit(&dir, &units, None, &Destination::parse("cpu")?, folder, &model.weight_files()?, Papers::default())?;
-        let options = SessionOptions { threads: arguments.threads, model: Some(folder.into()) };
+        let options = SessionOptions { threads: arguments.threads.map(usize::from), model: Some(folder.into()) };
         let mut session = Session::open(&Artifact::open(&dir)?, &options)?;
         for (name, values) in adapter.iter().flat_map(|adapter| &adapter.tensors) {
             session.write_param(name, Part::Value, values)?;
@@ -164,14 +194,15 @@ impl Generator {
         Ok(Generator { session, filled: 0, vocabulary: model.model.vocab, _folder: temporary })
     }
 
-    /// Reads tokens behind those read before; returns the logits of the last one.
-    fn read(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
+    /// Reads tokens behind those read before; shows the logits of all to `each`, returns those of the last one.
+    fn read(&mut self, tokens: &[u32], mut each: impl FnMut(&[f32])) -> Result<Vec<f32>> {
         let mut logits = vec![];
         for part in tokens.chunks(CHUNK) {
             let (program, size) = if part.len() == 1 { ("token", 1) } else { ("chunk", CHUNK) };
             logits = self.step(program, size, part)?;
+            each(&logits);
         }
-        Ok(logits)
+        Ok(logits.split_off(logits.len() - self.vocabulary))
     }
 
     /// Runs one program over `part`, filled up to `size` tokens; what the filling leaves in the cache is written over by
@@ -189,7 +220,8 @@ impl Generator {
         self.session.write(id, "start", &[self.filled as i32])?;
         self.session.run(id);
         self.filled += part.len();
-        let logits = self.session.read(id, "logits")?;
-        Ok(logits[(part.len() - 1) * self.vocabulary..][..self.vocabulary].to_vec())
+        let mut logits = self.session.read(id, "logits")?;
+        logits.truncate(part.len() * self.vocabulary);
+        Ok(logits)
     }
 }

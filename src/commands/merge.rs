@@ -1,6 +1,7 @@
 //! `amc merge`: adds an adapter's product to the weights that it belongs to.
 use amc_artifact::safetensors::{Dtype, SafetensorsFile, TensorData, TensorView, Weights, write};
 use anyhow::{Context, Result, bail, ensure};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Merge a LoRA adapter into its base model.
@@ -36,8 +37,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     merger.write(&folder, temporary.path())?;
     std::fs::rename(temporary.keep(), &arguments.output)
         .with_context(|| format!("cannot write {}", arguments.output.display()))?;
-    println!("merged {} into {}", arguments.adapter.display(), arguments.output.display());
-    Ok(())
+    let (adapter, output) = (arguments.adapter.display(), arguments.output.display());
+    Ok(writeln!(std::io::stdout(), "merged {adapter} into {output}")?)
 }
 
 fn scale(config: &serde_json::Value) -> Result<f64> {

@@ -1,6 +1,6 @@
 //! `amc run`: executes an artifact.
 use amc_runtime::train::{Resume, RunOptions, train};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use std::path::PathBuf;
 
 /// Train with a compiled artifact.
@@ -19,13 +19,17 @@ pub struct Options {
     #[arg(long, value_name = "auto|never|PATH")]
     resume: Option<Resume>,
     /// Stop after so many optimizer steps.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    /// Threads that share the work; by default what the recipe says, else all cores. Results do not depend on it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
     /// The model folder, where it is not the one that the recipe names.
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
+    /// Print where the time went by kernel, and write a trace of the last step, which Perfetto shows.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "trace.json")]
+    profile: Option<PathBuf>,
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
@@ -34,14 +38,20 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 /// Runs the artifact `dir`.
 pub fn start(dir: &std::path::Path, options: &Options) -> Result<()> {
+    let shown = dir.display();
+    ensure!(
+        !dir.is_file(),
+        "{shown} is a file, wanted the folder that `amc compile` wrote; `amc finetune llm -c {shown}` compiles and runs a recipe"
+    );
     train(
         dir,
         RunOptions {
             resume: options.resume.clone(),
             steps: options.steps,
-            threads: options.threads,
+            threads: options.threads.map(usize::from),
             model: options.model.clone(),
             quiet: false,
+            profile: options.profile.clone(),
         },
     )?;
     Ok(())

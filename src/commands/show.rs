@@ -1,7 +1,7 @@
 //! `amc show`: what an artifact holds.
 use amc_artifact::{Arg, Artifact, Program};
 use anyhow::{Context, Result, bail};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -86,6 +86,7 @@ fn ir(artifact: &Artifact, arguments: &Arguments, out: &mut impl Write) -> Resul
     let root = artifact.dir.join("ir");
     let programs = programs(artifact, arguments)?;
     let mut shown = 0;
+    let mut phases = BTreeSet::new();
     for program in programs {
         let folder = root.join(&program.name);
         if !folder.is_dir() {
@@ -93,11 +94,14 @@ fn ir(artifact: &Artifact, arguments: &Arguments, out: &mut impl Write) -> Resul
         }
         let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)?.map(|e| Ok(e?.path())).collect::<Result<_>>()?;
         files.sort();
+        let phase_of = |path: &PathBuf| {
+            let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+            stem.and_then(|stem| stem.split_once('-').map(|(_, phase)| phase.to_string()))
+        };
+        phases.extend(files.iter().filter_map(phase_of));
         let wanted = |path: &&PathBuf| match &arguments.phase {
             None => Some(*path) == files.last(),
-            Some(phase) => {
-                path.file_stem().is_some_and(|s| s.to_string_lossy().split_once('-').is_some_and(|s| s.1 == phase))
-            }
+            Some(_) => phase_of(path) == arguments.phase,
         };
         for path in files.iter().filter(wanted) {
             writeln!(out, "// {}", path.strip_prefix(&root).unwrap_or(path).display())?;
@@ -106,7 +110,8 @@ fn ir(artifact: &Artifact, arguments: &Arguments, out: &mut impl Write) -> Resul
         }
     }
     if shown == 0 {
-        bail!("{} holds no graph of that program and phase", root.display());
+        let phases = phases.into_iter().collect::<Vec<_>>().join(", ");
+        bail!("{} holds no graph of that program and phase; the phases are {phases}", root.display());
     }
     Ok(())
 }

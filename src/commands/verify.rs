@@ -5,6 +5,7 @@ use crate::compiler::recipe;
 use crate::compiler::unit::Dumps;
 use amc_artifact::{Artifact, TargetKind, compare};
 use anyhow::{Context, Result};
+use std::io::Write;
 use std::path::PathBuf;
 
 /// Rebuild an artifact from the recipe that it holds and compare.
@@ -26,6 +27,5 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let rebuilt = temporary.path().join("artifact");
     recipe::compile(&project, &rebuilt, &destination, Dumps::default())?;
     compare(&arguments.artifact, &rebuilt)?;
-    println!("{}: the same bytes again", arguments.artifact.display());
-    Ok(())
+    Ok(writeln!(std::io::stdout(), "{}: the same bytes again", arguments.artifact.display())?)
 }

@@ -22,7 +22,12 @@ impl Adapter {
     /// A broken file, an adapter of a kind that is not supported, or one for another model.
     pub fn read(dir: &Path, model: &LoadedModel) -> Result<Adapter> {
         let path = dir.join("adapter_config.json");
-        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = std::fs::read_to_string(&path).with_context(|| {
+            let inside = dir.join("model");
+            let hint =
+                if inside.join("adapter_config.json").is_file() { "; a checkpoint has it in `model`" } else { "" };
+            format!("cannot read {}{hint}", path.display())
+        })?;
         let config: serde_json::Value =
             serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))?;
         let rank = config["r"].as_u64().filter(|r| *r > 0);

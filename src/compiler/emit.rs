@@ -36,7 +36,8 @@ impl Destination {
         }
     }
 
-    fn info(&self) -> TargetInfo {
+    /// How an artifact names it.
+    pub fn info(&self) -> TargetInfo {
         match self {
             Destination::Null => TargetInfo { kind: TargetKind::Null, cpu: String::new(), features: vec![] },
             Destination::Cpu(target) => {

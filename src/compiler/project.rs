@@ -1,4 +1,5 @@
 //! A recipe with all it names read: model, tokenizer, data, shapes. Everything short of graphs and code.
+use super::adapter::Adapter;
 use super::model::{self, LoadedModel};
 use amc_artifact::Sampler;
 use amc_frontend::build::{Dropout, Lora};
@@ -6,7 +7,8 @@ use amc_frontend::data::{self, MOST_SHAPES, Preparation, Prepared, ShapeSet};
 use amc_frontend::hub::{Hub, Need};
 use amc_frontend::names::Names;
 use amc_frontend::recipe::{
-    self, Collate, DataLoader, Dataset, DropoutPosition, LoraInit, ModelSource, PackedSequence, Recipe, TorchDtype,
+    self, Collate, DataLoader, Dataset, DropoutPosition, LoraInit, ModelSource, PackedSequence, Places, Recipe,
+    TorchDtype,
 };
 use amc_frontend::tokenizer::{Tokenizer, TokenizerOptions};
 use amc_ir::{DType, Init};
@@ -29,11 +31,18 @@ pub struct Project {
     pub model: LoadedModel,
     /// The model by the recipe's name for it.
     pub model_name: String,
+    /// Where the data needs one.
     pub tokenizer: Option<Tokenizer>,
+    pub tokenizer_folder: PathBuf,
     pub lora: Option<Lora>,
     pub train: Data,
     pub validation: Vec<Data>,
+    /// Where the keys of the recipe stand.
+    pub places: Places,
 }
+
+/// Most tokens of a microbatch: beyond that, kernels would have more tasks than they can count.
+const MOST_TOKENS: usize = 1 << 24;
 
 /// Reads a recipe with overrides; warnings go to standard error.
 ///
@@ -61,15 +70,22 @@ impl Project {
     /// The first thing that is missing, broken, or does not fit.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Project> {
         let (recipe, text) = read_recipe(path, overrides)?;
+        let places = Places::new(&path.display().to_string(), &text, overrides);
         let hub = Hub::from_environment();
-        let (model, model_name) = read_model(&recipe, &hub)?;
-        let tokenizer = read_tokenizer(&recipe, &hub, &model)?;
-        let lora = recipe.peft.as_ref().map(|peft| lora(peft, &model)).transpose()?;
+        let (model, model_name) = read_model(&recipe, &hub, &places)?;
+        let tokenizer_folder = tokenizer_folder(&recipe, &hub, &model, &places)?;
+        let tokenizer = read_tokenizer(&recipe, &tokenizer_folder, &places)?;
+        let lora = recipe.peft.as_ref().map(|peft| lora(peft, &model)).transpose();
+        let lora = lora.with_context(|| places.of(&["peft", "target_modules"]))?;
+        check_adapter(&recipe, &model, lora.as_ref()).with_context(|| places.of(&["amc", "initial_adapter"]))?;
         let shards = amc_artifact::shard_folder();
-        let reader = DataReader { recipe: &recipe, tokenizer: tokenizer.as_ref(), hub: &hub, shards: &shards };
+        let tokenizer_used = tokenizer.as_ref();
+        let reader =
+            DataReader { recipe: &recipe, tokenizer: tokenizer_used, hub: &hub, shards: &shards, places: &places };
         let train = reader.train()?;
         let validation = reader.validation()?;
-        let project = Project { recipe, text, model, model_name, tokenizer, lora, train, validation };
+        let project =
+            Project { recipe, text, model, model_name, tokenizer, tokenizer_folder, lora, train, validation, places };
         project.check_vocabulary()?;
         Ok(project)
     }
@@ -97,28 +113,47 @@ fn dtype(dtype: TorchDtype) -> Option<DType> {
     }
 }
 
-fn read_model(recipe: &Recipe, hub: &Hub) -> Result<(LoadedModel, String)> {
-    let (name, pretrained) = match &recipe.model.source {
-        ModelSource::Pretrained { name_or_path } => (name_or_path, true),
-        ModelSource::Config { name_or_path } => (name_or_path, false),
+fn read_model(recipe: &Recipe, hub: &Hub, places: &Places) -> Result<(LoadedModel, String)> {
+    let (name, pretrained, key) = match &recipe.model.source {
+        ModelSource::Pretrained { name_or_path } => (name_or_path, true, "pretrained_model_name_or_path"),
+        ModelSource::Config { name_or_path } => (name_or_path, false, "config"),
     };
+    let place = || places.of(&["model", key]);
     let local = Path::new(name);
     let folder = match local.is_file() {
+        true if pretrained => bail!("{}: {name} is a file, wanted the folder of a model", place()),
         true => local.to_path_buf(),
         false => {
-            hub.model(name, recipe.model.revision.as_deref(), if pretrained { Need::Weights } else { Need::Config })?
+            let need = if pretrained { Need::Weights } else { Need::Config };
+            hub.model(name, recipe.model.revision.as_deref(), need).with_context(place)?
         }
     };
+    if recipe.model.revision.is_some() && local.exists() {
+        eprintln!("warning: {} is ignored: {name} is a folder here", places.of(&["model", "revision"]));
+    }
     let model = model::load(&folder, &recipe.model.config_overrides, dtype(recipe.model.torch_dtype), pretrained)
-        .with_context(|| format!("model `{name}`"))?;
+        .with_context(place)?;
     for key in model.config.unread() {
         eprintln!("warning: {}: `{key}` is not used", folder.join("config.json").display());
     }
     Ok((model, name.clone()))
 }
 
-fn read_tokenizer(recipe: &Recipe, hub: &Hub, model: &LoadedModel) -> Result<Option<Tokenizer>> {
-    if matches!(recipe.dataset, Dataset::MockIterable(_)) {
+/// The folder of the recipe's tokenizer, else of the model, whether it is needed or not: checkpoints carry its files.
+fn tokenizer_folder(recipe: &Recipe, hub: &Hub, model: &LoadedModel, places: &Places) -> Result<PathBuf> {
+    Ok(match recipe.tokenizer.as_ref().and_then(|c| c.pretrained_model_name_or_path.as_deref()) {
+        Some(name) => hub
+            .model(name, None, Need::Tokenizer)
+            .with_context(|| places.of(&["dataset", "tokenizer", "pretrained_model_name_or_path"]))?,
+        None if model.folder.is_file() => model.folder.parent().unwrap_or(Path::new(".")).to_path_buf(),
+        None => model.folder.clone(),
+    })
+}
+
+/// The tokenizer, where a dataset has text.
+fn read_tokenizer(recipe: &Recipe, folder: &Path, places: &Places) -> Result<Option<Tokenizer>> {
+    let all = recipe.validation_datasets.iter().map(|set| &set.dataset).chain([&recipe.dataset]);
+    if !all.into_iter().any(|dataset| matches!(dataset, Dataset::Squad(_) | Dataset::ColumnMapped(_))) {
         return Ok(None);
     }
     let config = recipe.tokenizer.as_ref();
@@ -126,12 +161,27 @@ fn read_tokenizer(recipe: &Recipe, hub: &Hub, model: &LoadedModel) -> Result<Opt
         add_bos_token: config.and_then(|c| c.add_bos_token).unwrap_or(false),
         add_eos_token: config.and_then(|c| c.add_eos_token).unwrap_or(false),
     };
-    let folder: PathBuf = match config.and_then(|c| c.pretrained_model_name_or_path.as_deref()) {
-        Some(name) => hub.model(name, None, Need::Tokenizer)?,
-        None if model.folder.is_file() => model.folder.parent().unwrap_or(Path::new(".")).to_path_buf(),
-        None => model.folder.clone(),
-    };
-    Ok(Some(Tokenizer::load(&folder, &options)?))
+    let tokenizer = Tokenizer::load(folder, &options).with_context(|| match config {
+        Some(_) => places.of(&["dataset", "tokenizer"]),
+        None => format!("{}: its tokenizer", places.of(&["model", "pretrained_model_name_or_path"])),
+    });
+    tokenizer.map(Some)
+}
+
+/// Whether `amc.initial_adapter` is an adapter such as the recipe trains.
+fn check_adapter(recipe: &Recipe, model: &LoadedModel, lora: Option<&Lora>) -> Result<()> {
+    let Some(dir) = &recipe.amc.initial_adapter else { return Ok(()) };
+    let lora = lora.context("the recipe has no `peft` section, so it trains no adapter")?;
+    let found = Adapter::read(Path::new(dir), model)?.lora;
+    ensure!(found.rank == lora.rank, "{dir} has rank {}, `peft.dim` is {}", found.rank, lora.rank);
+    if let Some(other) = found.modules.symmetric_difference(&lora.modules).next() {
+        bail!(
+            "{dir} adapts {} modules, `peft` {}; `{other}` is one of them alone",
+            found.modules.len(),
+            lora.modules.len()
+        );
+    }
+    Ok(())
 }
 
 fn lora(peft: &recipe::PeftConfig, model: &LoadedModel) -> Result<Lora> {
@@ -141,7 +191,7 @@ fn lora(peft: &recipe::PeftConfig, model: &LoadedModel) -> Result<Lora> {
     let matched = names().filter(|name| matcher.matches(name, true)).collect::<std::collections::BTreeSet<_>>();
     ensure!(
         !matched.is_empty(),
-        "peft: no linear module matches; the model's are {} and so on",
+        "no linear module matches; the model's are {} and so on",
         names().take(7).collect::<Vec<_>>().join(", ")
     );
     Ok(Lora {
@@ -158,11 +208,22 @@ fn lora(peft: &recipe::PeftConfig, model: &LoadedModel) -> Result<Lora> {
     })
 }
 
+/// The key that says where a dataset comes from.
+fn path_key(dataset: &Dataset) -> &'static str {
+    match dataset {
+        Dataset::Squad(_) => "dataset_name",
+        Dataset::ColumnMapped(_) => "path_or_dataset_id",
+        Dataset::TokenFile(_) => "path",
+        Dataset::MockIterable(_) => "_target_",
+    }
+}
+
 struct DataReader<'a> {
     recipe: &'a Recipe,
     tokenizer: Option<&'a Tokenizer>,
     hub: &'a Hub,
     shards: &'a Path,
+    places: &'a Places,
 }
 
 impl DataReader<'_> {
@@ -172,7 +233,8 @@ impl DataReader<'_> {
         let steps = &self.recipe.step_scheduler;
         let accumulation = (steps.global_batch_size / steps.local_batch_size.max(1)).max(1);
         let loader = &self.recipe.dataloader;
-        self.read("dataset", &self.recipe.dataset, packed, loader, rows, accumulation)
+        let place = self.places.of(&["dataset", path_key(&self.recipe.dataset)]);
+        self.read("dataset", &self.recipe.dataset, packed, loader, rows, accumulation).context(place)
     }
 
     fn validation(&self) -> Result<Vec<Data>> {
@@ -181,7 +243,16 @@ impl DataReader<'_> {
         let sets = self.recipe.validation_datasets.iter();
         sets.map(|set| {
             let rows = if let Dataset::MockIterable(mock) = &set.dataset { rows * mock.batch_size } else { rows };
-            self.read(&set.name, &set.dataset, None, loader, rows, 1)
+            let place = || self.places.of_validation(&set.name, path_key(&set.dataset));
+            let data = self.read(&set.name, &set.dataset, None, loader, rows, 1).with_context(place)?;
+            if data.sampler.rows_per_rank() < data.sampler.rows {
+                let key = self.places.of(&["validation_dataloader", "drop_last"]);
+                eprintln!(
+                    "warning: {key} is ignored: all {} rows of `{}` are validated on",
+                    data.sampler.rows, set.name
+                );
+            }
+            Ok(data)
         })
         .collect()
     }
@@ -204,11 +275,14 @@ impl DataReader<'_> {
             hub: self.hub,
             shards: self.shards,
         };
-        let prepared = data::prepare(dataset, &how).with_context(|| format!("`{name}`"))?;
+        let prepared = data::prepare(dataset, &how)?;
         let all = u32::try_from(prepared.shard.summary().rows).context("more than 2^32 rows")?;
-        let local_batch_size = u32::try_from(rows).context("rows of a microbatch")?;
+        let local_batch_size =
+            u32::try_from(rows).with_context(|| format!("a microbatch of {rows} rows is too large"))?;
         let kept = if loader.drop_last { all / local_batch_size * local_batch_size } else { all };
-        ensure!(kept > 0, "`{name}`: {all} rows make no batch of {local_batch_size} with drop_last");
+        ensure!(kept > 0, "{all} rows make no batch of {local_batch_size} with drop_last");
+        // A microbatch larger than the data is all of the data.
+        let local_batch_size = local_batch_size.min(all.max(1));
         let mock = matches!(dataset, Dataset::MockIterable(_));
         let sampler = Sampler {
             rows: all,
@@ -218,6 +292,7 @@ impl DataReader<'_> {
             rank: 0,
             local_batch_size,
             accumulation: u32::try_from(accumulation).context("microbatches of a step")?,
+            drop_last: loader.drop_last,
         };
         let multiple_of = match loader.collate {
             Collate::Padded { multiple_of } => multiple_of as usize,
@@ -225,6 +300,13 @@ impl DataReader<'_> {
         };
         let epochs = self.recipe.step_scheduler.num_epochs.unwrap_or(1);
         let shapes = ShapeSet::solve(&prepared.shard, &sampler, epochs, multiple_of, MOST_SHAPES)?;
+        let longest = shapes.lengths.last().copied().unwrap_or(0);
+        ensure!(
+            shapes.batch.saturating_mul(longest) <= MOST_TOKENS,
+            "a microbatch of {} rows of {longest} tokens: amc takes at most {MOST_TOKENS} tokens; lower \
+             step_scheduler.local_batch_size, or shorten the rows",
+            shapes.batch
+        );
         Ok(Data { name: name.into(), prepared, sampler, shapes })
     }
 }

@@ -71,8 +71,8 @@ pub fn compile(project: &Project, dir: &Path, destination: &Destination, mut dum
         !made_up || matches!(destination, Destination::Null),
         "model.from_config makes a model without weights, which only `--target null` takes: use from_pretrained to train"
     );
-    let units = units(project, &mut dumps)?;
     let run = run_config(project)?;
+    let units = units(project, &mut dumps)?;
     check_budget(project, &assemble(&units, Some(optimizer(&project.recipe)), &destination.target()))?;
     let papers = Papers {
         run: Some(run),
@@ -97,11 +97,23 @@ pub fn planned_bytes(assembled: &Assembled, threads: u64) -> u64 {
         + plan.weights.iter().map(weight).sum::<u64>()
 }
 
+/// What code is generated for: `given` on the command line, else what the recipe says.
+pub fn destination(project: &Project, given: Option<&str>) -> Result<Destination> {
+    match given {
+        Some(given) => Destination::parse(given).context("--target"),
+        None => Destination::parse(&project.recipe.amc.target).with_context(|| project.places.of(&["amc", "target"])),
+    }
+}
+
+/// Threads of a run of this recipe on this machine.
+pub fn threads(project: &Project) -> u64 {
+    project.recipe.amc.threads.unwrap_or(amc_runtime::session::default_threads() as u64)
+}
+
 /// Refuses a plan over `amc.memory_budget`.
 pub fn check_budget(project: &Project, assembled: &Assembled) -> Result<()> {
     let Some(budget) = project.recipe.amc.memory_budget else { return Ok(()) };
-    let threads = project.recipe.amc.threads.unwrap_or(amc_runtime::session::default_threads() as u64);
-    let wanted = planned_bytes(assembled, threads);
+    let wanted = planned_bytes(assembled, threads(project));
     if wanted <= budget {
         return Ok(());
     }
@@ -113,18 +125,28 @@ pub fn check_budget(project: &Project, assembled: &Assembled) -> Result<()> {
         0 => "no smaller microbatch fits: shorten the rows, or raise the budget".into(),
         n => format!("a local_batch_size of {n} should fit"),
     };
+    let place = project.places.of(&["amc", "memory_budget"]);
     bail!(
-        "amc.memory_budget: the run takes {wanted} bytes ({activations} of them for a microbatch of {batch} rows), the \
+        "{place}: the run takes {wanted} bytes ({activations} of them for a microbatch of {batch} rows), the \
          budget is {budget}; {advice}"
     )
 }
 
-fn run_config(project: &Project) -> Result<RunConfig> {
-    let recipe = &project.recipe;
+/// The settings of the project's run.
+///
+/// # Errors
+/// What does not fit the length of the data, or names something that is not there.
+pub fn run_config(project: &Project) -> Result<RunConfig> {
+    let (recipe, places) = (&project.recipe, &project.places);
     let schedule = recipe
-        .step_schedule(recipe.microbatches_per_epoch(project.train.sampler.rows as u64))
-        .map_err(anyhow::Error::msg)?;
-    let lr_schedule = recipe.lr_schedule(&schedule).map_err(anyhow::Error::msg).context("lr_scheduler")?;
+        .step_schedule(project.train.sampler.microbatches_per_epoch().into())
+        .map_err(anyhow::Error::msg)
+        .with_context(|| places.of(&["step_scheduler"]))?;
+    let lr_schedule = recipe
+        .lr_schedule(&schedule)
+        .map_err(anyhow::Error::msg)
+        .with_context(|| format!("{}, over {} steps", places.of(&["lr_scheduler"]), schedule.total_steps()))?;
+    warn_of_best_metric(project);
     Ok(RunConfig {
         seed: recipe.seed,
         model: model_config(project),
@@ -164,7 +186,22 @@ fn run_config(project: &Project) -> Result<RunConfig> {
             .iter()
             .map(|s| signal(s))
             .collect::<Result<_>>()?,
+        threads: recipe.amc.threads,
     })
+}
+
+/// Of several validation sets, one ranks the checkpoints, or none does.
+fn warn_of_best_metric(project: &Project) {
+    let (checkpoint, sets) = (&project.recipe.checkpoint, &project.validation);
+    let known = sets.iter().any(|set| set.name == checkpoint.best_metric_key);
+    if sets.len() > 1 && checkpoint.enabled && !known {
+        eprintln!(
+            "warning: {}: no validation set is called `{}`, so LOWEST_VAL is not kept; there are {}",
+            project.places.of(&["checkpoint", "best_metric_key"]),
+            checkpoint.best_metric_key,
+            sets.iter().map(|set| set.name.as_str()).collect::<Vec<_>>().join(", ")
+        );
+    }
 }
 
 /// The hash of a dataset's shard, as its file name has it.
@@ -179,9 +216,10 @@ fn signal(name: &str) -> Result<i32> {
         "SIGINT" => Ok(2),
         "SIGUSR1" => Ok(10),
         "SIGUSR2" => Ok(12),
+        "SIGALRM" => Ok(14),
         "SIGTERM" => Ok(15),
         other => other.parse().ok().filter(|n| (1..64).contains(n)).with_context(|| {
-            format!("step_scheduler.preemption_signal: `{other}` is no signal; wanted SIGTERM, SIGINT, SIGHUP, SIGUSR1 or SIGUSR2")
+            format!("step_scheduler.preemption_signal: `{other}` is no signal; wanted SIGTERM, SIGINT, SIGHUP, SIGALRM, SIGUSR1 or SIGUSR2")
         }),
     }
 }
@@ -192,7 +230,6 @@ fn model_config(project: &Project) -> ModelConfig {
     let present = |folder: &Path, all: &[&str]| -> Vec<String> {
         all.iter().filter(|name| folder.join(name).is_file()).map(|name| name.to_string()).collect()
     };
-    let tokenizer = project.tokenizer.as_ref().map_or(vec![], |t| present(t.folder(), TOKENIZER_FILES));
     let adapter: usize = project.lora.as_ref().map_or(0, |lora| {
         let adapted = names.modules().into_iter().filter(|module| lora.modules.contains(&module.name));
         adapted.map(|module| lora.rank * (module.inputs + module.outputs)).sum()
@@ -202,7 +239,8 @@ fn model_config(project: &Project) -> ModelConfig {
         name: project.model_name.clone(),
         vocabulary: model.vocab as u64,
         config_files: present(&project.model.folder, &["config.json", "generation_config.json"]),
-        tokenizer_files: tokenizer,
+        tokenizer: project.recipe.tokenizer.as_ref().and_then(|it| it.pretrained_model_name_or_path.clone()),
+        tokenizer_files: present(&project.tokenizer_folder, TOKENIZER_FILES),
         tied: if model.tied { vec![format!("{}.weight", model.paths.head)] } else { vec![] },
         parameters: (parameters + adapter) as u64,
     }

@@ -4,8 +4,9 @@ use amc_frontend::build::{Purpose, Request, build};
 use amc_passes::pass::Context;
 use amc_passes::pipeline;
 use amc_passes::plan::Unit;
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use std::collections::BTreeMap;
+use std::io::Write;
 
 /// What to keep of the graph on its way.
 #[derive(Default)]
@@ -32,18 +33,21 @@ pub fn unit(name: &str, request: &Request, train: bool, dumps: &mut Dumps) -> Re
     let mut last = "";
     let mut number = 0;
     let stop = dumps.stop_after.clone();
+    let mut printed = Ok(());
     pipeline::run(&mut module, &mut context, stop.as_deref(), |report, module| {
         if report.phase != last {
             (last, number) = (report.phase, number + 1);
         }
         dumps.files.insert(format!("{name}/{number:02}-{}.amc", report.phase), amc_ir::text::print(module));
         if dumps.print_after.as_deref() == Some(report.pass) {
-            println!("// {name} after {}\n{}", report.pass, amc_ir::text::print(module));
+            let text = amc_ir::text::print(module);
+            printed = writeln!(std::io::stdout(), "// {name} after {}\n{text}", report.pass);
         }
         if dumps.verbose {
             eprintln!("{name}: {} {:?} {:?}", report.pass, report.time, report.fired);
         }
     });
+    printed.context("printing the graph")?;
     let (kind, outputs) = match (request.purpose, train) {
         (Purpose::Loss, true) => (ProgramKind::Train, "loss"),
         (Purpose::Loss, false) => (ProgramKind::Evaluate, "loss"),

@@ -19,6 +19,8 @@ pub struct Format<'a> {
     pub dialect: Dialect,
     /// Learn the answer alone, not the prompt.
     pub answer_only: bool,
+    /// In chats of the form of September 2025: learn from the second of these tokens on.
+    pub start_of_turn: Option<String>,
     seq_length: Option<usize>,
     padding: Padding,
     truncation: bool,
@@ -34,7 +36,17 @@ impl<'a> Format<'a> {
         let seq_length = options.seq_length.map(usize::try_from).transpose()?;
         let (padding, truncation, pad_id) = (options.padding, options.truncation, padding_id(tokenizer)?);
         let template = tokenizer.chat_template();
-        Ok(Format { tokenizer, template, dialect, answer_only: true, seq_length, padding, truncation, pad_id })
+        Ok(Format {
+            tokenizer,
+            template,
+            dialect,
+            answer_only: true,
+            start_of_turn: None,
+            seq_length,
+            padding,
+            truncation,
+            pad_id,
+        })
     }
 
     /// The length to cut to: `seq_length`, else what the tokenizer's configuration allows.
@@ -79,7 +91,7 @@ impl<'a> Format<'a> {
 
     /// A conversation, by the tokenizer's chat template. What the assistant says is learnt: what `{% generation %}`
     /// blocks tell, else from the end of the text before each of its messages to the end of the text after. The form of
-    /// September 2025 learns the whole conversation.
+    /// September 2025 learns the whole conversation, or what follows the second start of a turn.
     ///
     /// # Errors
     /// No template; a conversation that it refuses; or, without generation blocks, one that renders earlier messages
@@ -91,11 +103,29 @@ impl<'a> Format<'a> {
         })?;
         let chat = self.tokenizer.encode_chat(template, messages, false, self.limit())?;
         let supervised = match (self.dialect, template.marks_generation(), self.answer_only) {
-            (Dialect::S25, ..) | (Dialect::Head, false, false) => vec![true; chat.tokens.len()],
+            (Dialect::S25, ..) => {
+                let from =
+                    self.start_of_turn.as_deref().map_or(Ok(0), |token| self.second_turn(token, &chat.tokens))?;
+                (0..chat.tokens.len()).map(|i| i >= from).collect()
+            }
+            (Dialect::Head, false, false) => vec![true; chat.tokens.len()],
             (Dialect::Head, true, _) => chat.assistant,
             (Dialect::Head, false, true) => self.assistant_turns(template, messages, &chat.tokens)?,
         };
         Ok(self.sample(signed(&chat.tokens), &supervised))
+    }
+
+    /// Where the second turn begins: the second place of the first token that `text` encodes to.
+    fn second_turn(&self, text: &str, tokens: &[u32]) -> Result<usize> {
+        let encoded = self.tokenizer.encode(text, false)?;
+        let first = encoded.first().context("`start_of_turn_token` is empty")?;
+        let found = tokens.iter().enumerate().filter(|(_, token)| *token == first).nth(1);
+        let (at, _) = found.with_context(|| {
+            format!(
+                "`start_of_turn_token` \"{text}\" stands less than twice in the conversation: what is to be learnt?"
+            )
+        })?;
+        Ok(at)
     }
 
     fn assistant_turns(&self, template: &ChatTemplate, messages: &[Message], whole: &[u32]) -> Result<Vec<bool>> {

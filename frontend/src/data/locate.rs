@@ -164,7 +164,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("rows.json");
         std::fs::write(&file, "[]").unwrap();
-        let hub = Hub { cache: folder.path().join("hub"), offline: true };
+        let hub = Hub { cache: folder.path().join("hub"), offline: true, endpoint: None };
         let found = |name: &Path, split| locate(name.to_str().unwrap(), split, None, &hub);
         assert_eq!(found(&file, "validation").unwrap(), std::slice::from_ref(&file));
         assert_eq!(found(folder.path(), "train").unwrap(), [file]);

@@ -43,8 +43,11 @@ pub use table::{Table, TableRow};
 
 use crate::chat_template::{ChatTemplate, resolve_source};
 use crate::hub::Hub;
-use crate::recipe::{Dataset, Dialect, MockIterable, PackedSequence, TokenOptions};
+use crate::recipe::{ColumnMapped, Dataset, Dialect, MockIterable, PackedSequence, Padding, Squad, TokenOptions};
 use crate::tokenizer::Tokenizer;
+
+/// Most tokens of a dataset whose rows are padded to one length.
+const MOST_PADDED: u64 = 1 << 30;
 
 /// What a dataset is prepared with, besides its own section of the recipe.
 #[derive(Clone, Copy, Debug)]
@@ -168,9 +171,13 @@ pub fn samples(dataset: &Dataset, how: &Preparation<'_>) -> Result<(Vec<Sample>,
 
 fn samples_of(dataset: &Dataset, source: &Source, how: &Preparation<'_>) -> Result<(Vec<Sample>, Report)> {
     let table = source.read()?;
+    if let Dataset::Squad(Squad { tokens, .. }) | Dataset::ColumnMapped(ColumnMapped { tokens, .. }) = dataset {
+        check_padding(table.rows.len(), tokens)?;
+    }
     let mut replaced = 0;
     let samples = match dataset {
         Dataset::Squad(squad) => with_format(dataset, how, &squad.tokens, |format| {
+            format.start_of_turn = squad.start_of_turn_token.clone();
             parallel::map(&table.rows, |row| squad::format(row, format))
         })?,
         Dataset::ColumnMapped(mapped) => {
@@ -189,6 +196,17 @@ fn samples_of(dataset: &Dataset, source: &Source, how: &Preparation<'_>) -> Resu
     let unsupervised = samples.iter().filter(|sample| sample.supervised() == 0).count();
     let report = Report { examples: samples.len(), replaced, unsupervised, too_long: 0 };
     Ok((samples, report))
+}
+
+/// Refuses padding that would fill the memory: every row is padded before any is written.
+fn check_padding(rows: usize, options: &TokenOptions) -> Result<()> {
+    let length = options.seq_length.filter(|_| options.padding == Padding::MaxLength).unwrap_or(0);
+    ensure!(
+        rows as u64 * length <= MOST_PADDED,
+        "padding to `seq_length` makes {rows} rows of {length} tokens, more than {MOST_PADDED} in all; lower `seq_length`, \
+         or leave the padding to the batches"
+    );
+    Ok(())
 }
 
 /// The chat template of the recipe: the dataset's own, else the inherited one.

@@ -1,7 +1,7 @@
 use super::*;
 
 fn hub(folder: &Path) -> Hub {
-    Hub { cache: folder.to_path_buf(), offline: true }
+    Hub { cache: folder.to_path_buf(), offline: true, endpoint: None }
 }
 
 fn cached(folder: &Path, repository: &str, files: &[(&str, &str)]) -> PathBuf {
@@ -69,4 +69,58 @@ fn the_environment_says_where_the_cache_is() {
     assert_eq!(folder(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")]), Path::new("/x/huggingface/hub"));
     assert_eq!(folder(&[("HF_HOME", "/y"), ("XDG_CACHE_HOME", "/x")]), Path::new("/y/hub"));
     assert_eq!(folder(&[("HF_HOME", "/y"), ("HF_HUB_CACHE", "/z")]), Path::new("/z"));
+}
+
+/// Answers as the Hub does for one model and its files, until the test ends; the address.
+fn serve(files: &'static [(&'static str, &'static str)]) -> String {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let answer = |path: &str| {
+        if path.starts_with("/api/models/org/name") {
+            let names: Vec<String> = files.iter().map(|(name, _)| format!(r#"{{"rfilename": "{name}"}}"#)).collect();
+            return Some(format!(r#"{{"sha": "abc123", "siblings": [{}]}}"#, names.join(",")));
+        }
+        let name = path.strip_prefix("/org/name/resolve/main/")?;
+        files.iter().find(|(known, _)| *known == name).map(|(_, text)| text.to_string())
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let head: Vec<String> =
+                BufReader::new(&stream).lines().map(Result::unwrap).take_while(|line| !line.is_empty()).collect();
+            let path = head[0].split(' ').nth(1).unwrap();
+            let (status, body) = answer(path).map_or(("404 Not Found", String::new()), |body| ("200 OK", body));
+            let length = body.len();
+            write!(
+                stream,
+                "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\nContent-Range: bytes 0-0/{length}\r\n\
+                 x-repo-commit: abc123\r\netag: \"{path}\"\r\n\r\n{body}",
+                path = path.replace('/', "-")
+            )
+            .unwrap();
+        }
+    });
+    address
+}
+
+#[test]
+fn what_is_missing_comes_from_the_hub_once() {
+    let files = &[
+        ("config.json", "{}"),
+        ("tokenizer.json", "[]"),
+        ("model.safetensors", "weights"),
+        ("README.md", "not read"),
+        ("onnx/model.json", "not read either"),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let online = Hub { offline: false, endpoint: Some(serve(files)), ..hub(folder.path()) };
+    let snapshot = online.model("org/name", None, Need::Weights).unwrap();
+    let mut names = cache::files(&snapshot);
+    names.sort();
+    assert_eq!(names, ["config.json", "model.safetensors", "tokenizer.json"]);
+    assert_eq!(std::fs::read_to_string(snapshot.join("model.safetensors")).unwrap(), "weights");
+    assert_eq!(hub(folder.path()).model("org/name", None, Need::Weights).unwrap(), snapshot);
+    let error = online.model("org/other", None, Need::Weights).unwrap_err().to_string();
+    assert!(error.contains("the Hub could not serve it") && error.contains("404"), "{error}");
 }

@@ -1,6 +1,6 @@
 //! `dataloader`, `validation_dataloader` and `packed_sequence`.
 use super::Dialect;
-use super::dataset::Dataset;
+use super::dataset::{Dataset, LONGEST_ROW, MOST_ROWS};
 use super::node::{Node, Value};
 use super::reader::{Log, Section, resolve_target};
 use super::targets::{Kind, Target};
@@ -50,7 +50,7 @@ pub(super) fn read(name: &'static str, root: &Node, local_batch_size: u64, log: 
     let batch_size = if section.is_null("batch_size") {
         None
     } else {
-        Some(section.integer("batch_size", 1).unwrap_or(local_batch_size))
+        Some(section.integer_within("batch_size", 1, MOST_ROWS).unwrap_or(local_batch_size))
     };
     let loader = DataLoader {
         shuffle: section.flag("shuffle", true),
@@ -71,7 +71,7 @@ fn collate(section: &Section) -> Collate {
         Value::Map(_) => {
             let Some(inner) = Section::open(&name, Some(node), section.log) else { return padded };
             let target = inner.target(Kind::Collate, true);
-            let multiple_of = inner.integer("pad_seq_len_divisible", 1).unwrap_or(1);
+            let multiple_of = inner.integer_within("pad_seq_len_divisible", 1, LONGEST_ROW).unwrap_or(1);
             inner.finish();
             (target, multiple_of)
         }
@@ -115,7 +115,7 @@ pub(super) fn read_packed(root: &Node, dialect: Dialect, log: &Log) -> Option<Pa
     let section = Section::open("packed_sequence", root.get("packed_sequence"), log)?;
     section.ignore(&["num_proc", "drop_long_samples"]);
     section.refuse_if_set("prepacked", "datasets packed beforehand");
-    let size = section.integer("packed_sequence_size", 0).unwrap_or(0);
+    let size = section.integer_within("packed_sequence_size", 0, LONGEST_ROW).unwrap_or(0);
     let max_packs = section.integer("max_packs", 1);
     if let Some(node) = section.get("packing_strategy") {
         match &node.value {

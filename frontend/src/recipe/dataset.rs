@@ -6,6 +6,11 @@ use super::reader::{Log, Section};
 use super::targets::{Kind, Target};
 use crate::diagnostic::Diagnostic;
 
+/// Most tokens of a row. Longer rows are a slip of the pen, which would fill the memory before anything could say so.
+pub(super) const LONGEST_ROW: u64 = 1 << 20;
+/// Most rows of a microbatch.
+pub(super) const MOST_ROWS: u64 = 1 << 20;
+
 /// What is trained on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Dataset {
@@ -25,6 +30,8 @@ pub struct Squad {
     pub tokens: TokenOptions,
     /// Literal Jinja or a path; replaces the tokenizer's own template.
     pub chat_template: Option<String>,
+    /// In a chat, what is learnt begins with the second of these tokens; the form of 2025 alone has it.
+    pub start_of_turn_token: Option<String>,
 }
 
 /// Rows whose columns are named by the recipe.
@@ -118,15 +125,13 @@ pub(super) fn read_validation(
 ) -> Vec<ValidationSet> {
     let mut sets = Vec::new();
     for entry in root.entries() {
-        let Some(suffix) = entry.key.strip_prefix("validation_dataset") else { continue };
+        let Some(name) = validation_name(&entry.key) else { continue };
         let Some(section) = Section::open(&entry.key, Some(&entry.node), log) else { continue };
         let own = tokenizer(&section);
         if own.is_some() && own != *trained {
             let label = "the tokenizer of `dataset` serves here too";
             log.warning(&section.span, format!("`{}.tokenizer` is ignored", entry.key), label);
         }
-        let name = suffix.strip_prefix(['_', '-', '.']).unwrap_or(suffix);
-        let name = if name.is_empty() { "default" } else { name };
         if sets.iter().any(|set: &ValidationSet| set.name == name) {
             log.error(&entry.key_span, format!("two validation sets are called `{name}`"), "the second one");
         }
@@ -136,6 +141,13 @@ pub(super) fn read_validation(
         section.finish();
     }
     sets
+}
+
+/// The name of the validation set under this key, if it is one.
+pub(super) fn validation_name(key: &str) -> Option<&str> {
+    let suffix = key.strip_prefix("validation_dataset")?;
+    let name = suffix.strip_prefix(['_', '-', '.']).unwrap_or(suffix);
+    Some(if name.is_empty() { "default" } else { name })
 }
 
 fn one(section: &Section, dialect: Dialect) -> Option<Dataset> {
@@ -152,23 +164,24 @@ fn one(section: &Section, dialect: Dialect) -> Option<Dataset> {
             path.map(|path| Dataset::TokenFile(TokenFile { path, limit_dataset_samples }))
         }
         _ => Some(Dataset::MockIterable(MockIterable {
-            vocab_size: section.integer("vocab_size", 1).unwrap_or(1024),
-            seq_len: section.integer("seq_len", 1).unwrap_or(1024),
-            num_samples: section.integer("num_samples", 1).unwrap_or(1_000_000),
-            batch_size: section.integer("batch_size", 1).unwrap_or(1),
+            vocab_size: section.integer_within("vocab_size", 1, i32::MAX as u64).unwrap_or(1024),
+            seq_len: section.integer_within("seq_len", 1, LONGEST_ROW).unwrap_or(1024),
+            num_samples: section.integer_within("num_samples", 1, u32::MAX.into()).unwrap_or(1_000_000),
+            batch_size: section.integer_within("batch_size", 1, MOST_ROWS).unwrap_or(1),
         })),
     }
 }
 
 fn squad(section: &Section, dialect: Dialect) -> Squad {
-    section.ignore(&["fp8", "start_of_turn_token"]);
+    section.ignore(&["fp8"]);
     let split = section.text("split").unwrap_or_else(|| "train".into());
     let mut tokens = token_options(section, &split);
     if dialect == Dialect::S25 && tokens.seq_length.is_some() {
         tokens.padding = Padding::MaxLength;
     }
     let dataset_name = section.text("dataset_name").unwrap_or_else(|| "squad".into());
-    Squad { dataset_name, split, tokens, chat_template: section.text("chat_template") }
+    let start_of_turn_token = (dialect == Dialect::S25).then(|| section.text("start_of_turn_token")).flatten();
+    Squad { dataset_name, split, tokens, chat_template: section.text("chat_template"), start_of_turn_token }
 }
 
 fn column_mapped(section: &Section) -> Option<ColumnMapped> {
@@ -217,7 +230,7 @@ fn token_options(section: &Section, split: &str) -> TokenOptions {
     let truncation =
         [("false", false), ("do_not_truncate", false), ("true", true), ("longest_first", true), ("only_first", true)];
     let options = TokenOptions {
-        seq_length: section.integer("seq_length", 2),
+        seq_length: section.integer_within("seq_length", 2, LONGEST_ROW),
         padding: section.choice("padding", &padding).unwrap_or(Padding::None),
         truncation: section.choice("truncation", &truncation).unwrap_or(false),
         limit_dataset_samples: section.integer("limit_dataset_samples", 1),

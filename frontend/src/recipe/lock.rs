@@ -175,6 +175,9 @@ fn dataset(out: &mut Lines, dataset: &Dataset) {
             out.line(1, "split", text(&squad.split));
             token_options(out, &squad.tokens);
             out.optional(1, "chat_template", squad.chat_template.as_deref().map(text));
+            if let Some(token) = &squad.start_of_turn_token {
+                out.line(1, "start_of_turn_token", text(token));
+            }
         }
         Dataset::ColumnMapped(mapped) => {
             out.line(1, "_target_", name_of(Target::ColumnMapped));

@@ -20,6 +20,7 @@ mod node;
 mod optimizer;
 mod overrides;
 mod peft;
+mod places;
 mod reader;
 mod scalar;
 mod schedule;
@@ -37,8 +38,9 @@ pub use dataset::{
 pub use interpolate::Environment;
 pub use model::{Model, ModelSource, TorchDtype};
 pub use optimizer::{Algorithm, Loss, Optimizer};
-pub use overrides::{Arguments, automodel_arguments};
+pub use overrides::automodel_options;
 pub use peft::{DropoutPosition, LoraInit, Matcher, PeftConfig};
+pub use places::Places;
 pub use schedule::{LrScheduler, StepScheduler};
 pub use settings::Settings;
 
@@ -112,7 +114,7 @@ impl Recipe {
         rows(&self.dataloader, &self.dataset)
     }
 
-    /// Microbatches of an epoch over this many examples (or packs).
+    /// Microbatches of an epoch over this many examples (or packs, or batches where the dataset yields them).
     pub fn microbatches_per_epoch(&self, examples: u64) -> u64 {
         match self.dataloader.batch_size {
             None => examples,

@@ -54,6 +54,7 @@ impl Node {
             Value::Bool(value) => format!("`{value}`"),
             Value::Int(value) => format!("the integer {value}"),
             Value::Float(value) => format!("the number {value:?}"),
+            Value::Text(text) if text.parse::<i128>().is_ok() => "an integer out of range".into(),
             Value::Text(_) => "text".into(),
             Value::List(items) => format!("a list of {}", items.len()),
             Value::Map(_) => "a mapping".into(),

@@ -4,39 +4,31 @@ use super::node::{Entry, Node, Value};
 use crate::diagnostic::{Diagnostic, Source, Span};
 use std::sync::Arc;
 
+/// What the text of an override is called as a source.
+pub(super) const NAME: &str = "override";
 /// Most parts of a dotted key.
 const DEEPEST: usize = 16;
 
-/// What Automodel's command line says: where the recipe is, and `a.b=v` overrides in order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Arguments {
-    pub recipe: Option<String>,
-    pub overrides: Vec<String>,
-}
-
-/// Reads `-c PATH`, `--config PATH`, `--config=PATH`, `--a.b=v`, `--a.b v` and `--a.b` (true). A token after `--a.b` is its value
-/// unless it starts with `--`; other tokens are skipped.
-///
-/// # Errors
-/// `--config` without a path.
-pub fn automodel_arguments(tokens: &[String]) -> Result<Arguments, String> {
-    let mut arguments = Arguments::default();
-    let mut rest = tokens.iter().peekable();
+/// Automodel's command line has overrides as options of their own: `--a.b=v`, `--a.b v` and `--a.b` (true). Each becomes
+/// `--set a.b=v`. A token after `--a.b` is its value unless it starts with `--`; options without a dot stay as they are.
+pub fn automodel_options(tokens: Vec<String>) -> Vec<String> {
+    let mut options = Vec::new();
+    let mut rest = tokens.into_iter().peekable();
     while let Some(token) = rest.next() {
-        if token == "-c" || token == "--config" {
-            arguments.recipe = Some(rest.next().ok_or(format!("{token} needs the path of a recipe"))?.clone());
-        } else if let Some(path) = token.strip_prefix("--config=") {
-            arguments.recipe = Some(path.into());
-        } else if token.starts_with("--") {
-            let key = token.trim_start_matches('-');
-            let value = if key.contains('=') { None } else { Some(rest.next_if(|next| !next.starts_with("--"))) };
-            arguments.overrides.push(match value {
-                None => key.to_string(),
-                Some(value) => format!("{key}={}", value.map_or("True", |it| it)),
-            });
+        let key = token.strip_prefix("--").map(|token| token.split('=').next().unwrap_or(token).to_string());
+        match key.filter(|key| key.contains('.')) {
+            None => options.push(token),
+            Some(key) => {
+                let value = if token.contains('=') { None } else { Some(rest.next_if(|next| !next.starts_with("--"))) };
+                let change = match value {
+                    None => token[2..].to_string(),
+                    Some(value) => format!("{key}={}", value.as_deref().unwrap_or("True")),
+                };
+                options.extend(["--set".into(), change]);
+            }
         }
     }
-    Ok(arguments)
+    options
 }
 
 /// Sets `a.b=v` in the tree: mappings on the way are made, other values there are replaced.
@@ -44,7 +36,7 @@ pub fn automodel_arguments(tokens: &[String]) -> Result<Arguments, String> {
 /// # Errors
 /// Text without `=`, or with a key that has an empty part or too many.
 pub fn apply(root: &mut Node, text: &str) -> Result<(), Box<Diagnostic>> {
-    let source = Arc::new(Source { name: "override".into(), text: text.into() });
+    let source = Arc::new(Source { name: NAME.into(), text: text.into() });
     let whole = Span::new(&source, 0, text.len());
     let wanted = || Diagnostic::error("an override is written `section.key=value`").at(&whole, "found this");
     let (path, value) = text.split_once('=').ok_or_else(|| Box::new(wanted()))?;
@@ -80,18 +72,13 @@ mod tests {
     use super::*;
     use crate::recipe::yaml::parse;
 
-    fn words(text: &str) -> Vec<String> {
-        text.split(' ').map(str::to_string).collect()
-    }
-
     #[test]
     fn command_lines() {
-        let read = |text| automodel_arguments(&words(text));
-        let all = read("finetune llm -c r.yaml --a.b=1 --lr -1 --flag --x y z").unwrap();
-        assert_eq!(all.recipe.as_deref(), Some("r.yaml"));
-        assert_eq!(all.overrides, ["a.b=1", "lr=-1", "flag=True", "x=y"]);
-        assert_eq!(read("--config=p").unwrap().recipe.as_deref(), Some("p"));
-        assert!(read("--config").is_err());
+        let read = |text: &str| automodel_options(text.split(' ').map(str::to_string).collect()).join(" ");
+        let all = read("finetune llm -c r.yaml --a.b=1 --opt.lr -1 --x.flag --steps 3 --x.y z w");
+        let wanted = "finetune llm -c r.yaml --set a.b=1 --set opt.lr=-1 --set x.flag=True --steps 3 --set x.y=z w";
+        assert_eq!(all, wanted);
+        assert_eq!(read("--config=a.yaml --set a.b=c.d"), "--config=a.yaml --set a.b=c.d");
     }
 
     #[test]

@@ -118,7 +118,7 @@ pub(super) fn read(root: &Node, dialect: Dialect, log: &Log) -> Option<PeftConfi
         exclude_modules: section.texts("exclude_modules"),
         match_all_linear: section.flag("match_all_linear", false),
         skip_lm_head: dialect == Dialect::S25,
-        dim: section.integer("dim", 1).unwrap_or(8),
+        dim: section.integer_within("dim", 1, 1 << 16).unwrap_or(8),
         alpha: section.number("alpha", "a number greater than 0", |it| it > 0.0).unwrap_or(32.0),
         dropout: section
             .number("dropout", "a number from 0 to less than 1", |it| (0.0..1.0).contains(&it))

@@ -155,6 +155,14 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// An integer from `least` to `most`, which is more than anybody needs.
+    pub fn integer_within(&self, key: &'static str, least: u64, most: u64) -> Option<u64> {
+        self.typed(key, &format!("an integer from {least} to {most}"), |value| match value {
+            Value::Int(number) => u64::try_from(*number).ok().filter(|number| (least..=most).contains(number)),
+            _ => None,
+        })
+    }
+
     /// A finite number that `fits`; `wanted` says which ones do.
     pub fn number(&self, key: &'static str, wanted: &str, fits: impl Fn(f64) -> bool) -> Option<f64> {
         self.typed(key, wanted, |value| number_of(value).filter(|number| fits(*number)))
@@ -183,7 +191,9 @@ impl<'a> Section<'a> {
 
     /// Logs that the value under `key` is not what was wanted.
     pub fn wrong(&self, key: &str, node: &Node, wanted: &str) {
-        let label = format!("found {}, wanted {wanted}", node.describe());
+        let null = matches!(&node.value, Value::Text(text) if text == "null");
+        let how = if null { "; null is written `none` here" } else { "" };
+        let label = format!("found {}, wanted {wanted}{how}", node.describe());
         self.log.error(&node.span, format!("wrong value for `{}`", self.dotted(key)), label);
     }
 

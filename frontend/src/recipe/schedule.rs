@@ -1,6 +1,7 @@
 //! `step_scheduler` and `lr_scheduler`: what a recipe says about time, and the schedules that follow once the length of an epoch
 //! is known.
 use super::Dialect;
+use super::dataset::MOST_ROWS;
 use super::node::{Node, Value};
 use super::optimizer::{Optimizer, positive_or_zero};
 use super::reader::{Log, Section};
@@ -153,7 +154,7 @@ fn or_null(section: &Section, key: &'static str, default: u64) -> Option<u64> {
 
 /// Local and global batch size. The guides of 2025 gave the first in `dataloader` and the ratio as `grad_acc_steps`.
 fn batch_sizes(section: &Section, root: &Node, dialect: Dialect) -> (u64, u64) {
-    let local = section.integer("local_batch_size", 1).unwrap_or(1);
+    let local = section.integer_within("local_batch_size", 1, MOST_ROWS).unwrap_or(1);
     if dialect == Dialect::S25 && section.get("grad_acc_steps").is_some() {
         return guide_batch_sizes(section, root, local);
     }
@@ -179,7 +180,7 @@ fn guide_batch_sizes(section: &Section, root: &Node, local: u64) -> (u64, u64) {
     let accumulation = section.integer("grad_acc_steps", 1).unwrap_or(1);
     let of_loader = root.get("dataloader").and_then(|it| it.get("batch_size")).map(|it| &it.value);
     let local = match of_loader {
-        Some(Value::Int(size)) if *size > 0 => *size as u64,
+        Some(Value::Int(size)) if (1..=MOST_ROWS as i64).contains(size) => *size as u64,
         _ => local,
     };
     let global = accumulation.saturating_mul(local);

@@ -24,7 +24,7 @@ pub(super) fn read(root: &Node, log: &Log) -> Settings {
     let settings = Settings {
         memory_budget: section.typed("memory_budget", wanted, bytes),
         target: section.text("target").unwrap_or_else(|| "cpu".into()),
-        threads: section.integer("threads", 1),
+        threads: section.integer_within("threads", 1, 1024),
         initial_adapter: section.text("initial_adapter"),
     };
     section.finish();

@@ -56,10 +56,8 @@ impl Artifact {
     /// Writes the directory whole: into a temporary sibling, synced, then renamed. An artifact that stood there before is
     /// replaced at that moment and not earlier; anything else that stood there is left alone, with an error.
     pub fn write(dir: &Path, contents: &Contents) -> Result<()> {
+        Artifact::check_target(dir)?;
         let target = target_path(dir)?;
-        ensure_replaceable(&target)?;
-        let parent = target.parent().context("the artifact's path has no parent")?;
-        fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
         let temporary = sibling(&target, "new");
         let done = write_files(&temporary, contents).and_then(|()| put_in_place(&temporary, &target));
         if done.is_err() {
@@ -67,6 +65,14 @@ impl Artifact {
             let _ = fs::remove_dir_all(&temporary);
         }
         done.with_context(|| format!("cannot write the artifact {}", dir.display()))
+    }
+
+    /// Whether an artifact may be written to `dir`: nothing is there, or another artifact. Found out before the work is done.
+    pub fn check_target(dir: &Path) -> Result<()> {
+        let target = target_path(dir)?;
+        ensure_replaceable(&target)?;
+        let parent = target.parent().context("the artifact's path has no parent")?;
+        fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))
     }
 
     /// Opens a directory, checks every hash and validates the plan.

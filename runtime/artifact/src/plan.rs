@@ -46,7 +46,8 @@ pub struct WeightTensor {
     pub shape: Vec<u64>,
 }
 
-/// A trainable parameter and its optimizer state; every field `*_offset` is a byte offset into the arena.
+/// A trainable parameter and its optimizer state; every field `*_offset` is a byte offset into the arena. In a plan that
+/// does not train, only the value is there.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Param {
     /// Name in the written file (the checkpoint name, or PEFT's name of an adapter matrix).

@@ -27,6 +27,8 @@ pub struct RunConfig {
     pub initial_adapter: Option<String>,
     /// Signals (by number) on which the run finishes its step, saves and ends.
     pub preemption_signals: Vec<i32>,
+    /// Threads unless the command line says otherwise; `None`: all cores.
+    pub threads: Option<u64>,
 }
 
 /// The model that a run starts from.
@@ -39,7 +41,9 @@ pub struct ModelConfig {
     pub vocabulary: u64,
     /// Files of the model folder that go with a full model: `config.json`, `generation_config.json`.
     pub config_files: Vec<String>,
-    /// Files of the model folder that go with every checkpoint: the tokenizer's.
+    /// Where the tokenizer is; `None`: in the model folder.
+    pub tokenizer: Option<String>,
+    /// Files of the tokenizer's folder, which go with every checkpoint.
     pub tokenizer_files: Vec<String>,
     /// Checkpoint tensors that are copies of others and are not written: a tied head.
     pub tied: Vec<String>,

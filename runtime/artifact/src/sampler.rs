@@ -1,6 +1,6 @@
 //! The order of the data: a pure function of (seed, epoch).
 //!
-//! The order is that of torch's `DistributedSampler(drop_last=True)` behind a `DataLoader(drop_last=False)`, bit for
+//! The order is that of torch's `DistributedSampler(drop_last=True)` behind a `DataLoader`, bit for
 //! bit, so that a run here and a run of the Python stack with the same seed see the same rows in the same microbatches.
 //! A resumed run recomputes the order and skips what it has seen; nothing about the order is stored.
 use serde::{Deserialize, Serialize};
@@ -21,12 +21,16 @@ pub struct Sampler {
     pub local_batch_size: u32,
     /// Microbatches of an optimizer step, at least 1.
     pub accumulation: u32,
+    /// Whether rows that are left over at the end of an epoch, too few for a microbatch, are not trained on.
+    #[serde(default)]
+    pub drop_last: bool,
 }
 
 impl Sampler {
-    /// Rows that a rank sees in an epoch: the dataset cut to a multiple of the ranks.
+    /// Rows that a rank sees in an epoch: the dataset cut to a multiple of the ranks, and of the microbatch with `drop_last`.
     pub fn rows_per_rank(&self) -> u32 {
-        self.rows / self.replicas.max(1)
+        let (rows, batch) = (self.rows / self.replicas.max(1), self.local_batch_size.max(1));
+        if self.drop_last { rows / batch * batch } else { rows }
     }
 
     /// Microbatches of an epoch; the last one may hold fewer rows than the others.
@@ -242,7 +246,16 @@ mod tests {
     }
 
     fn sampler(rows: u32, replicas: u32, rank: u32, batch: u32, accumulation: u32) -> Sampler {
-        Sampler { rows, shuffle: false, seed: 42, replicas, rank, local_batch_size: batch, accumulation }
+        Sampler {
+            rows,
+            shuffle: false,
+            seed: 42,
+            replicas,
+            rank,
+            local_batch_size: batch,
+            accumulation,
+            drop_last: false,
+        }
     }
 
     #[test]
@@ -262,6 +275,13 @@ mod tests {
             assert_eq!(*step, epoch.step(index).collect::<Vec<_>>());
         }
         assert_eq!(epoch.step(3).len(), 0);
+    }
+
+    #[test]
+    fn rows_left_over_can_be_dropped() {
+        let sampler = Sampler { drop_last: true, ..sampler(11, 1, 0, 2, 2) };
+        assert_eq!((sampler.microbatches_per_epoch(), sampler.steps_per_epoch()), (5, 3));
+        assert_eq!(sampler.epoch(0).rows(), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! parameter is whole and aligned, and the state of the parameters overlaps nothing that a program's ports use. That is
 //! what the runtime relies on when it hands raw pointers to kernels. How far a kernel reaches from an address is the
 //! compiler's promise: the shared object is native code and is trusted by its hash, not by this module.
-use crate::{Arg, Launch, Param, Plan, Port, Program, Storage};
+use crate::{Arg, Launch, Param, Plan, Port, Program, ProgramKind, Storage};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::HashSet;
 
@@ -57,9 +57,11 @@ impl Plan {
     fn validate_params(&self) -> Result<Vec<Range>> {
         let mut names = HashSet::new();
         let mut ranges = Vec::with_capacity(4 * self.params.len());
+        let trains = self.programs.iter().any(|p| matches!(p.kind, ProgramKind::Train | ProgramKind::Update));
+        let parts = if trains { 4 } else { 1 };
         for param in &self.params {
             ensure!(names.insert(&param.name), "plan: two parameters are named `{}`", param.name);
-            for (part, storage, offset) in param_parts(param) {
+            for (part, storage, offset) in param_parts(param).into_iter().take(parts) {
                 let range = self
                     .arena_range(storage, &param.shape, offset)
                     .with_context(|| format!("plan: {part} of parameter `{}`", param.name))?;
@@ -155,6 +157,7 @@ struct Range {
     end: u64,
 }
 
+/// The value first: a plan that does not train has only that.
 fn param_parts(param: &Param) -> [(&'static str, Storage, u64); 4] {
     [
         ("value", param.storage, param.value_offset),
@@ -167,7 +170,7 @@ fn param_parts(param: &Param) -> [(&'static str, Storage, u64); 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Init, ProgramKind, WeightTensor};
+    use crate::{Init, WeightTensor};
 
     fn plan() -> Plan {
         let param = Param {
@@ -212,6 +215,15 @@ mod tests {
     #[test]
     fn a_sound_plan_passes() {
         plan().validate().unwrap();
+    }
+
+    #[test]
+    fn without_training_there_are_values_alone() {
+        let mut plan = plan();
+        plan.params[0].grad_offset = plan.params[0].exp_avg_offset;
+        assert!(plan.validate().is_err());
+        plan.programs[0].kind = ProgramKind::Decode;
+        plan.validate().unwrap();
     }
 
     #[test]

@@ -40,14 +40,23 @@ fn contents() -> Contents {
 }
 
 fn run() -> RunConfig {
-    let sampler =
-        Sampler { rows: 8, shuffle: true, seed: 42, replicas: 1, rank: 0, local_batch_size: 2, accumulation: 2 };
+    let sampler = Sampler {
+        rows: 8,
+        shuffle: true,
+        seed: 42,
+        replicas: 1,
+        rank: 0,
+        local_batch_size: 2,
+        accumulation: 2,
+        drop_last: false,
+    };
     RunConfig {
         seed: 42,
         model: ModelConfig {
             name: "models/tiny".into(),
             vocabulary: 32,
             config_files: vec!["config.json".into()],
+            tokenizer: None,
             tokenizer_files: vec!["tokenizer.json".into()],
             tied: vec!["lm_head.weight".into()],
             parameters: 1000,
@@ -85,6 +94,7 @@ fn run() -> RunConfig {
         },
         initial_adapter: None,
         preemption_signals: vec![15],
+        threads: Some(2),
     }
 }
 

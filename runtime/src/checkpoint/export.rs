@@ -10,6 +10,7 @@ use super::Snapshot;
 use super::tensors::{METADATA, copy_part, for_each_piece, write_values};
 use super::writer::Writer;
 use crate::element;
+use crate::locate::model_folder;
 use crate::session::{Part, Session};
 use crate::weights::{dtype_of, from_f32, storage_of};
 use amc_artifact::safetensors::{self, Dtype, INDEX_FILE, SafetensorsFile, TensorSpec, Weights};
@@ -18,12 +19,16 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Names of the model folder's files that every checkpoint of this run carries.
-fn carried_files(run: &RunConfig) -> impl Iterator<Item = &String> {
+/// Files that every checkpoint of this run carries: the model's configuration and the tokenizer.
+fn carried_files(run: &RunConfig, folder: &Path) -> Result<Vec<PathBuf>> {
     let config = run.peft.is_none().then_some(&run.model.config_files).into_iter().flatten();
-    config.chain(&run.model.tokenizer_files)
+    let tokenizer = run.model.tokenizer.as_deref().map_or_else(|| Ok(folder.to_path_buf()), model_folder)?;
+    Ok(config
+        .map(|name| folder.join(name))
+        .chain(run.model.tokenizer_files.iter().map(|it| tokenizer.join(it)))
+        .collect())
 }
 
 /// Writes the `model/` folder.
@@ -56,8 +61,8 @@ fn write_adapter_config(writer: &mut Writer, snapshot: &Snapshot, peft: &PeftExp
 
 fn copy_files(writer: &mut Writer, snapshot: &Snapshot, to: &str) -> Result<()> {
     let Some(folder) = snapshot.model_folder else { return Ok(()) };
-    for name in carried_files(snapshot.run) {
-        let source = folder.join(name);
+    for source in carried_files(snapshot.run, folder)? {
+        let name = source.file_name().unwrap_or_default().to_string_lossy();
         writer.add_copy(&format!("{to}/{name}"), &source).with_context(|| format!("copying {}", source.display()))?;
     }
     Ok(())
@@ -152,10 +157,9 @@ fn write_entry(session: &Session, entry: &Entry, out: &mut dyn Write) -> Result<
     }
 }
 
-/// A folder that holds what a checkpoint of this run will need from it.
+/// Whether everything is there that a checkpoint of this run will carry.
 pub(crate) fn check_carried(run: &RunConfig, folder: &Path) -> Result<()> {
-    for name in carried_files(run) {
-        let path = folder.join(name);
+    for path in carried_files(run, folder)? {
         anyhow::ensure!(path.is_file(), "{} is missing, which every checkpoint carries", path.display());
     }
     Ok(())

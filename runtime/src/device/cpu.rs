@@ -1,14 +1,17 @@
 //! The CPU: a team of threads walks the launches of a program together.
 //!
-//! Every thread takes a fixed, contiguous share of the tasks of each launch and waits for the others before the next.
-//! Tasks are independent, so results do not depend on the number of threads. Operand pointers are computed once, here.
+//! The threads share the tasks of each launch and wait for each other before the next. Tasks are independent, so results
+//! do not depend on the number of threads, nor on which does what. Operand pointers are computed once, here.
 use super::barrier::Barrier;
 use super::memory::{self, Layout};
 use super::pool::Pool;
+use super::profile::{Profile, Recorder};
+use super::shares::{Share, work_off};
 use super::{Device, KernelFn, Symbols, WeightMemory};
 use amc_artifact::{Arg, Plan};
 use anyhow::{Context, Result, ensure};
 use memmap2::MmapRaw;
+use std::time::Instant;
 
 /// A plan loaded for this CPU.
 pub struct CpuDevice {
@@ -17,6 +20,7 @@ pub struct CpuDevice {
     layout: Layout,
     memory: MmapRaw,
     programs: Vec<Vec<Ready>>,
+    profile: Option<Profile>,
     /// Keeps the kernels' code loaded.
     _symbols: Box<dyn Symbols>,
 }
@@ -24,8 +28,10 @@ pub struct CpuDevice {
 /// A launch with everything resolved.
 struct Ready {
     kernel: KernelFn,
-    tasks: u64,
+    tasks: u32,
     args: Box<[*mut u8]>,
+    /// What is left of every thread's share; none where thread 0 does the only task, or there is one thread.
+    shares: Box<[Share]>,
     /// Whether the threads must wait for each other before the next launch.
     barrier: bool,
 }
@@ -55,9 +61,11 @@ impl CpuDevice {
         let memory = memory::allocate(&layout, &plan.constants)?;
         let kernels = plan.kernels.iter().map(|name| symbols.resolve(name)).collect::<Result<Vec<_>>>()?;
         let bases = Bases { memory: memory.as_mut_ptr(), layout, weights };
-        let programs = plan.programs.iter().map(|program| ready(&program.launches, &kernels, &bases)).collect();
+        let programs =
+            plan.programs.iter().map(|program| ready(&program.launches, &kernels, &bases, threads)).collect();
         let arena_bytes = plan.arena_bytes as usize;
-        Ok(CpuDevice { pool: Pool::new(threads)?, arena_bytes, layout, memory, programs, _symbols: symbols })
+        let pool = Pool::new(threads)?;
+        Ok(CpuDevice { pool, arena_bytes, layout, memory, programs, profile: None, _symbols: symbols })
     }
 
     /// Threads that share the work.
@@ -89,35 +97,62 @@ impl Device for CpuDevice {
 
     fn launch(&mut self, program: usize) {
         let launches = &self.programs[program];
-        let threads = self.pool.threads() as u64;
+        let threads = self.pool.threads();
         // As a number, because a raw pointer may not cross threads; the mutable borrow says that nobody else uses it.
         let scratch = self.memory.as_mut_ptr() as usize + self.layout.scratch;
         let stride = self.layout.scratch_stride;
+        let recorder = self.profile.as_ref().map(|profile| profile.recorder(program));
         self.pool.run(&|thread, barrier| {
             let scratch = (scratch + thread * stride) as *mut u8;
-            run(launches, thread as u64, threads, scratch, barrier);
+            run(launches, (thread, threads), scratch, barrier, recorder.as_ref());
         });
+        if let (Some(profile), Some(recorder)) = (&mut self.profile, recorder) {
+            profile.add(program, recorder);
+        }
+    }
+
+    fn start_profile(&mut self) {
+        self.profile = Some(Profile::new(self.pool.threads(), self.programs.iter().map(Vec::len)));
+    }
+
+    fn profile(&self) -> Option<&Profile> {
+        self.profile.as_ref()
     }
 }
 
 /// What one thread does of a program.
-fn run(launches: &[Ready], thread: u64, threads: u64, scratch: *mut u8, barrier: &Barrier) {
+fn run(
+    launches: &[Ready],
+    (thread, threads): (usize, usize),
+    scratch: *mut u8,
+    barrier: &Barrier,
+    recorder: Option<&Recorder>,
+) {
+    // A thread that gets to a launch before this one has filled its share finds what the last run left: nothing.
+    for launch in launches.iter().filter(|launch| !launch.shares.is_empty()) {
+        launch.shares[thread].fill(launch.tasks, thread, threads);
+    }
     for launch in launches {
-        let (begin, end) = share(launch.tasks, thread, threads);
-        if begin < end {
+        let (start, mut worked) = (recorder.map(|_| Instant::now()), false);
+        let mut work = |begin: u64, end: u64| {
+            worked = true;
             // SAFETY: the plan is valid, so every operand lies in the arena, the constants or a mapped tensor; `Symbols`
             // and the constructor promise the rest. `scratch` belongs to this thread.
             unsafe { (launch.kernel)(launch.args.as_ptr(), begin as i64, end as i64, scratch) };
+        };
+        match (&launch.shares[..], thread) {
+            ([], 0) if launch.tasks > 0 => work(0, launch.tasks.into()),
+            ([], _) => {}
+            (shares, _) => work_off(shares, thread, work),
+        }
+        if let (Some(recorder), Some(start)) = (recorder, start) {
+            // SAFETY: the pool gives every thread an index of its own.
+            unsafe { recorder.record(thread, start, worked) };
         }
         if launch.barrier {
             barrier.wait();
         }
     }
-}
-
-/// The tasks of one thread: contiguous, in order of threads, sizes differing by at most one; a single task is thread 0's.
-fn share(tasks: u64, thread: u64, threads: u64) -> (u64, u64) {
-    ((tasks * thread).div_ceil(threads), (tasks * (thread + 1)).div_ceil(threads))
 }
 
 /// What operands are relative to.
@@ -139,35 +174,18 @@ impl Bases<'_> {
     }
 }
 
-fn ready(launches: &[amc_artifact::Launch], kernels: &[KernelFn], bases: &Bases) -> Vec<Ready> {
+fn ready(launches: &[amc_artifact::Launch], kernels: &[KernelFn], bases: &Bases, threads: usize) -> Vec<Ready> {
+    let shares = |tasks: u32| if tasks > 1 && threads > 1 { threads } else { 0 };
     let follows = launches.iter().skip(1).map(Some).chain([None]);
     let pairs = launches.iter().zip(follows);
     pairs
         .map(|(launch, next)| Ready {
             kernel: kernels[launch.kernel as usize],
-            tasks: launch.tasks.into(),
+            tasks: launch.tasks,
             args: launch.args.iter().map(|&arg| bases.resolve(arg)).collect(),
+            shares: (0..shares(launch.tasks)).map(|_| Share::new()).collect(),
             // Two single tasks in a row both run on thread 0, in order.
             barrier: next.is_some_and(|next| launch.tasks > 1 || next.tasks > 1),
         })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shares_cover_every_task_once() {
-        for tasks in 0..40 {
-            for threads in 1..9 {
-                let shares: Vec<_> = (0..threads).map(|thread| share(tasks, thread, threads)).collect();
-                let joined = shares.windows(2).all(|pair| pair[0].1 == pair[1].0);
-                assert!(joined && shares[0].0 == 0 && shares[threads as usize - 1].1 == tasks, "{shares:?}");
-                let sizes = shares.iter().map(|(begin, end)| end - begin);
-                assert!(sizes.clone().max().unwrap() - sizes.min().unwrap() <= 1);
-            }
-        }
-        assert_eq!(share(1, 0, 4), (0, 1));
-    }
 }

@@ -1,5 +1,5 @@
 //! A device that obeys and does nothing, so that plans of any size run anywhere.
-use super::Device;
+use super::{Device, Profile};
 
 /// Memory reads as zeros, whatever was written.
 pub struct NullDevice {
@@ -34,5 +34,11 @@ impl Device for NullDevice {
     fn launch(&mut self, program: usize) {
         assert!(program < self.programs, "program {program} of {}", self.programs);
         self.launched += 1;
+    }
+
+    fn start_profile(&mut self) {}
+
+    fn profile(&self) -> Option<&Profile> {
+        None
     }
 }

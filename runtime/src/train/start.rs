@@ -25,6 +25,8 @@ use std::sync::atomic::AtomicBool;
 pub fn train(artifact_dir: &Path, options: RunOptions) -> Result<Summary> {
     let artifact = Artifact::open(artifact_dir)?;
     let run = artifact.run_config()?;
+    let threads = options.threads.or(run.threads.map(|threads| threads as usize));
+    let options = RunOptions { threads, ..options };
     let session_options = SessionOptions { threads: options.threads, model: options.model.clone() };
     let session = Session::open(&artifact, &session_options)?;
     let model = match artifact.header.target.kind {
@@ -59,6 +61,9 @@ impl<'a> Trainer<'a> {
         let dir = places.checkpoints;
         // The directory is locked and cleaned for the journals' sake even where no checkpoints are written.
         let store = Store::open(disk, &dir, run.checkpoint.keep.map(|keep| keep as usize))?;
+        for path in store.aside() {
+            reporter.warn(&format!("a checkpoint whose state cannot be read was renamed to {}", path.display()));
+        }
         let (first_step, lr_schedule) = begin(&mut session, run, &store, options, &reporter)?;
         let end = first_step + run.schedule.first_number;
         let journal = Journal::open(disk, &dir.join("training.jsonl"), end)?;
@@ -71,6 +76,9 @@ impl<'a> Trainer<'a> {
             reporter.info(&format!("All {limit} steps are done already"));
         }
         let planned_bytes = planned_bytes(session.plan(), options);
+        if options.profile.is_some() {
+            session.start_profile();
+        }
         Ok(Trainer {
             session,
             run,
@@ -91,6 +99,7 @@ impl<'a> Trainer<'a> {
             first_step,
             limit,
             planned_bytes,
+            profile: options.profile.clone(),
         })
     }
 }

@@ -182,8 +182,16 @@ fn shard(folder: &Path, rows: usize, salt: usize) -> String {
 }
 
 fn run_config(model: &Path, sft: bool, train: String, validation: String) -> RunConfig {
-    let sampler =
-        Sampler { rows: 11, shuffle: true, seed: 5, replicas: 1, rank: 0, local_batch_size: 2, accumulation: 2 };
+    let sampler = Sampler {
+        rows: 11,
+        shuffle: true,
+        seed: 5,
+        replicas: 1,
+        rank: 0,
+        local_batch_size: 2,
+        accumulation: 2,
+        drop_last: false,
+    };
     let peft = PeftExport {
         rank: 8,
         alpha: 32.into(),
@@ -196,6 +204,7 @@ fn run_config(model: &Path, sft: bool, train: String, validation: String) -> Run
             name: model.to_string_lossy().into_owned(),
             vocabulary: VOCABULARY as u64,
             config_files: vec!["config.json".into()],
+            tokenizer: None,
             tokenizer_files: vec!["tokenizer.json".into()],
             tied: Vec::new(),
             parameters: 3 * CELLS,
@@ -235,6 +244,7 @@ fn run_config(model: &Path, sft: bool, train: String, validation: String) -> Run
         },
         initial_adapter: None,
         preemption_signals: Vec::new(),
+        threads: None,
     }
 }
 

@@ -1,0 +1,124 @@
+//! What the commands say and do where something is wrong, and where nobody reads what they print.
+#![cfg(feature = "compiler")]
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use tempfile::TempDir;
+
+/// A folder with a recipe over the smallest of the oracle's models, which has no tokenizer.
+struct Bench {
+    folder: TempDir,
+}
+
+const RECIPE: &str = "\
+recipe: TrainFinetuneRecipeForNextTokenPrediction
+model:
+  _target_: nemo_automodel.NeMoAutoModelForCausalLM.from_pretrained
+  pretrained_model_name_or_path: MODEL
+dataset:
+  _target_: amc.datasets.TokenFile
+  path: rows.jsonl
+step_scheduler:
+  global_batch_size: 64
+  local_batch_size: 64
+  num_epochs: 2
+loss_fn:
+  _target_: nemo_automodel.components.loss.masked_ce.MaskedCrossEntropy
+optimizer:
+  _target_: torch.optim.AdamW
+";
+
+impl Bench {
+    fn new() -> Bench {
+        let folder = tempfile::tempdir().unwrap();
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/llama");
+        std::fs::write(folder.path().join("r.yaml"), RECIPE.replace("MODEL", model.to_str().unwrap())).unwrap();
+        let bench = Bench { folder };
+        bench.rows(&"{\"input_ids\": [1, 5, 9, 7, 2]}\n".repeat(3));
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn rows(&self, text: &str) {
+        std::fs::write(self.path("rows.jsonl"), text).unwrap();
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_amc"));
+        command.args(arguments).current_dir(self.folder.path()).env("AMC_CACHE", self.path("cache"));
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// What a command that must fail, without panicking, says.
+    fn error(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && !said.contains("panicked"), "{arguments:?}: {} {said}", output.status);
+        said
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn token_files_need_no_tokenizer_and_small_data_makes_small_batches() {
+    let bench = Bench::new();
+    let output = bench.run(&["check", "r.yaml"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("dataset: 3 rows, shapes 3x8,"), "{}", text(&output.stdout));
+    assert!(bench.run(&["data", "r.yaml"]).status.success());
+}
+
+#[test]
+fn mistakes_have_a_place_in_the_recipe() {
+    let bench = Bench::new();
+    for (arguments, wanted) in [
+        (
+            &["check", "r.yaml", "--set", "dataset.path=none.jsonl"][..],
+            "error: --set dataset.path=none.jsonl: none.jsonl",
+        ),
+        (&["check", "r.yaml", "--dataset.path", "none.jsonl"], "error: --set dataset.path=none.jsonl: none.jsonl"),
+        (&["check", "r.yaml", "--amc.target", "vax"], "error: --set amc.target=vax: target `vax`"),
+        (&["check", "r.yaml", "--lr_scheduler.lr_warmup_steps=9"], "error: --set lr_scheduler.lr_warmup_steps=9"),
+        (
+            &["check", "r.yaml", "--amc.initial_adapter=x"],
+            "error: --set amc.initial_adapter=x: the recipe has no `peft`",
+        ),
+        (&["compile", "r.yaml", "--target", "vax"], "error: --target: target `vax`"),
+        (&["compile", "r.yaml", "-o", "."], "holds other files"),
+        (&["run", "r.yaml"], "r.yaml is a file, wanted the folder that `amc compile` wrote"),
+        (&["run", "x", "--steps", "0"], "0 is not in 1.."),
+    ] {
+        let said = bench.error(arguments);
+        assert!(said.contains(wanted), "{arguments:?}: {said}");
+    }
+    bench.rows("");
+    let said = bench.error(&["check", "r.yaml"]);
+    assert!(said.contains("error: r.yaml:7:3: `dataset.path`: rows.jsonl: no rows"), "{said}");
+    bench.rows(&"{\"input_ids\": [1, 2]}\n".repeat(64));
+    let wide =
+        ["--dataloader.collate_fn._target_=default_collater", "--dataloader.collate_fn.pad_seq_len_divisible=1048576"];
+    let said = bench.error(&["check", "r.yaml", wide[0], wide[1]]);
+    assert!(said.contains("a microbatch of 64 rows of 1048576 tokens: amc takes at most"), "{said}");
+}
+
+#[test]
+fn nobody_has_to_read_what_is_printed() {
+    let bench = Bench::new();
+    for arguments in
+        [&["check", "r.yaml"][..], &["compile", "r.yaml", "--stop-after", "train", "--print-after", "autodiff"]]
+    {
+        let mut child = bench.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {} {}", output.status, text(&output.stderr));
+    }
+}
