@@ -122,7 +122,7 @@ fn sizes_that_divide() {
 
 #[test]
 fn sizes_that_do_not_divide() {
-    CASES[1..3].iter().for_each(|case| check(case));
+    CASES[1..3].iter().for_each(check);
 }
 
 #[test]

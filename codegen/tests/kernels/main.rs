@@ -1,4 +1,6 @@
 //! Every CPU kernel template, compared with plain f64 code: with vectors of 8 lanes, and with those of 16.
+// Loading the tests twice is the point.
+#![allow(clippy::duplicate_mod)]
 mod harness;
 
 use amc_codegen::host_target;
