@@ -1,5 +1,6 @@
 //! From a model folder and a request to an artifact: what the sub-commands share.
 pub mod adapter;
+pub mod budget;
 pub mod emit;
 pub mod model;
 pub mod project;

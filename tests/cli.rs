@@ -122,3 +122,40 @@ fn nobody_has_to_read_what_is_printed() {
         assert!(output.status.success(), "{arguments:?}: {} {}", output.status, text(&output.stderr));
     }
 }
+
+#[test]
+fn a_tuned_model_has_the_config_and_the_memory_that_it_was_trained_with() {
+    let bench = Bench::new();
+    let output = bench.run(&["finetune", "llm", "-c", "r.yaml", "--model.rope_theta=500.0", "--steps", "1"]);
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{said}{}", text(&output.stderr));
+    let peak = said.split("peak memory ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<f64>().ok());
+    let peak = peak.unwrap_or_else(|| panic!("no peak in {said}"));
+    // Compiling takes some 0.2 GiB.
+    assert!(peak < 0.1, "{said}");
+    let config = std::fs::read(bench.path("checkpoints/LATEST/model/consolidated/config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    assert_eq!((&config["rope_theta"], &config["hidden_size"]), (&500.0.into(), &64.into()));
+
+    let adapter = ["--peft._target_=nemo_automodel.components._peft.lora.PeftConfig", "--peft.target_modules=q_proj"];
+    let output = bench.run(&["check", "r.yaml", "--model.rope_theta=500.0", adapter[0], adapter[1]]);
+    let said = text(&output.stderr);
+    assert!(output.status.success() && said.contains("cannot record changes to its model's config.json"), "{said}");
+    assert!(said.contains("`rope_theta` = 500.0"), "{said}");
+}
+
+#[test]
+fn a_graph_that_is_shown_is_one_that_opt_reads() {
+    let bench = Bench::new();
+    let set = ["--validation_dataset._target_=amc.datasets.TokenFile", "--validation_dataset.path=rows.jsonl"];
+    let output = bench.run(&["compile", "r.yaml", "--target", "null", "-o", "a", set[0], set[1]]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let said = bench.error(&["show", "a", "ir"]);
+    assert!(said.contains("choose one with --program, of train_3x8, evaluate_3x8"), "{said}");
+    let said = bench.error(&["show", "a", "ir", "--program", "train_3x8", "--phase", "x"]);
+    assert!(said.contains("the phases are forward, tidy, train, tidy_again, fuse"), "{said}");
+    let graph = bench.run(&["show", "a", "ir", "--program", "train_3x8"]).stdout;
+    std::fs::write(bench.path("graph.amc"), &graph).unwrap();
+    let output = bench.run(&["opt", "graph.amc"]);
+    assert!(output.status.success() && text(&graph).ends_with(&text(&output.stdout)), "{}", text(&output.stderr));
+}

@@ -132,10 +132,30 @@ impl Config {
         }
     }
 
-    /// Sets a key as the recipe wants it; an object takes the whole place of the old one.
+    /// Sets a key as the recipe wants it; an object takes the whole place of the old one. Where the file has
+    /// `rope_parameters`, which win over `rope_theta` and `rope_scaling`, those become parts of it.
     pub fn replace(&mut self, key: &str, value: Value) {
+        let (key, value) = match (key, self.values.get("rope_parameters"), value) {
+            ("rope_theta", Some(Value::Object(old)), theta) => {
+                let mut new = old.clone();
+                new.insert(key.into(), theta);
+                ("rope_parameters", Value::Object(new))
+            }
+            ("rope_scaling", Some(Value::Object(old)), scaling @ (Value::Object(_) | Value::Null)) => {
+                let mut new = old.clone();
+                new.retain(|key, _| ["rope_theta", "partial_rotary_factor"].contains(&key.as_str()));
+                new.extend(scaling.as_object().cloned().unwrap_or_default());
+                ("rope_parameters", Value::Object(new))
+            }
+            (key, _, value) => (key, value),
+        };
         self.replaced.insert(key.into());
         self.values.insert(key.into(), value);
+    }
+
+    /// The keys that were replaced, with their values.
+    pub fn replaced(&self) -> Map<String, Value> {
+        self.replaced.iter().map(|key| (key.clone(), self.values[key].clone())).collect()
     }
 
     /// All keys.
@@ -340,5 +360,16 @@ mod tests {
         let rope = c.root().section("rope_scaling", "rope_scaling.").unwrap();
         assert_eq!(rope.number("factor").unwrap(), Some(4.0));
         assert!(!rope.has("rope_type"));
+    }
+
+    #[test]
+    fn either_form_of_rope_is_replaced_in_the_form_of_the_file() {
+        let mut c = config(r#"{"rope_parameters": {"rope_theta": 9.0, "rope_type": "yarn", "factor": 2.0}}"#);
+        c.replace("rope_theta", serde_json::json!(7.0));
+        c.replace("rope_scaling", serde_json::json!({"type": "linear", "factor": 4.0}));
+        let wanted = serde_json::json!({"rope_theta": 7.0, "type": "linear", "factor": 4.0});
+        assert_eq!(Value::Object(c.replaced()), serde_json::json!({"rope_parameters": wanted}));
+        c.replace("rope_scaling", Value::Null);
+        assert_eq!(c.replaced()["rope_parameters"], serde_json::json!({"rope_theta": 7.0}));
     }
 }

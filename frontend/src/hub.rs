@@ -7,6 +7,7 @@ mod cache;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
+use crate::safetensors::{is_pickle, refuse_pickle};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 pub(crate) use cache::files as local_files;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
@@ -81,12 +82,18 @@ impl Hub {
         }
         let api = self.api(Kind::Model, name)?;
         let repository = api.repo(Repo::with_revision(name.into(), RepoType::Model, revision.unwrap_or("main").into()));
-        let download = || {
-            let mut files = file_names(&repository)?;
-            files.retain(|file| !file.contains('/') && MODEL_FILES.iter().any(|end| file.ends_with(end)));
-            files.iter().map(|file| repository.get(file)).collect::<Result<Vec<_>, _>>()
-        };
-        let files = download().map_err(|error| self.unreachable(Kind::Model, name, &error))?;
+        let unreachable = |error| self.unreachable(Kind::Model, name, &error);
+        let mut files = file_names(&repository).map_err(unreachable)?;
+        files.retain(|file| !file.contains('/'));
+        if need == Need::Weights
+            && !files.iter().any(|file| file.ends_with(".safetensors"))
+            && let Some(pickle) = files.iter().find(|file| is_pickle(file))
+        {
+            bail!("model {name}: {}", refuse_pickle(pickle, &name));
+        }
+        files.retain(|file| MODEL_FILES.iter().any(|end| file.ends_with(end)));
+        let files: Result<Vec<PathBuf>, _> = files.iter().map(|file| repository.get(file)).collect();
+        let files = files.map_err(unreachable)?;
         let folder = files.first().and_then(|file| file.parent());
         Ok(folder.with_context(|| format!("model {name}: there are no files in it that amc reads"))?.to_path_buf())
     }

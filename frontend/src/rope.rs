@@ -73,7 +73,7 @@ impl RopeSpec {
         let legacy = config.section("rope_scaling", "rope_scaling.")?;
         let current = config.section("rope_parameters", "rope_parameters.")?;
         let section = if legacy.is_empty() { current } else { legacy };
-        // A recipe may set `rope_scaling` of a config whose theta stands in `rope_parameters`.
+        // A file may have both.
         let theta = section.number("rope_theta")?.or(config.number("rope_theta")?).or(current.number("rope_theta")?);
         let theta = theta.unwrap_or(10_000.0);
         ensure!(theta > 1.0, "{} is {theta}; wanted more than 1", config.name("rope_theta"));

@@ -168,6 +168,13 @@ impl Function {
         }
     }
 
+    /// Arithmetic operations of instruction `at`, estimated; none for a call.
+    pub fn operations(&self, at: usize) -> f64 {
+        let inst = &self.insts[at];
+        let types = |values: &[Value]| values.iter().map(|v| self.ty(*v).clone()).collect::<Vec<_>>();
+        inst.op().map_or(0.0, |op| op.def().operations(&types(&inst.args), &types(&inst.results)))
+    }
+
     /// Copies instruction `at` of `from` with operands replaced; the types are taken over.
     pub fn copy(&mut self, from: &Function, at: usize, args: &[Value]) -> Vec<Value> {
         let inst = &from.insts[at];

@@ -8,9 +8,24 @@ pub trait Named: Sized {
     const NAME: &'static str;
     /// Names of the operands; a last name starting with `more` stands for any number.
     const OPERANDS: &'static [&'static str];
+    /// Name and Rust type of each attribute.
+    const ATTRIBUTES: &'static [(&'static str, &'static str)];
+    /// The type of each result, for people: an operand whose type it has, or element type and sizes.
+    const RESULTS: &'static [&'static str];
     const DOC: &'static str;
     fn print_attrs(&self) -> Vec<(&'static str, String)>;
     fn parse_attrs(get: &dyn Fn(&str) -> Result<String, String>) -> Result<Self, String>;
+}
+
+/// An op of the list, as `docs/ops.md` shows it; the fields are those of [`Named`].
+pub struct Row {
+    pub name: &'static str,
+    pub operands: &'static [&'static str],
+    pub attributes: &'static [(&'static str, &'static str)],
+    pub results: &'static [&'static str],
+    pub doc: &'static str,
+    /// The file of `ir/src/ops` that declares it, without `.rs`.
+    pub file: &'static str,
 }
 
 /// What a person writes for an op.
@@ -31,6 +46,12 @@ pub trait OpDef {
     /// Cotangents of the operands, built from ops. `None` for an op that has no gradient of its own.
     fn vjp(&self, _g: &mut Function, _at: &Vjp) -> Option<Vec<Option<Value>>> {
         None
+    }
+
+    /// Arithmetic operations, for estimates of what it costs: one for each element of the first result, if not said
+    /// otherwise.
+    fn operations(&self, _args: &[Type], results: &[Type]) -> f64 {
+        results.first().map_or(0.0, |ty| ty.len() as f64)
     }
 
     /// Pairs (result, operand) that must share memory: the operand is consumed.
@@ -110,16 +131,19 @@ impl<T: Attr> Attr for Vec<T> {
     }
 }
 
-/// Declares one op: doc, name, struct of attributes, operand names.
+/// Declares one op: doc, name, struct of attributes, operand names, types of the results.
 #[macro_export]
 macro_rules! op {
-    ($(#[doc = $doc:literal])* $name:literal $ty:ident { $($attr:ident : $aty:ty),* $(,)? } ($($operand:ident),*)) => {
+    ($(#[doc = $doc:literal])* $name:literal $ty:ident { $($attr:ident : $aty:ty),* $(,)? } ($($operand:ident),*)
+        -> $($result:literal),+) => {
         $(#[doc = $doc])*
         #[derive(Clone, PartialEq, Debug)]
         pub struct $ty { $(pub $attr: $aty),* }
         impl $crate::op::Named for $ty {
             const NAME: &'static str = $name;
             const OPERANDS: &'static [&'static str] = &[$(stringify!($operand)),*];
+            const ATTRIBUTES: &'static [(&'static str, &'static str)] = &[$((stringify!($attr), stringify!($aty))),*];
+            const RESULTS: &'static [&'static str] = &[$($result),+];
             const DOC: &'static str = concat!($($doc, "\n"),*);
             fn print_attrs(&self) -> Vec<(&'static str, String)> {
                 vec![$((stringify!($attr), $crate::op::Attr::print(&self.$attr))),*]
@@ -143,9 +167,15 @@ macro_rules! ops {
         #[derive(Clone, PartialEq, Debug)]
         pub enum Op { $($ty($module::$ty)),* }
         impl Op {
-            /// Name, operand names and documentation of every op, in the order of the list.
-            pub const TABLE: &'static [(&'static str, &'static [&'static str], &'static str)] =
-                &[$((<$module::$ty as Named>::NAME, <$module::$ty as Named>::OPERANDS, <$module::$ty as Named>::DOC)),*];
+            /// Every op, in the order of the list.
+            pub const TABLE: &'static [$crate::op::Row] = &[$($crate::op::Row {
+                name: <$module::$ty as Named>::NAME,
+                operands: <$module::$ty as Named>::OPERANDS,
+                attributes: <$module::$ty as Named>::ATTRIBUTES,
+                results: <$module::$ty as Named>::RESULTS,
+                doc: <$module::$ty as Named>::DOC,
+                file: stringify!($module),
+            }),*];
             pub fn def(&self) -> &dyn OpDef {
                 match self { $(Op::$ty(op) => op),* }
             }
@@ -163,7 +193,7 @@ macro_rules! ops {
                 $(if name == <$module::$ty as Named>::NAME {
                     return Ok(Op::$ty(<$module::$ty as Named>::parse_attrs(get)?));
                 })*
-                Err($crate::diag::unknown("op", name, Op::TABLE.iter().map(|row| row.0)))
+                Err($crate::diag::unknown("op", name, Op::TABLE.iter().map(|row| row.name)))
             }
         }
         $(impl From<$module::$ty> for Op { fn from(op: $module::$ty) -> Op { Op::$ty(op) } })*

@@ -4,9 +4,11 @@
 //! - Nothing is computed for a value that no trained parameter reaches, and no gradient is made for a frozen weight.
 //! - A trained parameter `p` gets a parameter `grad:p` (f32); each contribution is accumulated into it as soon as it is
 //!   known, and the last state is a result of the entry function, after the loss, in the order of the parameters.
-//! - A backward function recomputes cheap values whose operands it has anyway; the others are saved by the forward one.
+//! - A backward function recomputes cheap values whose operands it has anyway, and as many others as the context asks
+//!   for; the rest is saved by the forward one.
 mod layer;
 mod main;
+mod partition;
 
 use crate::pass::Context;
 use amc_ir::ops::{Accumulate, Add, Cast};
@@ -15,7 +17,7 @@ use amc_ir::{Binding, DType, Function, Module, Value};
 /// Differentiates the module's entry where gradients are wanted.
 pub fn run(module: &mut Module, context: &mut Context) {
     if context.train {
-        *module = main::differentiate(module, &mut context.bindings);
+        *module = main::differentiate(module, context);
     }
 }
 

@@ -23,13 +23,26 @@ pub struct Context {
     pub bindings: Bindings,
     /// Whether gradients are wanted.
     pub train: bool,
+    pub recompute: Recompute,
     /// How often each rule fired in the running pass.
     fired: BTreeMap<&'static str, usize>,
 }
 
+/// How much of the forward pass the backward pass computes again instead of keeping it. A step gives up some saved
+/// values of one layer, those first that free most memory for an operation, and of equal layers the first.
+#[derive(Clone, Copy, PartialEq, Default, Debug)]
+pub struct Recompute {
+    /// Steps that are wanted; more than there are means all.
+    pub wanted: usize,
+    /// Steps that there are, known once the module is differentiated.
+    pub possible: usize,
+    /// Operations that the wanted steps add, known then too.
+    pub operations: f64,
+}
+
 impl Context {
     pub fn new(bindings: Bindings, train: bool) -> Context {
-        Context { bindings, train, fired: BTreeMap::new() }
+        Context { bindings, train, ..Context::default() }
     }
     /// Counts one application of the rule `name`.
     pub fn fired(&mut self, name: &'static str) {

@@ -1,5 +1,6 @@
 //! Assembles programs into one artifact plan: trainable state first in the arena, then what the programs share.
 use crate::memory::{self, align};
+use crate::pass::Recompute;
 use crate::schedule::{Location, Schedule};
 use crate::select::{self, Kernels};
 use amc_artifact::{self as artifact, Arg, Plan, Port, Program, ProgramKind, Storage};
@@ -21,6 +22,7 @@ pub struct Unit {
     pub bindings: Bindings,
     /// Names of the entry's results that are read after a run; states are left out.
     pub outputs: Vec<String>,
+    pub recompute: Recompute,
 }
 
 /// What the optimizer is.

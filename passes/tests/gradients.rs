@@ -4,6 +4,12 @@ use amc_ir::{Binding, Bindings, DType, Module, View, text};
 use amc_passes::pass::Context;
 use amc_passes::pipeline;
 
+/// The loss beside its gradient, against the loss alone: sums in f64 whose order may differ.
+const LOSS_TOLERANCE: f64 = 1e-12;
+/// Central differences err by the square of their step, and by the loss's last place over the step: 1e-10 each.
+const GRADIENT_TOLERANCE: f64 = 1e-6;
+const DIFFERENCE: f64 = 1e-5;
+
 /// The op with its attributes, the types of its operands, and the types of its results.
 const ROWS: &[(&str, &[&str], &[&str])] = &[
     ("add", &["f32[2,3]", "f32[2,3]"], &["f32[2,3]"]),
@@ -113,7 +119,7 @@ fn reverse_mode_agrees_with_differences() {
         let mut all = args.clone();
         all.extend(trained.iter().map(|i| Tensor::zeros(&args[*i].shape)));
         let found = eval(&joint, &all);
-        assert!((found[0].data[0] - eval(&forward, &args)[0].data[0]).abs() < 1e-12, "{op}: loss");
+        assert!((found[0].data[0] - eval(&forward, &args)[0].data[0]).abs() < LOSS_TOLERANCE, "{op}: loss");
         for (k, &i) in trained.iter().enumerate() {
             for e in 0..args[i].data.len() {
                 let at = |shift: f64| {
@@ -121,9 +127,10 @@ fn reverse_mode_agrees_with_differences() {
                     moved[i].data[e] += shift;
                     eval(&forward, &moved)[0].data[0]
                 };
-                let wanted = (at(1e-5) - at(-1e-5)) / 2e-5;
+                let wanted = (at(DIFFERENCE) - at(-DIFFERENCE)) / (2.0 * DIFFERENCE);
                 let got = found[1 + k].data[e];
-                assert!((got - wanted).abs() < 1e-6 * wanted.abs().max(1.0), "{op}: operand {i}[{e}]: {got}, {wanted}");
+                let allowed = GRADIENT_TOLERANCE * wanted.abs().max(1.0);
+                assert!((got - wanted).abs() < allowed, "{op}: operand {i}[{e}]: {got}, {wanted}");
             }
         }
     }
@@ -171,12 +178,25 @@ func @main(%0 "x": f32[2,4], %1 "a": f32[4,4], %2 "b": f32[4,4], %3 "norm": f32[
                 moved[i].data[e] += shift;
                 eval(&forward, &moved)[0].data[0]
             };
-            let wanted = (at(1e-5) - at(-1e-5)) / 2e-5;
+            let wanted = (at(DIFFERENCE) - at(-DIFFERENCE)) / (2.0 * DIFFERENCE);
             assert!(
-                (found[1 + k].data[e] - wanted).abs() < 1e-6,
+                (found[1 + k].data[e] - wanted).abs() < GRADIENT_TOLERANCE,
                 "operand {i}[{e}]: {}, {wanted}",
                 found[1 + k].data[e]
             );
+        }
+    }
+    for steps in 1.. {
+        let mut again = Context::new(context.bindings.clone(), true);
+        again.recompute.wanted = steps;
+        let mut joint = forward.clone();
+        pipeline::run(&mut joint, &mut again, None, |_, _| {});
+        assert_eq!(eval(&joint, &all), found, "{steps} steps of recomputation");
+        assert!(again.recompute.operations > 0.0);
+        let saved = joint.functions.iter().filter(|f| f.name.contains("forward")).map(|f| f.results.len()).min();
+        if steps == again.recompute.possible {
+            assert_eq!(saved, Some(1), "a layer that computes everything again saves nothing");
+            break;
         }
     }
     let results = |name: &str| joint.functions.iter().find(|f| f.name == name).map(|f| f.results.len());

@@ -1,36 +1,53 @@
-//! Finds what an artifact names but does not hold: the model folder and the token shards.
-use anyhow::{Context, Result, bail};
+//! Finds what an artifact names but does not hold: the model folder.
+use amc_artifact::hub_cache;
+use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
 
-/// The folder of a model that a recipe names: a local path, or a Hub id whose snapshot lies in the Hub's cache.
-pub fn model_folder(name: &str) -> Result<PathBuf> {
+/// The folder of a model that a recipe names: a local path, or a Hub id of which a snapshot of `revision` (`None`: the main
+/// branch) lies in the Hub's cache.
+///
+/// # Errors
+/// Neither is there.
+pub fn model_folder(name: &str, revision: Option<&str>) -> Result<PathBuf> {
+    let cache = hub_cache::folder(&|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
+    find(name, revision.unwrap_or("main"), &cache)
+}
+
+fn find(name: &str, revision: &str, cache: &Path) -> Result<PathBuf> {
     let local = Path::new(name);
     if local.exists() {
         return Ok(local.to_path_buf());
     }
-    let cache = hub_cache().map(|cache| cache.join(format!("models--{}", name.replace('/', "--"))));
-    if let Some(repository) = cache.as_ref().filter(|repository| repository.is_dir()) {
-        let reference = repository.join("refs/main");
-        let commit =
-            std::fs::read_to_string(&reference).with_context(|| format!("cannot read {}", reference.display()))?;
-        let snapshot = repository.join("snapshots").join(commit.trim());
-        if snapshot.is_dir() {
-            return Ok(snapshot);
-        }
+    let repository = cache.join(format!("models--{}", name.replace('/', "--")));
+    if let Some(snapshot) = hub_cache::snapshot(&repository, revision) {
+        return Ok(snapshot);
     }
     bail!(
-        "the model `{name}` is not here: neither a folder of that name in {} nor a snapshot in the Hub's cache{}; put it \
-         back, or run `amc compile` again",
+        "the model `{name}` is not here: neither a folder of that name in {} nor a snapshot of its revision `{revision}` in \
+         the Hub's cache ({}); put it back, or run `amc compile` again",
         std::env::current_dir().map_or_else(|_| ".".into(), |dir| dir.display().to_string()),
-        cache.map_or_else(String::new, |cache| format!(" ({})", cache.display()))
+        repository.display()
     )
 }
 
-/// Where the Hub's clients keep downloads: `HF_HUB_CACHE`, else `hub` below `HF_HOME`, else below `huggingface` in
-/// `XDG_CACHE_HOME` or `~/.cache`.
-fn hub_cache() -> Option<PathBuf> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let caches = || variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
-    let home = || variable("HF_HOME").or_else(|| caches().map(|caches| caches.join("huggingface")));
-    variable("HF_HUB_CACHE").or_else(|| variable("HUGGINGFACE_HUB_CACHE")).or_else(|| Some(home()?.join("hub")))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revision_has_its_own_snapshot() {
+        let cache = tempfile::tempdir().unwrap();
+        let repository = cache.path().join("models--org--name");
+        for (reference, commit) in [("main", "aaa"), ("v2", "bbb")] {
+            std::fs::create_dir_all(repository.join("refs")).unwrap();
+            std::fs::create_dir_all(repository.join("snapshots").join(commit)).unwrap();
+            std::fs::write(repository.join("refs").join(reference), commit).unwrap();
+        }
+        for (revision, commit) in [("main", "aaa"), ("v2", "bbb"), ("aaa", "aaa")] {
+            let found = find("org/name", revision, cache.path()).unwrap();
+            assert_eq!(found, repository.join("snapshots").join(commit));
+        }
+        let error = find("org/name", "v3", cache.path()).unwrap_err().to_string();
+        assert!(error.contains("nor a snapshot of its revision `v3`"), "{error}");
+    }
 }

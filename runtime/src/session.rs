@@ -250,7 +250,7 @@ fn open_model(artifact: &Artifact, options: &SessionOptions) -> Result<ModelWeig
 pub(crate) fn model_folder(artifact: &Artifact, options: &SessionOptions) -> Result<PathBuf> {
     match (&options.model, &artifact.run) {
         (Some(folder), _) => Ok(folder.clone()),
-        (None, Some(run)) => crate::locate::model_folder(&run.model.name),
+        (None, Some(run)) => crate::locate::model_folder(&run.model.name, run.model.revision.as_deref()),
         (None, None) => bail!("the artifact does not name its model: give the model folder"),
     }
 }

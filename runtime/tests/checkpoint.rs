@@ -60,7 +60,7 @@ fn an_adapter_has_the_files_that_peft_wants() {
     assert!(losses["train_loss"].is_f64() && losses["val_loss"].is_f64(), "{losses}");
     let config = fs::read_to_string(last.join("model/adapter_config.json")).unwrap();
     let keys: Vec<_> = config.lines().filter_map(|line| line.strip_prefix("  \"")?.split('"').next()).collect();
-    assert!(keys.is_sorted() && keys.len() == 8, "{config}");
+    assert!(keys.is_sorted() && keys.len() == 9, "{config}");
     assert!(config.contains("\"lora_alpha\": 32,") && config.contains("\"r\": 8,"), "{config}");
     let adapter = SafetensorsFile::open(&last.join("model/adapter_model.safetensors")).unwrap();
     assert_eq!(adapter.metadata()["format"], "pt");
@@ -135,6 +135,17 @@ fn a_full_model_is_cast_to_the_dtype_of_its_base_and_leaves_tied_tensors_out() {
     assert!(written.info("base").is_none());
     let shard = SafetensorsFile::open(&model.join("shard-00001-model-00001-of-00001.safetensors")).unwrap();
     assert_eq!(shard.tensors()["a"].dtype.name(), "F32");
+}
+
+#[test]
+fn a_full_model_has_the_config_that_it_was_trained_with() {
+    let folder = temporary();
+    let mut toy = toy(folder.path(), true);
+    let overrides = json!({"rope_theta": 500.0, "rope_scaling": {"factor": 2.0}});
+    toy.run.model.config_overrides = overrides.as_object().unwrap().clone();
+    run(&toy, &until(1));
+    let config = read_json(&folder.path().join("c/epoch_0_step_0/model/consolidated/config.json"));
+    assert_eq!(config, json!({"file": "config.json", "rope_theta": 500.0, "rope_scaling": {"factor": 2.0}}));
 }
 
 #[test]

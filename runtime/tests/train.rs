@@ -10,6 +10,9 @@ use std::fs;
 use std::path::Path;
 use support::{A, RECIPE, Toy, VOCABULARY, W, contents, options, row, temporary, toy, until};
 
+/// Relative; the toy rounds to f32 (and `a` to bf16, in the reference as well) at every step.
+const TOLERANCE: f64 = 2e-4;
+
 fn run(toy: &Toy, checkpoints: &str, options: &RunOptions) -> Result<Summary> {
     toy.run(&RealDisk, checkpoints, options)
 }
@@ -99,11 +102,10 @@ fn a_run_does_what_the_specification_says() {
         let lr = toy.run.lr_schedule.learning_rate(step);
         let (loss, norm) = reference.step(&rows, step as i32 + 1, lr, 0.01, 0.3);
         let record = &records[step as usize];
-        // Tolerance: the toy rounds to f32 (and `a` to bf16, in the reference as well) at every step.
         let close = |key: &str, wanted: f64| {
             let found = record[key].as_f64().unwrap();
             assert!(
-                (found - wanted).abs() < 2e-4 * wanted.abs().max(1e-3),
+                (found - wanted).abs() < TOLERANCE * wanted.abs().max(1e-3),
                 "step {step} {key}: {found}, wanted {wanted}"
             );
         };
@@ -120,7 +122,7 @@ fn a_run_does_what_the_specification_says() {
     }
     let (loss, _, count) = reference.losses(&[0, 1, 2, 3, 4], 2);
     let found = summary.validation[0].1;
-    assert!((found - loss / count as f64).abs() < 2e-4, "validation {found}, wanted {}", loss / count as f64);
+    assert!((found - loss / count as f64).abs() < TOLERANCE, "validation {found}, wanted {}", loss / count as f64);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `amc check`: everything short of code generation.
 use crate::commands::compile::summary;
+use crate::compiler::budget::fitted;
 use crate::compiler::project::Project;
 use crate::compiler::recipe;
 use crate::compiler::unit::Dumps;
@@ -20,10 +21,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let project = Project::read(&arguments.recipe, &arguments.set)?;
     let destination = recipe::destination(&project, None)?;
     recipe::run_config(&project)?;
-    let units = recipe::units(&project, &mut Dumps::default())?;
-    let assembled = amc_passes::plan::assemble(&units, Some(recipe::optimizer(&project.recipe)), &destination.target());
-    recipe::check_budget(&project, &assembled)?;
+    let fitted = fitted(&project, &destination, &mut Dumps::default())?;
     let mut out = std::io::stdout().lock();
-    summary(&project, &assembled, &mut out)?;
+    summary(&project, &fitted, &mut out)?;
     Ok(writeln!(out, "{}: no mistakes found", arguments.recipe.display())?)
 }

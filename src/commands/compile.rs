@@ -1,10 +1,10 @@
 //! `amc compile`: recipe to artifact.
+use crate::compiler::budget::{Fitted, fitted, planned_bytes};
 use crate::compiler::project::Project;
-use crate::compiler::recipe::{self, planned_bytes};
+use crate::compiler::recipe;
 use crate::compiler::unit::Dumps;
 use amc_artifact::Artifact;
 use amc_passes::pipeline::PIPELINE;
-use amc_passes::plan::Assembled;
 use anyhow::{Context, Result, bail};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -79,25 +79,26 @@ pub fn compile(arguments: &Arguments, project: &Project) -> Result<()> {
         ..Dumps::default()
     };
     if arguments.stop_after.is_some() {
-        recipe::units(project, &mut dumps)?;
+        recipe::units(project, 0, &mut dumps)?;
         return write_dumps(arguments, &dumps);
     }
     let dir = arguments.directory()?;
     Artifact::check_target(&dir).with_context(|| format!("artifact {}", dir.display()))?;
     if arguments.dump_ir.is_some() {
-        recipe::units(project, &mut dumps)?;
+        fitted(project, &destination, &mut dumps)?;
         write_dumps(arguments, &dumps)?;
         dumps.files.clear();
         dumps.print_after = None;
     }
-    let assembled = recipe::compile(project, &dir, &destination, dumps)?;
+    let fitted = recipe::compile(project, &dir, &destination, dumps)?;
     let mut out = std::io::stdout().lock();
-    summary(project, &assembled, &mut out)?;
+    summary(project, &fitted, &mut out)?;
     Ok(writeln!(out, "{}: compiled in {:.1} s", dir.display(), start.elapsed().as_secs_f64())?)
 }
 
 /// What was compiled, a line each.
-pub fn summary(project: &Project, assembled: &Assembled, out: &mut impl Write) -> Result<()> {
+pub fn summary(project: &Project, fitted: &Fitted, out: &mut impl Write) -> Result<()> {
+    let (assembled, recompute) = (&fitted.assembled, &fitted.recompute);
     let plan = &assembled.plan;
     let mebibytes = |bytes: u64| bytes as f64 / (1 << 20) as f64;
     let trained: u64 = plan.params.iter().map(|p| p.shape.iter().product::<u64>()).sum();
@@ -112,6 +113,14 @@ pub fn summary(project: &Project, assembled: &Assembled, out: &mut impl Write) -
         let ratio = memory.bytes as f64 / memory.lower_bound.max(1) as f64;
         let size = mebibytes(memory.bytes);
         writeln!(out, "{}: {size:.1} MiB of activations, {ratio:.3} x the lower bound", memory.program)?;
+    }
+    if recompute.wanted > 0 {
+        let operations = recompute.operations / 1e9;
+        let (wanted, possible) = (recompute.wanted.min(recompute.possible), recompute.possible);
+        writeln!(
+            out,
+            "within the budget by computing {operations:.1} G operations again ({wanted} of {possible} steps)"
+        )?;
     }
     let bytes = mebibytes(planned_bytes(assembled, recipe::threads(project)));
     Ok(writeln!(out, "{} kernels, {bytes:.1} MiB in all", plan.kernels.len())?)

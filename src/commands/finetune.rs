@@ -5,7 +5,9 @@ use crate::compiler::recipe;
 use amc_artifact::{Artifact, hash_bytes};
 use anyhow::Result;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Compile a recipe if its artifact is stale, then run it.
 #[derive(clap::Args)]
@@ -36,7 +38,16 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     } else {
         writeln!(std::io::stdout(), "{}: up to date", dir.display())?;
     }
-    run::start(&dir, &arguments.options)
+    run_afresh(&dir, &arguments.options)
+}
+
+/// Becomes `amc run`, so that the memory that compiling took is given back and the peak that is printed is the run's own.
+fn run_afresh(dir: &Path, options: &run::Options) -> Result<()> {
+    if let Ok(program) = std::env::current_exe() {
+        // This returns only where it failed, say because the program was replaced meanwhile.
+        let _ = Command::new(program).arg("run").args(options.words()).arg("--").arg(dir).exec();
+    }
+    run::start(dir, options)
 }
 
 /// Whether the artifact is missing, broken, or made from other inputs or by another compiler.

@@ -11,6 +11,7 @@ use amc_frontend::chat_template::message;
 use amc_frontend::hub::{Hub, Need};
 use amc_frontend::tokenizer::{Tokenizer, TokenizerOptions};
 use amc_ir::DType;
+use amc_passes::plan::assemble;
 use amc_runtime::session::{Part, Session, SessionOptions};
 use anyhow::{Context, Result, ensure};
 use std::io::Write;
@@ -180,12 +181,14 @@ impl Generator {
                 lora: adapter.as_ref().map(|adapter| &adapter.lora),
                 train_all: false,
             };
-            unit(name, &request, false, &mut dumps)
+            unit(name, &request, None, &mut dumps)
         };
         let units = [program("chunk", CHUNK)?, program("token", 1)?];
         let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
         let dir = temporary.path().join("artifact");
-        emit(&dir, &units, None, &Destination::parse("cpu")?, folder, &model.weight_files()?, Papers::default())?;
+        let destination = Destination::parse("cpu")?;
+        let assembled = assemble(&units, None, &destination.target());
+        emit(&dir, &assembled, &destination, folder, &model.weight_files()?, Papers::default())?;
         let options = SessionOptions { threads: arguments.threads.map(usize::from), model: Some(folder.into()) };
         let mut session = Session::open(&Artifact::open(&dir)?, &options)?;
         for (name, values) in adapter.iter().flat_map(|adapter| &adapter.tensors) {

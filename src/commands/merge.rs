@@ -22,12 +22,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let text = std::fs::read(&config).with_context(|| format!("cannot read {}", config.display()))?;
     let config: serde_json::Value =
         serde_json::from_slice(&text).with_context(|| format!("{} is not JSON", config.display()))?;
-    let base = match (&arguments.model, config["base_model_name_or_path"].as_str()) {
-        (Some(model), _) => model.clone(),
-        (None, Some(named)) => named.to_string(),
+    let (base, revision) = match (&arguments.model, config["base_model_name_or_path"].as_str()) {
+        (Some(model), _) => (model.as_str(), None),
+        (None, Some(named)) => (named, config["revision"].as_str()),
         (None, None) => bail!("the adapter does not name its base model: give --model"),
     };
-    let folder = amc_runtime::locate::model_folder(&base)?;
+    let folder = amc_runtime::locate::model_folder(base, revision)?;
     let adapter = SafetensorsFile::open(&arguments.adapter.join("adapter_model.safetensors"))?;
     let merger = Merger { adapter: &adapter, scale: scale(&config)?, merged: Default::default() };
     ensure!(!arguments.output.exists(), "{} exists already: give a new folder", arguments.output.display());

@@ -1,6 +1,7 @@
 //! `amc run`: executes an artifact.
 use amc_runtime::train::{Resume, RunOptions, train};
 use anyhow::{Result, ensure};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Train with a compiled artifact.
@@ -32,6 +33,31 @@ pub struct Options {
     profile: Option<PathBuf>,
 }
 
+impl Options {
+    /// The words of a command line that mean these options.
+    pub fn words(&self) -> Vec<OsString> {
+        let resume = self.resume.as_ref().map(|resume| match resume {
+            Resume::Auto => "auto".into(),
+            Resume::Never => "never".into(),
+            Resume::From(checkpoint) => checkpoint.into(),
+        });
+        let path = |path: &Option<PathBuf>| path.clone().map(PathBuf::into_os_string);
+        let given: [(&str, Option<OsString>); 5] = [
+            ("--resume=", resume),
+            ("--steps=", self.steps.map(|steps| steps.to_string().into())),
+            ("--threads=", self.threads.map(|threads| threads.to_string().into())),
+            ("--model=", path(&self.model)),
+            ("--profile=", path(&self.profile)),
+        ];
+        let word = |(name, value): (&str, Option<OsString>)| {
+            let mut word = OsString::from(name);
+            word.push(value?);
+            Some(word)
+        };
+        given.into_iter().filter_map(word).collect()
+    }
+}
+
 pub fn run(arguments: &Arguments) -> Result<()> {
     start(&arguments.artifact, &arguments.options)
 }
@@ -55,4 +81,25 @@ pub fn start(dir: &std::path::Path, options: &Options) -> Result<()> {
         },
     )?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn words_mean_the_same_options() {
+        let all = ["--resume=x y", "--steps=3", "--threads=2", "--model=-m", "--profile=trace.json"];
+        for given in [&all[..], &["--resume=never", "--profile=t.json"], &["--resume=auto"], &[]] {
+            let words = Command::parse_from([&["amc"], given].concat()).options.words();
+            assert_eq!(words, given.iter().map(OsString::from).collect::<Vec<_>>());
+        }
+    }
 }

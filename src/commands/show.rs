@@ -1,7 +1,7 @@
 //! `amc show`: what an artifact holds.
 use amc_artifact::{Arg, Artifact, Program};
 use anyhow::{Context, Result, bail};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ pub struct Arguments {
     artifact: PathBuf,
     #[arg(value_enum, default_value = "summary")]
     what: What,
-    /// The program to print, where there are several.
+    /// The program to print; `ir` wants it where several have a graph.
     #[arg(long)]
     program: Option<String>,
     /// The phase of the graph to print (`ir`), such as `fuse`.
@@ -84,36 +84,32 @@ fn summary(artifact: &Artifact, out: &mut impl Write) -> Result<()> {
 
 fn ir(artifact: &Artifact, arguments: &Arguments, out: &mut impl Write) -> Result<()> {
     let root = artifact.dir.join("ir");
-    let programs = programs(artifact, arguments)?;
-    let mut shown = 0;
-    let mut phases = BTreeSet::new();
-    for program in programs {
-        let folder = root.join(&program.name);
-        if !folder.is_dir() {
-            continue;
+    let mut programs = programs(artifact, arguments)?;
+    programs.retain(|program| root.join(&program.name).is_dir());
+    let folder = match programs[..] {
+        [program] => root.join(&program.name),
+        [] => bail!("{} holds no graph of that program", root.display()),
+        [..] => {
+            let names: Vec<&str> = programs.iter().map(|p| p.name.as_str()).collect();
+            bail!("several programs have a graph: choose one with --program, of {}", names.join(", "))
         }
-        let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)?.map(|e| Ok(e?.path())).collect::<Result<_>>()?;
-        files.sort();
-        let phase_of = |path: &PathBuf| {
-            let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-            stem.and_then(|stem| stem.split_once('-').map(|(_, phase)| phase.to_string()))
-        };
-        phases.extend(files.iter().filter_map(phase_of));
-        let wanted = |path: &&PathBuf| match &arguments.phase {
-            None => Some(*path) == files.last(),
-            Some(_) => phase_of(path) == arguments.phase,
-        };
-        for path in files.iter().filter(wanted) {
-            writeln!(out, "// {}", path.strip_prefix(&root).unwrap_or(path).display())?;
-            out.write_all(&std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?)?;
-            shown += 1;
-        }
-    }
-    if shown == 0 {
-        let phases = phases.into_iter().collect::<Vec<_>>().join(", ");
-        bail!("{} holds no graph of that program and phase; the phases are {phases}", root.display());
-    }
-    Ok(())
+    };
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)?.map(|e| Ok(e?.path())).collect::<Result<_>>()?;
+    files.sort();
+    let phase_of = |path: &PathBuf| {
+        let stem = path.file_stem()?.to_string_lossy().into_owned();
+        stem.split_once('-').map(|(_, phase)| phase.to_string())
+    };
+    let wanted = match &arguments.phase {
+        None => files.last(),
+        Some(_) => files.iter().find(|path| phase_of(path) == arguments.phase),
+    };
+    let Some(path) = wanted else {
+        let phases: Vec<String> = files.iter().filter_map(phase_of).collect();
+        bail!("{} holds no graph of that phase; the phases are {}", folder.display(), phases.join(", "))
+    };
+    writeln!(out, "// {}", path.strip_prefix(&root).unwrap_or(path).display())?;
+    Ok(out.write_all(&std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?)?)
 }
 
 fn plan(artifact: &Artifact, program: &Program, out: &mut impl Write) -> Result<()> {

@@ -1,7 +1,7 @@
 //! The last step: programs to plan, kernels to code, everything into the artifact's directory.
 use amc_artifact::{Artifact, Contents, Header, InputFile, ProgramMemory, RunConfig, TargetInfo, TargetKind};
 use amc_kernels::Target;
-use amc_passes::plan::{Assembled, Optimizer, Unit, assemble};
+use amc_passes::plan::Assembled;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -64,24 +64,21 @@ pub struct Papers {
     pub ir: BTreeMap<String, String>,
 }
 
-/// Generates the code of `units` and writes the artifact `dir`. The model's files are `files` of `folder`.
+/// Generates the code of a plan and writes the artifact `dir`. The model's files are `files` of `folder`.
 ///
 /// # Errors
 /// Code generation, linking, or writing fails.
 pub fn emit(
     dir: &Path,
-    units: &[Unit],
-    optimizer: Option<Optimizer>,
+    assembled: &Assembled,
     destination: &Destination,
     folder: &Path,
     files: &[String],
     papers: Papers,
-) -> Result<Assembled> {
-    let mut assembled = assemble(units, optimizer, &destination.target());
-    let kernels = std::mem::take(&mut assembled.kernels);
+) -> Result<()> {
     let code = match destination {
         Destination::Null => None,
-        Destination::Cpu(target) => Some(amc_codegen::shared_object(&kernels, target)?),
+        Destination::Cpu(target) => Some(amc_codegen::shared_object(&assembled.kernels, target)?),
     };
     let model_files = files.iter().map(|name| InputFile::of(folder, name)).collect::<Result<_>>()?;
     let header = Header {
@@ -89,7 +86,7 @@ pub fn emit(
         target: destination.info(),
         recipe: blake3::hash(papers.recipe_lock.as_bytes()).to_hex().to_string(),
         model_files,
-        memory: memory(&assembled),
+        memory: memory(assembled),
     };
     let contents = Contents {
         header,
@@ -100,9 +97,7 @@ pub fn emit(
         kernels: code,
         ir: papers.ir,
     };
-    Artifact::write(dir, &contents).with_context(|| format!("artifact {}", dir.display()))?;
-    assembled.kernels = kernels;
-    Ok(assembled)
+    Artifact::write(dir, &contents).with_context(|| format!("artifact {}", dir.display()))
 }
 
 fn memory(assembled: &Assembled) -> Vec<ProgramMemory> {

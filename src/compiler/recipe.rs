@@ -1,4 +1,5 @@
 //! Compiles a project: its programs, the settings of its run, its artifact.
+use super::budget::{Fitted, fitted};
 use super::emit::{Destination, Papers, emit};
 use super::project::{Data, Project};
 use super::unit::{Dumps, unit};
@@ -8,13 +9,14 @@ use amc_artifact::{
 use amc_frontend::build::{Purpose, Request};
 use amc_frontend::names::Names;
 use amc_frontend::recipe::{self, Algorithm};
-use amc_passes::plan::{Assembled, Optimizer, Unit, assemble};
-use anyhow::{Context, Result, bail, ensure};
+use amc_passes::plan::{Optimizer, Unit};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
-/// The programs of a project: a training program a shape, an evaluation program a shape of the validation data.
-pub fn units(project: &Project, dumps: &mut Dumps) -> Result<Vec<Unit>> {
+/// The programs of a project: a training program a shape, an evaluation program a shape of the validation data. A
+/// training program computes `recompute` steps again (see [`amc_passes::pass::Recompute`]).
+pub fn units(project: &Project, recompute: usize, dumps: &mut Dumps) -> Result<Vec<Unit>> {
     let stored = if project.lora.is_some() { project.model.stored.clone() } else { project.model.trained() };
     let mut units = vec![];
     let mut program = |data: &Data, length: usize, train: bool| -> Result<()> {
@@ -36,7 +38,7 @@ pub fn units(project: &Project, dumps: &mut Dumps) -> Result<Vec<Unit>> {
         };
         let plain = project.lora.as_ref().map(|lora| amc_frontend::build::Lora { dropout: None, ..lora.clone() });
         let lora = if train { project.lora.as_ref() } else { plain.as_ref() };
-        units.push(unit(&name, &Request { lora, ..request }, train, dumps)?);
+        units.push(unit(&name, &Request { lora, ..request }, train.then_some(recompute), dumps)?);
         Ok(())
     };
     for length in &project.train.shapes.lengths {
@@ -65,15 +67,14 @@ pub fn optimizer(recipe: &recipe::Recipe) -> Optimizer {
 ///
 /// # Errors
 /// A plan over the memory budget; what code generation or writing reports.
-pub fn compile(project: &Project, dir: &Path, destination: &Destination, mut dumps: Dumps) -> Result<Assembled> {
+pub fn compile(project: &Project, dir: &Path, destination: &Destination, mut dumps: Dumps) -> Result<Fitted> {
     let made_up = project.model.weights.is_none();
     ensure!(
         !made_up || matches!(destination, Destination::Null),
         "model.from_config makes a model without weights, which only `--target null` takes: use from_pretrained to train"
     );
     let run = run_config(project)?;
-    let units = units(project, &mut dumps)?;
-    check_budget(project, &assemble(&units, Some(optimizer(&project.recipe)), &destination.target()))?;
+    let fitted = fitted(project, destination, &mut dumps)?;
     let papers = Papers {
         run: Some(run),
         recipe: project.text.clone(),
@@ -84,17 +85,8 @@ pub fn compile(project: &Project, dir: &Path, destination: &Destination, mut dum
     if !made_up {
         files.push("config.json".into());
     }
-    emit(dir, &units, Some(optimizer(&project.recipe)), destination, &project.model.folder, &files, papers)
-}
-
-/// Bytes that a run holds: arena, scratch of every thread, weights.
-pub fn planned_bytes(assembled: &Assembled, threads: u64) -> u64 {
-    let plan = &assembled.plan;
-    let weight = |w: &amc_artifact::WeightTensor| w.shape.iter().product::<u64>() * w.storage.bytes();
-    plan.arena_bytes
-        + plan.scratch_bytes * threads
-        + plan.constants.len() as u64
-        + plan.weights.iter().map(weight).sum::<u64>()
+    emit(dir, &fitted.assembled, destination, &project.model.folder, &files, papers)?;
+    Ok(fitted)
 }
 
 /// What code is generated for: `given` on the command line, else what the recipe says.
@@ -108,28 +100,6 @@ pub fn destination(project: &Project, given: Option<&str>) -> Result<Destination
 /// Threads of a run of this recipe on this machine.
 pub fn threads(project: &Project) -> u64 {
     project.recipe.amc.threads.unwrap_or(amc_runtime::session::default_threads() as u64)
-}
-
-/// Refuses a plan over `amc.memory_budget`.
-pub fn check_budget(project: &Project, assembled: &Assembled) -> Result<()> {
-    let Some(budget) = project.recipe.amc.memory_budget else { return Ok(()) };
-    let wanted = planned_bytes(assembled, threads(project));
-    if wanted <= budget {
-        return Ok(());
-    }
-    let activations = assembled.memory.iter().map(|m| m.bytes).max().unwrap_or(0);
-    let fixed = wanted - activations;
-    let batch = project.train.shapes.batch as u64;
-    let fitting = budget.saturating_sub(fixed) * batch / activations.max(1);
-    let advice = match fitting {
-        0 => "no smaller microbatch fits: shorten the rows, or raise the budget".into(),
-        n => format!("a local_batch_size of {n} should fit"),
-    };
-    let place = project.places.of(&["amc", "memory_budget"]);
-    bail!(
-        "{place}: the run takes {wanted} bytes ({activations} of them for a microbatch of {batch} rows), the \
-         budget is {budget}; {advice}"
-    )
 }
 
 /// The settings of the project's run.
@@ -147,6 +117,7 @@ pub fn run_config(project: &Project) -> Result<RunConfig> {
         .map_err(anyhow::Error::msg)
         .with_context(|| format!("{}, over {} steps", places.of(&["lr_scheduler"]), schedule.total_steps()))?;
     warn_of_best_metric(project);
+    warn_of_overrides(project);
     Ok(RunConfig {
         seed: recipe.seed,
         model: model_config(project),
@@ -204,6 +175,18 @@ fn warn_of_best_metric(project: &Project) {
     }
 }
 
+/// An adapter's files have no place for the changes to `config.json` that it was trained with.
+fn warn_of_overrides(project: &Project) {
+    let overrides = &project.recipe.model.config_overrides;
+    let (Some(_), [(first, _), ..]) = (&project.recipe.peft, overrides.as_slice()) else { return };
+    eprintln!(
+        "warning: {}: an adapter cannot record changes to its model's config.json: whatever loads it has to make these as \
+         well: {}",
+        project.places.of(&["model", first]),
+        overrides.iter().map(|(key, value)| format!("`{key}` = {value}")).collect::<Vec<_>>().join(", ")
+    );
+}
+
 /// The hash of a dataset's shard, as its file name has it.
 pub fn hash(data: &Data) -> String {
     data.prepared.shard.path().file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
@@ -237,6 +220,8 @@ fn model_config(project: &Project) -> ModelConfig {
     let parameters: usize = names.tensors().values().map(|shape| shape.iter().product::<usize>()).sum();
     ModelConfig {
         name: project.model_name.clone(),
+        revision: project.recipe.model.revision.clone(),
+        config_overrides: project.model.config.replaced(),
         vocabulary: model.vocab as u64,
         config_files: present(&project.model.folder, &["config.json", "generation_config.json"]),
         tokenizer: project.recipe.tokenizer.as_ref().and_then(|it| it.pretrained_model_name_or_path.clone()),

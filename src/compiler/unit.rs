@@ -21,15 +21,16 @@ pub struct Dumps {
     pub verbose: bool,
 }
 
-/// Builds the program `name`. It has gradients where its purpose is the loss and something is trained and `train` is set.
+/// Builds the program `name`. With `train` it has gradients, and computes so many steps of its forward pass again.
 ///
 /// # Errors
 /// A request that the builder refuses.
-pub fn unit(name: &str, request: &Request, train: bool, dumps: &mut Dumps) -> Result<Unit> {
+pub fn unit(name: &str, request: &Request, train: Option<usize>, dumps: &mut Dumps) -> Result<Unit> {
     let built = build(request)?;
     let mut module = built.module;
     dumps.files.insert(format!("{name}/00-forward.amc"), amc_ir::text::print(&module));
-    let mut context = Context::new(built.bindings, train);
+    let mut context = Context::new(built.bindings, train.is_some());
+    context.recompute.wanted = train.unwrap_or(0);
     let mut last = "";
     let mut number = 0;
     let stop = dumps.stop_after.clone();
@@ -48,7 +49,7 @@ pub fn unit(name: &str, request: &Request, train: bool, dumps: &mut Dumps) -> Re
         }
     });
     printed.context("printing the graph")?;
-    let (kind, outputs) = match (request.purpose, train) {
+    let (kind, outputs) = match (request.purpose, train.is_some()) {
         (Purpose::Loss, true) => (ProgramKind::Train, "loss"),
         (Purpose::Loss, false) => (ProgramKind::Evaluate, "loss"),
         (Purpose::Logits, _) => (ProgramKind::Logits, "logits"),
@@ -62,5 +63,6 @@ pub fn unit(name: &str, request: &Request, train: bool, dumps: &mut Dumps) -> Re
         module,
         bindings: context.bindings,
         outputs: vec![outputs.into()],
+        recompute: context.recompute,
     })
 }

@@ -121,6 +121,11 @@ fn what_is_missing_comes_from_the_hub_once() {
     assert_eq!(names, ["config.json", "model.safetensors", "tokenizer.json"]);
     assert_eq!(std::fs::read_to_string(snapshot.join("model.safetensors")).unwrap(), "weights");
     assert_eq!(hub(folder.path()).model("org/name", None, Need::Weights).unwrap(), snapshot);
+    let pickled = &[("config.json", "{}"), ("pytorch_model-00001-of-00002.bin", "")];
+    let elsewhere = tempfile::tempdir().unwrap();
+    let pickles = Hub { offline: false, endpoint: Some(serve(pickled)), ..hub(elsewhere.path()) };
+    let error = pickles.model("org/name", None, Need::Weights).unwrap_err().to_string();
+    assert!(error.contains("pytorch_model-00001-of-00002.bin is a pickle"), "{error}");
     let error = online.model("org/other", None, Need::Weights).unwrap_err().to_string();
     assert!(error.contains("the Hub could not serve it") && error.contains("404"), "{error}");
 }

@@ -11,7 +11,7 @@ op! {
     /// h / (heads / kv_heads). `q` is [T, heads·d], `k` and `v` are [T, kv_heads·d]; results are the output [T, heads·d]
     /// and the logarithm of the softmax's denominator [T, heads] in f32. A token that sees nothing gets zeros.
     "attention" Attention { seq: usize, heads: usize, kv_heads: usize, scale: f32, window: Option<usize> }
-        (q, k, v, segments)
+        (q, k, v, segments) -> "q", "f32[T, heads]"
 }
 
 /// Sizes of an attention problem.
@@ -75,6 +75,12 @@ impl OpDef for Attention {
         Ok(vec![q, Type::new(DType::F32, [sizes.tokens, self.heads])])
     }
 
+    /// Two products over the keys that a query sees: half of its row, or the window.
+    fn operations(&self, args: &[Type], _results: &[Type]) -> f64 {
+        let seen = self.window.map_or(self.seq as f64 / 2.0, |window| (window.min(self.seq)) as f64);
+        4.0 * args[0].len() as f64 * seen
+    }
+
     fn eval(&self, args: &[&Tensor], types: &[Type]) -> Option<Vec<Tensor>> {
         let Sizes { tokens, head_dim: d } = self.sizes(&types[0], &types[1], &types[2], &types[3]).ok()?;
         let mut out = Tensor::zeros(&args[0].shape);
@@ -110,7 +116,7 @@ op! {
     /// Cotangents of `q`, `k` and `v` from the output `o`, its `lse` and its cotangent `dy`: with `p = exp(s - lse)` and
     /// `ds = p * (dy·v - dy·o)`, `dq = scale ds k`, `dk = scale dsᵀ q`, `dv = pᵀ dy` (Dao, FlashAttention-2, 2023).
     "attention_grad" AttentionGrad { seq: usize, heads: usize, kv_heads: usize, scale: f32, window: Option<usize> }
-        (q, k, v, o, lse, dy, segments)
+        (q, k, v, o, lse, dy, segments) -> "q", "k", "v"
 }
 
 impl AttentionGrad {
@@ -156,7 +162,7 @@ impl OpDef for AttentionGrad {
 
 op! {
     /// Writes the rows of `new` [C, n] into `cache` [P, n] from row `start[0]` on, and passes the cache out.
-    "cache_append" CacheAppend {} (cache, new, start)
+    "cache_append" CacheAppend {} (cache, new, start) -> "cache"
 }
 
 impl OpDef for CacheAppend {
@@ -183,7 +189,7 @@ op! {
     /// Attention of a chunk `q` [C, heads·d] whose first token stands at `start[0]`, against caches [P, kv_heads·d] that
     /// hold every token up to the chunk's last: token i of the chunk sees cache rows up to `start + i` in the window.
     "attention_cached" AttentionCached { heads: usize, kv_heads: usize, scale: f32, window: Option<usize> }
-        (q, k_cache, v_cache, start)
+        (q, k_cache, v_cache, start) -> "q"
 }
 
 impl OpDef for AttentionCached {

@@ -8,7 +8,7 @@ use crate::{DType, Type, Value, op};
 op! {
     /// Cross entropy of `logit_scale · x wᵀ` against `labels`, summed over the rows whose label is not -100 and multiplied
     /// by `loss_scale`. `x` is [T, H], `w` [V, H]; the result is f32[1].
-    "linear_cross_entropy" LinearCrossEntropy { logit_scale: f32 } (x, w, labels, loss_scale)
+    "linear_cross_entropy" LinearCrossEntropy { logit_scale: f32 } (x, w, labels, loss_scale) -> "f32[1]"
 }
 
 fn check(args: &[Type]) -> Result<(), String> {
@@ -71,6 +71,7 @@ op! {
     /// The loss of `linear_cross_entropy` and its gradients in one pass: the loss, the cotangent of `x`, and, with
     /// `weight`, that of `w` in f32. A row's logits have the gradient `(softmax - onehot) · logit_scale · loss_scale`.
     "linear_cross_entropy_grad" LinearCrossEntropyGrad { logit_scale: f32, weight: bool } (x, w, labels, loss_scale)
+        -> "f32[1]", "x", "f32[w.shape] with `weight`"
 }
 
 impl OpDef for LinearCrossEntropyGrad {

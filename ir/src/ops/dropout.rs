@@ -8,7 +8,7 @@ use crate::{DType, Type, Value, op};
 op! {
     /// `x / (1 - p)` where the element is kept, else 0. Element i is kept where word i mod 4 of
     /// Philox4x32-10(key = seed, counter = (i / 4, site, 0, 0)) is at least `p · 2³²`.
-    "dropout" Dropout { p: f32, site: usize } (x, seed)
+    "dropout" Dropout { p: f32, site: usize } (x, seed) -> "x"
 }
 
 impl OpDef for Dropout {
@@ -42,7 +42,7 @@ impl OpDef for Dropout {
 op! {
     /// The seed of call `index` of a function that is called many times: `seed` with `index · 0x9E3779B9` added to its
     /// first word. Equal sites of different layers thus draw different masks.
-    "derive_seed" DeriveSeed { index: usize } (seed)
+    "derive_seed" DeriveSeed { index: usize } (seed) -> "seed"
 }
 
 impl OpDef for DeriveSeed {

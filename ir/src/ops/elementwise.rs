@@ -22,7 +22,7 @@ fn same(args: &[Type], names: &[&str]) -> Result<Vec<Type>, String> {
 macro_rules! scalar_ops {
     ($($(#[doc = $doc:literal])* $name:literal $ty:ident ($($x:ident),*) = $value:expr;
         |$g:ident, $y:ident, $dy:ident| [$($grad:expr),*];)*) => { $(
-        op! { $(#[doc = $doc])* $name $ty {} ($($x),*) }
+        op! { $(#[doc = $doc])* $name $ty {} ($($x),*) -> "x" }
         impl OpDef for $ty {
             fn infer(&self, args: &[Type]) -> Result<Vec<Type>, String> {
                 same(args, Self::OPERANDS)
@@ -189,7 +189,7 @@ pub fn erf(x: f64) -> f64 {
 
 op! {
     /// `x * value`
-    "scale" Scale { value: f32 } (x)
+    "scale" Scale { value: f32 } (x) -> "x"
 }
 impl OpDef for Scale {
     fn infer(&self, args: &[Type]) -> Result<Vec<Type>, String> {
@@ -205,7 +205,7 @@ impl OpDef for Scale {
 
 op! {
     /// `x + value`
-    "offset" Offset { value: f32 } (x)
+    "offset" Offset { value: f32 } (x) -> "x"
 }
 impl OpDef for Offset {
     fn infer(&self, args: &[Type]) -> Result<Vec<Type>, String> {
@@ -221,7 +221,7 @@ impl OpDef for Offset {
 
 op! {
     /// `x` stored as `dtype`. The reference keeps every digit.
-    "cast" Cast { dtype: DType } (x)
+    "cast" Cast { dtype: DType } (x) -> "dtype[x.shape]"
 }
 impl OpDef for Cast {
     fn infer(&self, args: &[Type]) -> Result<Vec<Type>, String> {
@@ -241,7 +241,7 @@ impl OpDef for Cast {
 
 op! {
     /// `value` in every element.
-    "constant" Constant { value: f32, dtype: DType, shape: Vec<usize> } ()
+    "constant" Constant { value: f32, dtype: DType, shape: Vec<usize> } () -> "dtype[shape]"
 }
 impl OpDef for Constant {
     fn infer(&self, args: &[Type]) -> Result<Vec<Type>, String> {

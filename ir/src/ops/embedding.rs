@@ -8,7 +8,7 @@ use crate::{DType, Type, Value, op};
 op! {
     /// Row `tokens[t]` of `table` for every token, times `scale`, stored as `dtype`. The row `padding` gets no gradient
     /// (`torch.nn.Embedding(padding_idx)`).
-    "embedding" Embedding { scale: f32, padding: Option<usize>, dtype: DType } (table, tokens)
+    "embedding" Embedding { scale: f32, padding: Option<usize>, dtype: DType } (table, tokens) -> "dtype[T, n]"
 }
 
 impl OpDef for Embedding {
@@ -36,7 +36,7 @@ impl OpDef for Embedding {
 
 op! {
     /// Adds `scale * dy[t]` to row `tokens[t]` of a table of zeros, in f32 and in the order of the tokens.
-    "embedding_grad" EmbeddingGrad { vocab: usize, scale: f32, padding: Option<usize> } (tokens, dy)
+    "embedding_grad" EmbeddingGrad { vocab: usize, scale: f32, padding: Option<usize> } (tokens, dy) -> "f32[vocab, n]"
 }
 
 impl OpDef for EmbeddingGrad {

@@ -6,8 +6,8 @@ use crate::op::{Named, OpDef, Vjp};
 use crate::{DType, Type, Value, op};
 
 op! {
-    /// `a · b`, where `ta` and `tb` say that an operand is stored transposed. A linear layer is `x · wᵀ`.
-    "matmul" Matmul { ta: bool, tb: bool, dtype: DType } (a, b)
+    /// `a · b`, [m, k] by [k, n], where `ta` and `tb` say that an operand is stored transposed. A linear layer is `x · wᵀ`.
+    "matmul" Matmul { ta: bool, tb: bool, dtype: DType } (a, b) -> "dtype[m, n]"
 }
 
 /// `(m, k)` of `a` and `(k, n)` of `b` after the transpositions.
@@ -41,6 +41,11 @@ impl OpDef for Matmul {
         let ty = Type::new(self.dtype, [m, n]);
         want_float("the result", &ty)?;
         Ok(vec![ty])
+    }
+
+    /// `2 m n k`
+    fn operations(&self, args: &[Type], _results: &[Type]) -> f64 {
+        sizes(self.ta, self.tb, &args[0], &args[1]).map_or(0.0, |(m, k, n)| 2.0 * (m * k * n) as f64)
     }
 
     fn eval(&self, args: &[&Tensor], types: &[Type]) -> Option<Vec<Tensor>> {
@@ -77,7 +82,7 @@ impl OpDef for Matmul {
 op! {
     /// A sum of matrix products that share their tiles: `a0 · b0 + a1 · b1 + …`, operands in that order. LoRA's low-rank
     /// product rides in its linear this way, and the input gradients of linears that read one value become one product.
-    "matmul_sum" MatmulSum { ta: Vec<bool>, tb: Vec<bool>, dtype: DType } (more)
+    "matmul_sum" MatmulSum { ta: Vec<bool>, tb: Vec<bool>, dtype: DType } (more) -> "dtype[m, n]"
 }
 
 impl OpDef for MatmulSum {

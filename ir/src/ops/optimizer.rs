@@ -6,7 +6,7 @@ use crate::{DType, Type, op};
 
 op! {
     /// `state + x`, in the memory of `state` (f32).
-    "accumulate" Accumulate {} (state, x)
+    "accumulate" Accumulate {} (state, x) -> "state"
 }
 impl OpDef for Accumulate {
     fn infer(&self, args: &[Type]) -> Result<Vec<Type>, String> {
@@ -26,7 +26,7 @@ impl OpDef for Accumulate {
 op! {
     /// The L2 norm of `grad`, and what to multiply it by so that its norm is at most `max_norm`:
     /// `min(1, max_norm / (norm + 1e-6))` (`torch.nn.utils.clip_grad_norm_`).
-    "clip_coefficient" ClipCoefficient {} (grad, max_norm)
+    "clip_coefficient" ClipCoefficient {} (grad, max_norm) -> "f32[1]", "f32[1]"
 }
 impl OpDef for ClipCoefficient {
     fn infer(&self, args: &[Type]) -> Result<Vec<Type>, String> {
@@ -48,6 +48,7 @@ op! {
     /// afterwards. Bias corrections are `1 - betaᵗ`. Parameter, gradient and both moments keep their memory.
     "adam" Adam { beta1: f32, beta2: f32, eps: f32, decoupled: bool }
         (param, grad, exp_avg, exp_avg_sq, coefficient, learning_rate, weight_decay, correction1, correction2)
+        -> "param", "grad", "exp_avg", "exp_avg_sq"
 }
 impl OpDef for Adam {
     fn infer(&self, args: &[Type]) -> Result<Vec<Type>, String> {

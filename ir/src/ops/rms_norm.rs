@@ -7,7 +7,7 @@ use crate::{DType, Type, Value, op};
 
 op! {
     /// `x * rsqrt(mean(x², last axis) + eps) * weight`; with `plus_one` the factor is `1 + weight` (Gemma).
-    "rms_norm" RmsNorm { eps: f32, plus_one: bool } (x, weight)
+    "rms_norm" RmsNorm { eps: f32, plus_one: bool } (x, weight) -> "x"
 }
 
 fn check(x: &Type, weight: &Type) -> Result<(), String> {
@@ -62,7 +62,7 @@ fn inverse_rms(g: &mut Function, x: Value, eps: f32) -> Value {
 
 op! {
     /// The cotangent of `x`: with `r = rsqrt(mean(x²) + eps)` and `u = dy * weight`, `r * (u - x * r² * mean(u * x))`.
-    "rms_norm_grad" RmsNormGrad { eps: f32, plus_one: bool } (x, weight, dy)
+    "rms_norm_grad" RmsNormGrad { eps: f32, plus_one: bool } (x, weight, dy) -> "x"
 }
 
 impl OpDef for RmsNormGrad {
@@ -96,7 +96,7 @@ fn inverse(x: &[f64], eps: f32) -> f64 {
 
 op! {
     /// `rms_norm_grad(x, weight, dy) + d`: the branch's gradient joins the residual stream's.
-    "rms_norm_grad_add" RmsNormGradAdd { eps: f32, plus_one: bool } (x, weight, dy, d)
+    "rms_norm_grad_add" RmsNormGradAdd { eps: f32, plus_one: bool } (x, weight, dy, d) -> "x"
 }
 
 impl OpDef for RmsNormGradAdd {
@@ -115,7 +115,7 @@ impl OpDef for RmsNormGradAdd {
 
 op! {
     /// The cotangent of `weight`, in f32: the sum over rows of `dy * x * rsqrt(mean(x²) + eps)`.
-    "rms_norm_grad_weight" RmsNormGradWeight { eps: f32 } (x, dy)
+    "rms_norm_grad_weight" RmsNormGradWeight { eps: f32 } (x, dy) -> "f32[n]"
 }
 
 impl OpDef for RmsNormGradWeight {

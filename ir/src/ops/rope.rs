@@ -8,7 +8,7 @@ use crate::{DType, Type, Value, op};
 op! {
     /// Rotates the first `r` elements of each of `heads` heads of `x` [T, heads·d] by the angle of the token's position;
     /// `cos` and `sin` are [P, r/2], row `positions[t]` being token t's. `inverse` rotates back, which is the gradient.
-    "rope" Rope { heads: usize, inverse: bool } (x, positions, cos, sin)
+    "rope" Rope { heads: usize, inverse: bool } (x, positions, cos, sin) -> "x"
 }
 
 impl OpDef for Rope {

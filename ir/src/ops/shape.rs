@@ -31,7 +31,7 @@ fn stretches(narrow: &[usize], wide: &[usize]) -> bool {
 
 op! {
     /// Repeats `x` to `shape`; axes align at the right, an axis of size 1 stretches.
-    "broadcast" Broadcast { shape: Vec<usize> } (x)
+    "broadcast" Broadcast { shape: Vec<usize> } (x) -> "x.dtype[shape]"
 }
 impl OpDef for Broadcast {
     fn infer(&self, args: &[Type]) -> Result<Vec<Type>, String> {
@@ -53,7 +53,7 @@ impl OpDef for Broadcast {
 
 op! {
     /// Sums `x` down to `shape`, the transpose of `broadcast`; the sum is stored as `dtype`.
-    "sum_to" SumTo { shape: Vec<usize>, dtype: DType } (x)
+    "sum_to" SumTo { shape: Vec<usize>, dtype: DType } (x) -> "dtype[shape]"
 }
 impl OpDef for SumTo {
     fn infer(&self, args: &[Type]) -> Result<Vec<Type>, String> {
@@ -81,7 +81,7 @@ impl OpDef for SumTo {
 
 op! {
     /// The same elements in the same order under another shape.
-    "reshape" Reshape { shape: Vec<usize> } (x)
+    "reshape" Reshape { shape: Vec<usize> } (x) -> "x.dtype[shape]"
 }
 impl OpDef for Reshape {
     fn infer(&self, args: &[Type]) -> Result<Vec<Type>, String> {
@@ -102,7 +102,7 @@ impl OpDef for Reshape {
 
 op! {
     /// Rows `start..start + count` of `x`, first axis.
-    "rows" Rows { start: usize, count: usize } (x)
+    "rows" Rows { start: usize, count: usize } (x) -> "x.dtype[count, …]"
 }
 impl OpDef for Rows {
     fn infer(&self, args: &[Type]) -> Result<Vec<Type>, String> {

@@ -1,7 +1,8 @@
 //! The forward and backward function of a called function, for one pattern of what its operands are.
 use super::Cotangents;
+use super::partition::Partition;
 use amc_ir::op::Vjp;
-use amc_ir::ops::{Constant, Op};
+use amc_ir::ops::Constant;
 use amc_ir::{Function, InstKind, Value};
 
 /// What an operand is to differentiation.
@@ -26,17 +27,32 @@ pub struct Split {
     pub kept: Vec<usize>,
 }
 
-/// Differentiates `function`, whose parameters are of the given classes; `suffix` tells its halves from others'.
-pub fn split(function: &Function, classes: &[Class], suffix: &str) -> Split {
-    let function = super::expanded(function);
-    let (joint, forward_insts) = joint(&function, classes);
-    let plan = Partition::new(&function, &joint, forward_insts);
-    let mut forward = function.clone();
-    forward.name = format!("{}.forward{suffix}", function.name);
-    forward.results.extend(&plan.saved);
-    let (mut backward, kept) = plan.backward(&function, &joint);
-    backward.name = format!("{}.backward{suffix}", function.name);
-    Split { forward, backward, kept }
+/// A function whose parameters are of given classes, and the ways to divide it.
+pub struct Differentiated {
+    function: Function,
+    joint: Function,
+    /// From saving most to computing most again.
+    pub ladder: Vec<Partition>,
+}
+
+impl Differentiated {
+    pub fn new(function: &Function, classes: &[Class]) -> Differentiated {
+        let function = super::expanded(function);
+        let (joint, forward_insts) = joint(&function, classes);
+        let ladder = Partition::ladder(&joint, forward_insts);
+        Differentiated { function, joint, ladder }
+    }
+
+    /// The halves that a rung of the ladder gives; `suffix` tells them from others'.
+    pub fn split(&self, rung: usize, suffix: &str) -> Split {
+        let (function, partition) = (&self.function, &self.ladder[rung]);
+        let mut forward = function.clone();
+        forward.name = format!("{}.forward{suffix}", function.name);
+        forward.results.extend(partition.saved(function, &self.joint));
+        let (mut backward, kept) = partition.backward(function, &self.joint);
+        backward.name = format!("{}.backward{suffix}", function.name);
+        Split { forward, backward, kept }
+    }
 }
 
 /// Forward and backward in one function, and how many instructions are forward ones. Its parameters are those of
@@ -114,83 +130,4 @@ pub fn backward_op(g: &mut Function, at: usize, active: &[bool], sums: &mut Cota
             sums.add(g, *arg, d);
         }
     }
-}
-
-/// What the backward function saves and what it computes again.
-struct Partition {
-    /// Values of the original function, in order.
-    saved: Vec<Value>,
-    /// By instruction of the joint function: whether the backward function holds it.
-    inside: Vec<bool>,
-    saved_joint: Vec<Value>,
-}
-
-impl Partition {
-    fn new(function: &Function, joint: &Function, forward_insts: usize) -> Partition {
-        let shift = joint.params.len() - function.params.len();
-        let mut inside: Vec<bool> = (0..joint.insts.len()).map(|at| at >= forward_insts).collect();
-        let mut needed = vec![false; joint.value_count()];
-        let mark = |args: &[Value], needed: &mut Vec<bool>| args.iter().for_each(|a| needed[a.index()] = true);
-        for inst in &joint.insts[forward_insts..] {
-            mark(&inst.args, &mut needed);
-        }
-        mark(&joint.results, &mut needed);
-        for at in (0..forward_insts).rev() {
-            let inst = &joint.insts[at];
-            let wanted = inst.results.iter().any(|r| needed[r.index()]);
-            let at_hand =
-                |a: &Value| a.index() < joint.params.len() || needed[a.index()] || is_cheap(joint, *a, &needed);
-            if wanted && cheap(inst.op()) && inst.args.iter().all(at_hand) {
-                inside[at] = true;
-                mark(&inst.args, &mut needed);
-            }
-        }
-        let made_outside = |v: &Value| joint.def(*v).is_some_and(|(at, _)| !inside[at]);
-        let saved_joint: Vec<Value> =
-            (0..joint.value_count()).map(Value::new).filter(|v| needed[v.index()] && made_outside(v)).collect();
-        let saved = saved_joint.iter().map(|v| Value::new(v.index() - shift)).collect();
-        Partition { saved, inside, saved_joint }
-    }
-
-    fn backward(&self, function: &Function, joint: &Function) -> (Function, Vec<usize>) {
-        let mut used = vec![false; joint.value_count()];
-        let inside = || joint.insts.iter().enumerate().filter(|(at, _)| self.inside[*at]);
-        inside().flat_map(|(_, inst)| &inst.args).chain(&joint.results).for_each(|a| used[a.index()] = true);
-        let kept: Vec<usize> = (0..function.params.len()).filter(|i| used[*i]).collect();
-        let mut g = Function::new("backward");
-        let mut map: Vec<Option<Value>> = vec![None; joint.value_count()];
-        for &i in &kept {
-            map[i] = Some(g.param(function.params[i].name.clone(), function.params[i].ty.clone()));
-        }
-        for (i, v) in self.saved_joint.iter().enumerate() {
-            map[v.index()] = Some(g.param(format!("saved{i}"), joint.ty(*v).clone()));
-        }
-        for (slot, param) in map.iter_mut().zip(&joint.params).skip(function.params.len()) {
-            *slot = Some(g.param(param.name.clone(), param.ty.clone()));
-        }
-        let at = |map: &[Option<Value>], v: &Value| map[v.index()].expect("operands precede users");
-        for (i, inst) in inside() {
-            let args: Vec<Value> = inst.args.iter().map(|a| at(&map, a)).collect();
-            for (old, new) in inst.results.iter().zip(g.copy(joint, i, &args)) {
-                map[old.index()] = Some(new);
-            }
-        }
-        g.results = joint.results.iter().map(|r| at(&map, r)).collect();
-        (g, kept)
-    }
-}
-
-/// Whether `value` can be had from values at hand by cheap ops alone.
-fn is_cheap(joint: &Function, value: Value, needed: &[bool]) -> bool {
-    joint.def(value).is_some_and(|(at, _)| {
-        let inst = &joint.insts[at];
-        let at_hand = |a: &Value| a.index() < joint.params.len() || needed[a.index()] || is_cheap(joint, *a, needed);
-        cheap(inst.op()) && inst.args.iter().all(at_hand)
-    })
-}
-
-/// Ops that cost no more than reading a saved value back.
-fn cheap(op: Option<&Op>) -> bool {
-    let Some(op) = op else { return false };
-    crate::is_elementwise(op) || matches!(op, Op::RmsNorm(_) | Op::Reshape(_) | Op::Rows(_) | Op::DeriveSeed(_))
 }

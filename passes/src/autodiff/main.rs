@@ -1,12 +1,15 @@
 //! Differentiates the entry function: its own ops in place, its calls by split functions.
-use super::layer::{self, Class, Split};
+use super::layer::{self, Class, Differentiated, Split};
+use super::partition::rate;
 use super::{Cotangents, gradient_name, is_trainable};
+use crate::pass::{Context, Recompute};
 use amc_ir::ops::Constant;
 use amc_ir::{Binding, Bindings, DType, FuncId, Function, InstKind, Module, Value};
 use std::collections::HashMap;
 
 /// The module with its entry replaced by forward and backward together. Binds the gradients it adds.
-pub fn differentiate(module: &Module, bindings: &mut Bindings) -> Module {
+pub fn differentiate(module: &Module, context: &mut Context) -> Module {
+    let bindings = &mut context.bindings;
     let entry = super::expanded(module.entry());
     let classes: Vec<Class> = entry
         .params
@@ -15,6 +18,7 @@ pub fn differentiate(module: &Module, bindings: &mut Bindings) -> Module {
         .collect();
     let mut state = Differentiation::new(&entry, &classes);
     bind_gradients(&entry, &classes, bindings);
+    state.choose_rungs(module, &entry, &mut context.recompute);
     state.forward(module, &entry);
     state.backward(&entry);
     state.finish(&entry, &classes)
@@ -35,13 +39,19 @@ struct Called {
     saved: Vec<Value>,
 }
 
+/// A function, and what its operands are.
+type Pattern = (FuncId, Vec<Class>);
+
 struct Differentiation {
     out: Module,
     main: Function,
     active: Vec<bool>,
     map: Vec<Option<Value>>,
+    differentiated: HashMap<Pattern, Differentiated>,
+    /// By instruction of the entry: how far up its ladder a call goes.
+    rungs: Vec<usize>,
     splits: Vec<(Split, FuncId, FuncId)>,
-    by_pattern: HashMap<(FuncId, Vec<Class>), usize>,
+    by_pattern: HashMap<(Pattern, usize), usize>,
     /// Functions that need no gradient, copied once.
     copied: HashMap<FuncId, FuncId>,
     calls: Vec<Option<Called>>,
@@ -66,6 +76,8 @@ impl Differentiation {
             main,
             active,
             map,
+            differentiated: HashMap::new(),
+            rungs: vec![0; entry.insts.len()],
             splits: vec![],
             by_pattern: HashMap::new(),
             copied: HashMap::new(),
@@ -78,12 +90,50 @@ impl Differentiation {
         values.iter().map(|v| self.map[v.index()].expect("operands precede users")).collect()
     }
 
+    /// What the operands of a call in the entry are.
+    fn classes(&self, entry: &Function, args: &[Value]) -> Vec<Class> {
+        let class = |v: &Value| match () {
+            () if !self.active[v.index()] => Class::Fixed,
+            () if v.index() < entry.params.len() => Class::Trained,
+            () => Class::Active,
+        };
+        args.iter().map(class).collect()
+    }
+
+    /// Differentiates every called function, and decides for each call what is computed again.
+    fn choose_rungs(&mut self, module: &Module, entry: &Function, recompute: &mut Recompute) {
+        let mut steps: Vec<(f64, usize, usize, f64)> = vec![];
+        for (at, inst) in entry.insts.iter().enumerate() {
+            let InstKind::Call(callee) = inst.kind else { continue };
+            let classes = self.classes(entry, &inst.args);
+            if classes.iter().all(|class| *class == Class::Fixed) {
+                continue;
+            }
+            let made = || Differentiated::new(module.function(callee), &classes);
+            let ladder = &self.differentiated.entry((callee, classes.clone())).or_insert_with(made).ladder;
+            for (rung, pair) in ladder.windows(2).enumerate() {
+                let operations = pair[1].operations - pair[0].operations;
+                steps.push((rate(&pair[0], &pair[1]), at, rung + 1, operations));
+            }
+        }
+        // The first layers give up first: when the backward pass comes to them, the others' values are gone.
+        steps.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        recompute.possible = steps.len();
+        for (_, at, rung, operations) in steps.into_iter().take(recompute.wanted) {
+            self.rungs[at] = self.rungs[at].max(rung);
+            recompute.operations += operations;
+        }
+    }
+
     fn forward(&mut self, module: &Module, entry: &Function) {
         for (at, inst) in entry.insts.iter().enumerate() {
             let args = self.mapped(&inst.args);
             let (results, called) = match inst.kind {
                 InstKind::Op(_) => (self.main.copy(entry, at, &args), None),
-                InstKind::Call(callee) => self.forward_call(module, entry, &inst.args, callee, &args),
+                InstKind::Call(callee) => {
+                    let pattern = (callee, self.classes(entry, &inst.args));
+                    self.forward_call(module.function(callee), pattern, self.rungs[at], &args)
+                }
             };
             for (old, new) in inst.results.iter().zip(results) {
                 self.map[old.index()] = Some(new);
@@ -94,39 +144,31 @@ impl Differentiation {
 
     fn forward_call(
         &mut self,
-        module: &Module,
-        entry: &Function,
-        old_args: &[Value],
-        callee: FuncId,
+        function: &Function,
+        pattern: Pattern,
+        rung: usize,
         args: &[Value],
     ) -> (Vec<Value>, Option<Called>) {
-        let class = |v: &Value| match () {
-            () if !self.active[v.index()] => Class::Fixed,
-            () if v.index() < entry.params.len() => Class::Trained,
-            () => Class::Active,
-        };
-        let classes: Vec<Class> = old_args.iter().map(class).collect();
-        let function = module.function(callee);
-        if classes.iter().all(|c| *c == Class::Fixed) {
+        if pattern.1.iter().all(|class| *class == Class::Fixed) {
             let out = &mut self.out;
-            let copy = *self.copied.entry(callee).or_insert_with(|| out.add(function.clone()));
+            let copy = *self.copied.entry(pattern.0).or_insert_with(|| out.add(function.clone()));
             return (self.main.call(&self.out, copy, args), None);
         }
-        let split = self.split(callee, function, classes);
+        let split = self.split(pattern, rung);
         let all = self.main.call(&self.out, self.splits[split].1, args);
         let (results, saved) = all.split_at(function.results.len());
         let called = Called { split, args: args.to_vec(), results: results.to_vec(), saved: saved.to_vec() };
         (results.to_vec(), Some(called))
     }
 
-    fn split(&mut self, callee: FuncId, function: &Function, classes: Vec<Class>) -> usize {
-        let key = (callee, classes);
+    fn split(&mut self, pattern: Pattern, rung: usize) -> usize {
+        let key = (pattern, rung);
         if let Some(split) = self.by_pattern.get(&key) {
             return *split;
         }
-        let variant = self.by_pattern.keys().filter(|(id, _)| *id == callee).count();
+        let variant = self.by_pattern.keys().filter(|((id, _), _)| *id == key.0.0).count();
         let suffix = if variant == 0 { String::new() } else { format!(".{variant}") };
-        let split = layer::split(function, &key.1, &suffix);
+        let split = self.differentiated[&key.0].split(rung, &suffix);
         let (forward, backward) = (self.out.add(split.forward.clone()), self.out.add(split.backward.clone()));
         self.splits.push((split, forward, backward));
         self.by_pattern.insert(key, self.splits.len() - 1);

@@ -145,19 +145,27 @@ impl<'a> Finder<'a> {
         let (def, _) = self.function.def(leaf)?;
         let inst = &self.function.insts[def];
         let free = !self.groups.iter().any(|g| g.product == Some(def));
-        let late = self.users[leaf.index()].iter().all(|user| *user >= at || self.inside(*user, at));
+        let late = self.users[leaf.index()].iter().all(|user| self.waits(*user, &[], at));
         let stable = inst.args.iter().all(|a| !self.consumed.contains(a));
         let fits = is_product(inst.op()) && self.shape(def) == self.shape(at);
         (fits && free && late && stable).then_some(def)
     }
 
-    /// Whether instruction `user` is computed only inside the region of root `at`.
-    fn inside(&self, user: usize, at: usize) -> bool {
+    /// Whether instruction `user` can wait until instruction `at`, when `roots` are computed.
+    fn waits(&self, user: usize, roots: &[usize], at: usize) -> bool {
+        user >= at || roots.contains(&user) || self.passed_on(user, |next| self.waits(next, roots, at))
+    }
+
+    /// Whether instruction `user` is computed inside the regions of these roots and nowhere else.
+    fn inside(&self, user: usize, roots: &[usize]) -> bool {
+        roots.contains(&user) || self.passed_on(user, |next| self.inside(next, roots))
+    }
+
+    /// Whether `user` needs no memory for its result, and `holds` is true of all that use it.
+    fn passed_on(&self, user: usize, holds: impl Fn(usize) -> bool) -> bool {
         let Some(inst) = self.function.insts.get(user) else { return false };
-        user == at
-            || (inst.op().is_some_and(is_elementwise)
-                && !self.material[inst.results[0].index()]
-                && self.users[inst.results[0].index()].iter().all(|next| *next >= at || self.inside(*next, at)))
+        let elementwise = inst.op().is_some_and(is_elementwise) && !self.material[inst.results[0].index()];
+        elementwise && self.users[inst.results[0].index()].iter().all(|next| holds(*next))
     }
 
     /// Whether root `at` can be launched with group `g`: same shape, a shared operand, and nothing in between needs what
@@ -177,9 +185,7 @@ impl<'a> Finder<'a> {
             .collect();
         let theirs: Vec<Value> = group.roots.iter().flat_map(|root| self.leaves(*root)).collect();
         let shares = leaves.iter().any(|l| (theirs.contains(l) || made.contains(l)) && self.function.ty(*l).len() > 1);
-        let waits = made.iter().flat_map(|v| &self.users[v.index()]).all(|user| {
-            *user >= at || group.roots.contains(user) || group.roots.iter().chain([&at]).any(|r| self.inside(*user, *r))
-        });
+        let waits = made.iter().flat_map(|v| &self.users[v.index()]).all(|user| self.waits(*user, &group.roots, at));
         let accumulates =
             group.roots.iter().any(|root| matches!(self.function.insts[*root].op(), Some(Op::Accumulate(_))));
         shares && waits && !accumulates && theirs.len() + leaves.len() + made.len() < MOST_OPERANDS
@@ -200,8 +206,7 @@ impl<'a> Finder<'a> {
             if let Some(product) = group.product {
                 covered.insert(product);
                 let value = self.function.insts[product].results[0];
-                let inside = |user: &usize| group.roots.iter().any(|root| self.inside(*user, *root));
-                if self.users[value.index()].iter().all(inside) {
+                if self.users[value.index()].iter().all(|user| self.inside(*user, &group.roots)) {
                     inlined.push(value);
                 }
             }

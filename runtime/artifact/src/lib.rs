@@ -5,6 +5,7 @@
 //! - Every address is an offset into one arena, one constant pool or one weight file; the runtime adds base pointers once.
 mod artifact;
 mod cache;
+pub mod hub_cache;
 mod manifest;
 pub mod philox;
 mod plan;

@@ -37,6 +37,10 @@ pub struct RunConfig {
 pub struct ModelConfig {
     /// Folder or Hub id, as the recipe has it.
     pub name: String,
+    /// Branch, tag or commit of a Hub id; its main branch where not given.
+    pub revision: Option<String>,
+    /// Keys of `config.json` that the recipe replaces.
+    pub config_overrides: serde_json::Map<String, serde_json::Value>,
     /// Tokens are below this.
     pub vocabulary: u64,
     /// Files of the model folder that go with a full model: `config.json`, `generation_config.json`.

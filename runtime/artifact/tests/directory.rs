@@ -54,6 +54,8 @@ fn run() -> RunConfig {
         seed: 42,
         model: ModelConfig {
             name: "models/tiny".into(),
+            revision: None,
+            config_overrides: serde_json::Map::new(),
             vocabulary: 32,
             config_files: vec!["config.json".into()],
             tokenizer: None,

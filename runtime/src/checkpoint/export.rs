@@ -24,7 +24,10 @@ use std::path::{Path, PathBuf};
 /// Files that every checkpoint of this run carries: the model's configuration and the tokenizer.
 fn carried_files(run: &RunConfig, folder: &Path) -> Result<Vec<PathBuf>> {
     let config = run.peft.is_none().then_some(&run.model.config_files).into_iter().flatten();
-    let tokenizer = run.model.tokenizer.as_deref().map_or_else(|| Ok(folder.to_path_buf()), model_folder)?;
+    let tokenizer = match &run.model.tokenizer {
+        Some(name) => model_folder(name, None)?,
+        None => folder.to_path_buf(),
+    };
     Ok(config
         .map(|name| folder.join(name))
         .chain(run.model.tokenizer_files.iter().map(|it| tokenizer.join(it)))
@@ -49,6 +52,7 @@ fn write_adapter_config(writer: &mut Writer, snapshot: &Snapshot, peft: &PeftExp
         "lora_alpha": peft.alpha,
         "peft_type": "LORA",
         "r": peft.rank,
+        "revision": snapshot.run.model.revision,
         "target_modules": peft.target_modules,
         "task_type": "CAUSAL_LM",
         "use_dora": false,
@@ -61,11 +65,24 @@ fn write_adapter_config(writer: &mut Writer, snapshot: &Snapshot, peft: &PeftExp
 
 fn copy_files(writer: &mut Writer, snapshot: &Snapshot, to: &str) -> Result<()> {
     let Some(folder) = snapshot.model_folder else { return Ok(()) };
+    let overrides = &snapshot.run.model.config_overrides;
     for source in carried_files(snapshot.run, folder)? {
         let name = source.file_name().unwrap_or_default().to_string_lossy();
-        writer.add_copy(&format!("{to}/{name}"), &source).with_context(|| format!("copying {}", source.display()))?;
+        let path = format!("{to}/{name}");
+        let written = match name == "config.json" && !overrides.is_empty() {
+            true => read_config(&source, overrides).and_then(|config| writer.add_json(&path, &config)),
+            false => writer.add_copy(&path, &source),
+        };
+        written.with_context(|| format!("copying {}", source.display()))?;
     }
     Ok(())
+}
+
+/// A `config.json` with the recipe's values in place of its own.
+fn read_config(path: &Path, overrides: &Map<String, Value>) -> Result<Map<String, Value>> {
+    let mut config: Map<String, Value> = serde_json::from_slice(&std::fs::read(path)?)?;
+    config.extend(overrides.clone());
+    Ok(config)
 }
 
 /// A tensor of the consolidated model.

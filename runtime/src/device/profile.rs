@@ -77,9 +77,8 @@ impl Profile {
         let spans: Vec<Vec<(u64, u64)>> = recorder.spans.into_iter().map(UnsafeCell::into_inner).collect();
         let times = &mut self.programs[program];
         times.runs += 1;
-        let ends = |pick: fn(&[(u64, u64)]) -> Option<&(u64, u64)>| spans.iter().filter_map(move |list| pick(list));
-        let begin = ends(|list| list.first()).map(|span| span.0).min().unwrap_or(0);
-        let end = ends(|list| list.last()).map(|span| span.1).max().unwrap_or(0);
+        let begin = spans.iter().filter_map(|list| list.first()).map(|span| span.0).min().unwrap_or(0);
+        let end = spans.iter().filter_map(|list| list.last()).map(|span| span.1).max().unwrap_or(0);
         times.wall += end - begin;
         for (i, launch) in times.launches.iter_mut().enumerate() {
             launch.last = spans.iter().map(|list| list[i]).collect();

@@ -202,6 +202,8 @@ fn run_config(model: &Path, sft: bool, train: String, validation: String) -> Run
         seed: 7,
         model: ModelConfig {
             name: model.to_string_lossy().into_owned(),
+            revision: None,
+            config_overrides: serde_json::Map::new(),
             vocabulary: VOCABULARY as u64,
             config_files: vec!["config.json".into()],
             tokenizer: None,

@@ -7,7 +7,7 @@ use amc_artifact::Artifact;
 use amc_artifact::safetensors::SafetensorsFile;
 use amc_frontend::build::{Lora, Purpose, Request};
 use amc_ir::{DType, Init};
-use amc_passes::plan::{Optimizer, Unit};
+use amc_passes::plan::{Optimizer, Unit, assemble};
 use amc_runtime::session::{Part, Session, SessionOptions};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -37,7 +37,8 @@ impl Runner {
         let dir = folder.path().join("artifact");
         let destination = Destination::parse("cpu")?;
         let files = model.weight_files()?;
-        emit(&dir, &units, Some(optimizer), &destination, &case.folder, &files, Papers::default())?;
+        let assembled = assemble(&units, Some(optimizer), &destination.target());
+        emit(&dir, &assembled, &destination, &case.folder, &files, Papers::default())?;
         let artifact = Artifact::open(&dir)?;
         let options = SessionOptions { threads: Some(2), model: Some(case.folder.clone()) };
         let mut session = Session::open(&artifact, &options)?;
@@ -138,7 +139,7 @@ fn lora(case: &Case, adapter: &SafetensorsFile) -> Result<Lora> {
 fn units(case: &Case, model: &LoadedModel, lora: Option<&Lora>) -> Result<Vec<Unit>> {
     let stored = if lora.is_some() { model.stored.clone() } else { model.trained() };
     let mut dumps = Dumps::default();
-    let mut program = |name: &str, batch: usize, seq: usize, purpose: Purpose, train: bool| {
+    let mut program = |name: &str, batch: usize, seq: usize, purpose: Purpose, train: Option<usize>| {
         let request = Request {
             model: &model.model,
             stored: &stored,
@@ -151,11 +152,12 @@ fn units(case: &Case, model: &LoadedModel, lora: Option<&Lora>) -> Result<Vec<Un
         };
         unit(name, &request, train, &mut dumps)
     };
+    // The packed program keeps no value that it can compute again, so that this way is held to the reference too.
     Ok(vec![
-        program("train", case.batch, case.seq, Purpose::Loss, true)?,
-        program("train_apart", case.batch, case.total(), Purpose::Loss, true)?,
-        program("train_packed", 1, case.total(), Purpose::Loss, true)?,
-        program("logits", case.batch, case.seq, Purpose::Logits, false)?,
-        program("logits_wide", case.batch, case.total(), Purpose::Logits, false)?,
+        program("train", case.batch, case.seq, Purpose::Loss, Some(0))?,
+        program("train_apart", case.batch, case.total(), Purpose::Loss, Some(0))?,
+        program("train_packed", 1, case.total(), Purpose::Loss, Some(usize::MAX))?,
+        program("logits", case.batch, case.seq, Purpose::Logits, None)?,
+        program("logits_wide", case.batch, case.total(), Purpose::Logits, None)?,
     ])
 }

@@ -22,7 +22,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 pub use header::{HEADER_LIMIT, TensorInfo};
-pub use weights::{INDEX_FILE, SINGLE_FILE, Weights};
+pub use weights::{INDEX_FILE, SINGLE_FILE, Weights, is_pickle, refuse_pickle};
 pub use write::{TensorData, TensorSpec, stream, write};
 
 /// How an element is stored, by the names that the format gives.

@@ -162,6 +162,12 @@ fn shards_are_found_through_the_index() {
     }
     let empty = Folder::new("no-weights");
     assert!(format!("{:#}", Weights::open(&empty.0).unwrap_err()).contains("neither model.safetensors nor"));
+    std::fs::write(empty.0.join("pytorch_model.bin"), "").unwrap();
+    let error = Weights::open(&empty.0).unwrap_err().to_string();
+    assert!(
+        error.contains("is there; pytorch_model.bin is a pickle") && error.contains(".save_pretrained("),
+        "{error}"
+    );
 }
 
 #[test]

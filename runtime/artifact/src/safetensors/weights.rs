@@ -3,6 +3,7 @@ use super::{SafetensorsFile, TensorInfo, TensorView};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 /// The file of an unsharded model.
@@ -38,7 +39,7 @@ impl Weights {
         match (single.is_file(), index.is_file()) {
             (true, _) => Weights::single(&single),
             (false, true) => Weights::sharded(path, &index).with_context(|| index.display().to_string()),
-            _ => bail!("{}: neither {SINGLE_FILE} nor {INDEX_FILE} is there", path.display()),
+            _ => bail!("{}: neither {SINGLE_FILE} nor {INDEX_FILE} is there{}", path.display(), hint(path)),
         }
     }
 
@@ -103,6 +104,27 @@ impl Weights {
         let file = file.ok_or_else(|| anyhow!("{}: there is no tensor `{name}`", self.place.display()))?;
         self.files[*file].tensor(name)
     }
+}
+
+/// More to say of a folder without safetensors, where it holds pickles.
+fn hint(folder: &Path) -> String {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let pickle = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(|name| is_pickle(name));
+    pickle.min().map_or_else(String::new, |name| format!("; {}", refuse_pickle(&name, &folder.display())))
+}
+
+/// Whether a file of that name holds a model's weights, or a part of them, as a pickle.
+pub fn is_pickle(name: &str) -> bool {
+    name.starts_with("pytorch_model") && name.ends_with(".bin")
+}
+
+/// Says that the pickle `name` of `model` (a folder or Hub id) is not read, and how to make a form of it that is.
+pub fn refuse_pickle(name: &str, model: &dyn Display) -> String {
+    format!(
+        "{name} is a pickle, which amc never reads, since reading one runs whatever code is in it; if you trust it, convert \
+         it: python -c \"from transformers import AutoModelForCausalLM as M; M.from_pretrained('{model}', \
+         torch_dtype='auto').save_pretrained('FOLDER')\", where FOLDER may be the model's own"
+    )
 }
 
 /// A shard must be a plain name: an index must not reach outside its folder.
