@@ -3,6 +3,9 @@
 //! A file starts with `// run: PASS …` and, for gradients, `// train: PARAM …`; behind the line `// ----` stands the result.
 //! `AMC_BLESS=1` (`./x bless`) writes it.
 #![cfg(feature = "compiler")]
+#[path = "support/random_graphs.rs"]
+mod random_graphs;
+
 use amc::commands::opt::optimise;
 use std::path::{Path, PathBuf};
 

@@ -15,13 +15,10 @@ fn sample() -> Vec<u8> {
 }
 
 fn open(bytes: &[u8]) -> Result<Shard> {
-    let folder = std::env::temp_dir().join(format!("amc-shard-{}", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
-    let path = folder.join(blake3::hash(bytes).to_hex().as_str());
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join(blake3::hash(bytes).to_hex().as_str());
     std::fs::write(&path, bytes)?;
-    let shard = Shard::open(&path);
-    std::fs::remove_file(&path)?;
-    shard
+    Shard::open(&path)
 }
 
 /// Changes bytes and makes the hash fit again: a file that somebody made on purpose.
