@@ -10,7 +10,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use support::{PAUSE, contents, options, temporary, toy, until};
+use support::kernels::PAUSE;
+use support::{contents, options, temporary, toy, until};
 
 /// A disk that dies at one operation, in the middle of it where it has a middle, and is dead from then on.
 struct DyingDisk {

@@ -11,7 +11,8 @@ use half::bf16;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use support::{A, RECIPE, Toy, VOCABULARY, W, contents, options, table, temporary, toy};
+use support::kernels::table;
+use support::{A, RECIPE, Toy, VOCABULARY, W, contents, options, temporary, toy};
 
 fn artifact(toy: &Toy, kind: TargetKind, features: &[&str]) -> Artifact {
     let dir = toy.folder.join("artifact");

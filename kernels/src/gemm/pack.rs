@@ -17,8 +17,7 @@ pub fn functions(gemm: &Gemm, plan: &Plan) -> String {
     let mut text = String::new();
     for (t, term) in gemm.terms.iter().enumerate() {
         let paired = plan.paired(term);
-        let b = if paired { pairs::panel(gemm, plan, &term.b) } else { panel(gemm, plan, &term.b) };
-        text += &private_function(&format!("pack_b{t}"), PARAMS, b);
+        text += &private_function(&format!("pack_b{t}"), PARAMS, panel(gemm, plan, term));
         let a = match plan.feed(gemm, term) {
             Feed::InPlace => continue,
             Feed::Rows => rows(plan, term),
@@ -31,15 +30,22 @@ pub fn functions(gemm: &Gemm, plan: &Plan) -> String {
 }
 
 /// A panel of B: vectors where it is whole, elements where columns are missing.
-fn panel(gemm: &Gemm, plan: &Plan, b: &Operand) -> Emitter {
+fn panel(gemm: &Gemm, plan: &Plan, term: &Term) -> Emitter {
     let mut e = Emitter::new();
-    let whole = |e: &mut Emitter| if b.transposed { whole_transposed(e, plan, b) } else { whole_rows(e, plan, b) };
+    let b = &term.b;
+    let whole = match (plan.paired(term), b.transposed) {
+        (false, false) => whole_rows,
+        (false, true) => whole_transposed,
+        (true, false) => pairs::whole_rows,
+        (true, true) => pairs::whole_transposed,
+    };
+    let partial = if plan.paired(term) { pairs::partial } else { partial };
     if gemm.n.is_multiple_of(plan.width()) {
-        whole(&mut e);
+        whole(&mut e, plan, b);
     } else {
         let width = e.index(plan.width() as i64);
         let is_whole = e.op(format!("arith.cmpi eq, %extent, {width} : i64"));
-        e.branch(&is_whole, whole, |e| partial(e, plan, b));
+        e.branch(&is_whole, |e| whole(e, plan, b), |e| partial(e, plan, b));
     }
     e
 }

@@ -11,20 +11,6 @@ use crate::emit::{Elem, Emitter, Value, float_type};
 /// Words that the transposition takes at a time, both ways.
 const BLOCK: usize = 8;
 
-/// The body of `@pack_b{term}`.
-pub fn panel(gemm: &Gemm, plan: &Plan, b: &Operand) -> Emitter {
-    let mut e = Emitter::new();
-    let whole = |e: &mut Emitter| if b.transposed { whole_transposed(e, plan, b) } else { whole_rows(e, plan, b) };
-    if gemm.n.is_multiple_of(plan.width()) {
-        whole(&mut e);
-    } else {
-        let width = e.index(plan.width() as i64);
-        let is_whole = e.op(format!("arith.cmpi eq, %extent, {width} : i64"));
-        e.branch(&is_whole, whole, |e| partial(e, plan, b));
-    }
-    e
-}
-
 /// `body(pair, whether its second step exists)` for all of `%depth` from pair `from` on.
 fn each_pair(e: &mut Emitter, from: &str, mut body: impl FnMut(&mut Emitter, &str, bool)) {
     let whole = e.divided("%depth", 2);
@@ -35,7 +21,7 @@ fn each_pair(e: &mut Emitter, from: &str, mut body: impl FnMut(&mut Emitter, &st
 }
 
 /// B stored `[k, n]`: two rows are interleaved.
-fn whole_rows(e: &mut Emitter, plan: &Plan, b: &Operand) {
+pub fn whole_rows(e: &mut Emitter, plan: &Plan, b: &Operand) {
     let zero = e.index(0);
     each_pair(e, &zero, |e, pair, both| {
         let (from, to) = (e.row("%from", pair, 2 * b.stride, Elem::Bf16), e.row("%to", pair, plan.width(), Elem::F32));
@@ -46,7 +32,7 @@ fn whole_rows(e: &mut Emitter, plan: &Plan, b: &Operand) {
 }
 
 /// B stored `[n, k]`: blocks of words are transposed, the last pairs go word by word.
-fn whole_transposed(e: &mut Emitter, plan: &Plan, b: &Operand) {
+pub fn whole_transposed(e: &mut Emitter, plan: &Plan, b: &Operand) {
     let (zero, width) = (e.index(0), e.index(plan.width() as i64));
     let whole = e.divided("%depth", 2);
     let whole = e.rounded_down(&whole, BLOCK);
@@ -70,7 +56,7 @@ fn whole_transposed(e: &mut Emitter, plan: &Plan, b: &Operand) {
 }
 
 /// A panel with fewer columns, word by word.
-fn partial(e: &mut Emitter, plan: &Plan, b: &Operand) {
+pub fn partial(e: &mut Emitter, plan: &Plan, b: &Operand) {
     let (zero, width, nothing) = (e.index(0), e.index(plan.width() as i64), e.float(0.0, 1));
     each_pair(e, &zero, |e, pair, both| {
         let to = e.row("%to", pair, plan.width(), Elem::F32);
