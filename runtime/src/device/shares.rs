@@ -1,8 +1,8 @@
 //! Who does which tasks of a launch: every thread begins with a contiguous share, and takes from the others' ends when
 //! its own is done.
 //!
-//! Tasks are independent, so who does one never shows in a result. A thread that the system holds up for a while costs
-//! its unfinished share, not the whole step.
+//! Tasks are independent, so who does one never shows in a result. A thread that the system holds up delays the launch by
+//! the tasks that it has taken, at most a quarter of its share; the others do the rest.
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The tasks that are left of one thread's share: the first in the high half, their end in the low half.
