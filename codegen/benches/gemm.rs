@@ -11,7 +11,7 @@ use amc_kernels::emit::{Emitter, float_type};
 use amc_kernels::gemm::plan::Plan;
 use amc_kernels::gemm::{Gemm, Operand, Term};
 use amc_kernels::region::Region;
-use amc_kernels::{Kernel, Target};
+use amc_kernels::{Kernel, Target, Work};
 use libloading::Library;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -101,7 +101,7 @@ fn peak_kernel(target: &Target) -> Kernel {
         let total = sums[1..].iter().fold(sums[0].clone(), |a, b| e.float2("addf", &a, b, target.lanes));
         e.store(&total, "%scratch", F32, target.lanes);
     });
-    e.finish("peak", 64, 64)
+    e.finish("peak", 64, 64, Work::new("peak", 2 * 12 * 1000 * target.lanes * 64))
 }
 
 /// A line of the cache, on whose boundary scratch begins.

@@ -1,7 +1,7 @@
 //! Text to shared object: what it computes, that it is reproducible, and what it says about bad text.
 use amc_codegen::{Error, assembly, host_target, llvm_ir, shared_object, shared_object_with_threads};
 use amc_kernels::{
-    Kernel,
+    Kernel, Work,
     emit::{Elem, Emitter},
 };
 
@@ -21,7 +21,7 @@ fn scale(symbol: &str, factor: f32) -> Kernel {
         e.store(&value, &y, Elem::F32, 8);
         vec![]
     });
-    Kernel { symbol: symbol.into(), text: e.kernel(symbol), tasks: 4, scratch_bytes: 0 }
+    Kernel { symbol: symbol.into(), text: e.kernel(symbol), tasks: 4, scratch_bytes: 0, work: Work::new("test", 0) }
 }
 
 #[test]
@@ -77,7 +77,13 @@ fn a_call_into_a_library_is_refused() {
     let value = e.load(&x, Elem::F32, 1);
     let value = e.op(format!("math.powf {value}, {value} : f32"));
     e.store(&value, &x, Elem::F32, 1);
-    let kernel = Kernel { symbol: "calls".into(), text: e.kernel("calls"), tasks: 1, scratch_bytes: 0 };
+    let kernel = Kernel {
+        symbol: "calls".into(),
+        text: e.kernel("calls"),
+        tasks: 1,
+        scratch_bytes: 0,
+        work: Work::new("test", 0),
+    };
     let error = shared_object(&[kernel], &host_target().unwrap()).unwrap_err().to_string();
     assert!(error.contains("powf"), "{error}");
 }

@@ -168,6 +168,15 @@ impl Function {
         }
     }
 
+    /// What reports call a value: `function: %12 matmul`, or `function: %3 name` for a parameter.
+    pub fn describe(&self, value: Value) -> String {
+        let what = match self.def(value) {
+            Some((at, _)) => self.insts[at].op().map_or("call", |op| op.name()),
+            None => &self.params[value.index()].name,
+        };
+        format!("{}: %{} {what}", self.name, value.0)
+    }
+
     /// Arithmetic operations of instruction `at`, estimated; none for a call.
     pub fn operations(&self, at: usize) -> f64 {
         let inst = &self.insts[at];

@@ -13,7 +13,7 @@ mod sight;
 mod tile;
 
 use crate::emit::{Elem, Emitter, Value};
-use crate::{Kernel, Target};
+use crate::{Kernel, Target, Work};
 use pack::HeadRows;
 use sight::Sight;
 use tile::Tile;
@@ -82,6 +82,17 @@ impl Attention {
     fn head_at(&self, e: &mut Emitter, array: &str, heads: usize, token: &str, head: &str) -> Value {
         let row = e.row(array, token, heads * self.head_dim, self.elem);
         e.row(&row, head, self.head_dim, self.elem)
+    }
+
+    /// Work of so many products for every score that a query sees, with `arrays` arrays like the queries (and keys and
+    /// values beside them) read and as many written.
+    fn work(&self, family: &'static str, products: usize, arrays: usize) -> Work {
+        let window = self.window.map_or(self.seq, |window| window.min(self.seq));
+        let seen = window * (window + 1) / 2 + (self.seq - window) * window;
+        let tokens = self.batch * self.seq;
+        let scores = self.batch * self.heads * seen;
+        Work::new(family, 2 * products * scores * self.head_dim)
+            .moving(tokens * self.head_dim * 2 * arrays * (self.heads + self.kv_heads), self.elem)
     }
 
     fn name(&self, kind: &str) -> String {

@@ -1,7 +1,7 @@
 //! Attention of a chunk of new tokens against a key/value cache, and writing to the cache.
 use crate::emit::{Elem, Emitter, Value, float_type};
 use crate::loops::Reduction;
-use crate::{Kernel, Target, math};
+use crate::{Kernel, Target, Work, math};
 
 /// Writes the rows of `new` into `cache` from row `start[0]` on; rows that would lie outside are left out.
 ///
@@ -31,7 +31,8 @@ impl CacheAppend {
             };
             e.branch(&inside, copy, |_| {});
         });
-        e.finish(&format!("cache_append_{}x{width}_{}", self.chunk, elem.name()), self.chunk, 0)
+        let work = Work::new("rows", 0).moving(2 * self.chunk * width, elem);
+        e.finish(&format!("cache_append_{}x{width}_{}", self.chunk, elem.name()), self.chunk, 0, work)
     }
 }
 
@@ -88,7 +89,10 @@ impl AttentionCached {
             self.kv_heads,
             self.elem.name()
         );
-        e.finish(&name, self.chunk * self.heads, 4 * self.capacity as u64)
+        let seen = self.chunk * self.window.map_or(self.capacity, |window| window.min(self.capacity));
+        let work = Work::new("attention_cached", 4 * seen * self.heads * self.head_dim)
+            .moving(2 * self.chunk * self.heads * self.head_dim + 2 * self.capacity * self.kv_width(), self.elem);
+        e.finish(&name, self.chunk * self.heads, 4 * self.capacity as u64, work)
     }
 
     /// The first cache row that the token at `place` sees, and how many.

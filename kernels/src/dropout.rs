@@ -1,6 +1,6 @@
 //! Dropout whose mask is a pure function of seed, site and element, so that the backward pass draws the same one.
 use crate::emit::{Elem, Emitter, Value, int_type};
-use crate::{Kernel, Target};
+use crate::{Kernel, Target, Work};
 
 /// Elements of a task.
 const FLAT_CHUNK: usize = 4096;
@@ -8,6 +8,8 @@ const FLAT_CHUNK: usize = 4096;
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const INCREMENTS: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 const ROUNDS: usize = 10;
+/// Operations of an element: its share of a block of Philox, comparison, factor.
+const OPERATIONS: usize = 2 * ROUNDS + 2;
 
 /// `y[i] = x[i] / (1 - p)` where element `i` is kept, else 0. It is kept where word `i mod 4` of
 /// Philox4x32-10(key = seed, counter = (i / 4, site, 0, 0)) is at least `p · 2³²`.
@@ -40,7 +42,8 @@ impl Dropout {
                 e.store_at(&value, &y, &at, self.elem, lanes);
             });
         });
-        e.finish(&format!("dropout_{}_{}", self.n, self.elem.name()), self.n.div_ceil(FLAT_CHUNK), 0)
+        let work = Work::new("dropout", OPERATIONS * self.n).moving(2 * self.n, self.elem);
+        e.finish(&format!("dropout_{}_{}", self.n, self.elem.name()), self.n.div_ceil(FLAT_CHUNK), 0, work)
     }
 
     fn factor(&self) -> f32 {
@@ -176,6 +179,6 @@ impl DeriveSeed {
             e.store_int_at(&low, &out, &zero);
             e.store_int_at(&high, &out, &one);
         });
-        e.finish(&format!("derive_seed_{}", self.index), 1, 0)
+        e.finish(&format!("derive_seed_{}", self.index), 1, 0, Work::new("rows", 0).moving(4, Elem::I32))
     }
 }

@@ -1,6 +1,6 @@
 //! Table lookup and its gradient. An id outside the table reads as zeros and gets no gradient.
 use crate::emit::{Elem, Emitter, Value};
-use crate::{Kernel, Target};
+use crate::{Kernel, Target, Work};
 
 /// Most tasks of the gradient.
 const GRAD_TASKS: usize = 32;
@@ -38,7 +38,9 @@ impl Embedding {
             e.branch(&known, look_up, |e| e.clear_row(&to, self.elem, width, wide));
         });
         let name = format!("embedding_{}x{width}_{}_{}", self.tokens, self.table.name(), self.elem.name());
-        e.finish(&name, self.tokens, 0)
+        let elements = self.tokens * width;
+        let work = Work::new("rows", elements).moving(elements, self.table).moving(elements, self.elem);
+        e.finish(&name, self.tokens, 0, work)
     }
 }
 
@@ -84,7 +86,11 @@ impl EmbeddingGrad {
                 e.branch(&wanted, add, |_| {});
             });
         });
-        e.finish(&format!("embedding_grad_{}x{width}_{}", self.tokens, self.elem.name()), tasks, 0)
+        let (elements, cleared) = (self.tokens * width, if self.accumulate { 0 } else { self.vocab * width });
+        let work = Work::new("embedding_grad", 2 * elements)
+            .moving(elements, self.elem)
+            .moving(2 * elements + cleared, Elem::F32);
+        e.finish(&format!("embedding_grad_{}x{width}_{}", self.tokens, self.elem.name()), tasks, 0, work)
     }
 
     /// Whether row `id` belongs to `task`, exists and is not the padding.

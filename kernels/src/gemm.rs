@@ -16,7 +16,7 @@ mod tile;
 use crate::emit::{Elem, Emitter};
 use crate::loops::digest;
 use crate::region::Region;
-use crate::{Kernel, Target, gemv};
+use crate::{Kernel, Target, Work, gemv};
 use plan::Plan;
 
 /// Operands of the kernel, in order: A and B of every term, the epilogue's inputs from the second on (the first is the
@@ -68,7 +68,17 @@ impl Gemm {
         functions += &store::function(self, plan.lanes, plan.width(), plan.vectors);
         let mut e = Emitter::new();
         task::body(&mut e, self, plan);
-        finish(self, "gemm", &functions, e, plan.tasks(self), plan.scratch(self).total)
+        let family = if plan.pairs.is_some() { "product_bf16" } else { "product" };
+        finish(self, ("gemm", family), &functions, e, plan.tasks(self), plan.scratch(self).total)
+    }
+
+    fn work(&self, family: &'static str) -> Work {
+        let work = Work::new(family, 2 * self.m * self.n * self.depth());
+        let operands = self
+            .terms
+            .iter()
+            .fold(work, |work, term| work.moving(self.m * term.k, term.a.elem).moving(term.k * self.n, term.b.elem));
+        self.epilogue.work(operands, 1, self.m, self.n)
     }
 
     /// Sum of the depths of all terms.
@@ -98,7 +108,7 @@ impl Gemm {
 /// The kernel of `body` and the functions that it calls; its symbol ends with a digest of its text.
 pub(crate) fn finish(
     gemm: &Gemm,
-    template: &str,
+    (template, family): (&str, &'static str),
     functions: &str,
     body: Emitter,
     tasks: usize,
@@ -110,7 +120,7 @@ pub(crate) fn finish(
         "{functions}func.func @{symbol}(%args: !llvm.ptr, %begin: i64, %end: i64, %scratch: !llvm.ptr) {{\n{body}  return\n}}\n"
     );
     let tasks = u32::try_from(tasks).expect("a kernel has less than 2^32 tasks");
-    Kernel { symbol, text, tasks, scratch_bytes: 4 * scratch as u64 }
+    Kernel { symbol, text, tasks, scratch_bytes: 4 * scratch as u64, work: gemm.work(family) }
 }
 
 /// A function for use inside one kernel, never inlined, so that each is allocated registers on its own.

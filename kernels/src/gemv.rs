@@ -35,7 +35,7 @@ pub fn build(gemm: &Gemm, target: &Target) -> Kernel {
     let mut e = Emitter::new();
     gemv.body(&mut e);
     let scratch = gemv.sums_offset() + gemm.m * gemv.block;
-    finish(gemm, "gemv", &functions, e, gemm.n.div_ceil(gemv.block), scratch)
+    finish(gemm, ("gemv", "gemv"), &functions, e, gemm.n.div_ceil(gemv.block), scratch)
 }
 
 struct Gemv<'a> {

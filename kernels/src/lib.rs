@@ -23,8 +23,10 @@ pub mod rope;
 pub mod rows;
 pub mod target;
 pub mod tuning;
+pub mod work;
 
 pub use target::Target;
+pub use work::Work;
 
 /// A generated kernel.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,4 +39,5 @@ pub struct Kernel {
     pub tasks: u32,
     /// Bytes of scratch that a task needs.
     pub scratch_bytes: u64,
+    pub work: Work,
 }

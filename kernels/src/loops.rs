@@ -1,6 +1,6 @@
 //! Loops over tasks and elements: vectors first, then one element at a time for what is left.
-use crate::Kernel;
 use crate::emit::{Elem, Emitter, Value, float_type};
+use crate::{Kernel, Work};
 
 /// How the values of a loop's turns are joined; the order is fixed by the code alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -212,13 +212,14 @@ impl Emitter {
     }
 
     /// The finished kernel; its symbol is `name` and a digest of its text (FNV-1a), so equal symbols mean equal kernels.
-    pub fn finish(self, name: &str, tasks: usize, scratch_bytes: u64) -> Kernel {
+    pub fn finish(self, name: &str, tasks: usize, scratch_bytes: u64, work: Work) -> Kernel {
         let body = self.into_text();
         let symbol = format!("{name}_{:016x}", digest(&body));
         let text = format!(
             "func.func @{symbol}(%args: !llvm.ptr, %begin: i64, %end: i64, %scratch: !llvm.ptr) {{\n{body}  return\n}}\n"
         );
-        Kernel { symbol, text, tasks: u32::try_from(tasks).expect("a kernel has less than 2^32 tasks"), scratch_bytes }
+        let tasks = u32::try_from(tasks).expect("a kernel has less than 2^32 tasks");
+        Kernel { symbol, text, tasks, scratch_bytes, work }
     }
 }
 

@@ -6,7 +6,7 @@
 use crate::emit::{Elem, Emitter, Value};
 use crate::loops::Reduction;
 use crate::reduce::ColumnSum;
-use crate::{Kernel, Target};
+use crate::{Kernel, Target, Work};
 
 /// `y = norm(x)`. Operands: `x [rows, n]`, `weight [n]`, `y [rows, n]`; `y` may be `x`.
 ///
@@ -58,7 +58,10 @@ impl RmsNorm {
                 e.store_at(&value, &y, i, elem, lanes);
             });
         });
-        e.finish(&format!("rms_norm_{}x{n}_{}", self.rows, elem.name()), self.rows, 0)
+        let work = Work::new("norm", 4 * self.rows * n)
+            .moving((operands.len() - 1) * self.rows * n, elem)
+            .moving(n, self.weight);
+        e.finish(&format!("rms_norm_{}x{n}_{}", self.rows, elem.name()), self.rows, 0, work)
     }
 }
 
@@ -106,7 +109,10 @@ impl RmsNormGrad {
                 e.store_at(&dx, &rest[rest.len() - 1], i, elem, lanes);
             });
         });
-        e.finish(&format!("rms_norm_grad_{}x{n}_{}", self.rows, elem.name()), self.rows, 0)
+        let work = Work::new("norm", 9 * self.rows * n)
+            .moving((if self.add { 4 } else { 3 }) * self.rows * n, elem)
+            .moving(n, self.weight);
+        e.finish(&format!("rms_norm_grad_{}x{n}_{}", self.rows, elem.name()), self.rows, 0, work)
     }
 
     /// `w · dy` at `i`.
@@ -169,7 +175,9 @@ impl RmsNormGradWeight {
                 });
             });
         });
-        e.finish(&format!("rms_norm_grad_weight_{}x{n}_{}", self.rows, elem.name()), self.parts(), 0)
+        let work =
+            Work::new("norm", 5 * self.rows * n).moving(2 * self.rows * n, elem).moving(self.parts() * n, Elem::F32);
+        e.finish(&format!("rms_norm_grad_weight_{}x{n}_{}", self.rows, elem.name()), self.parts(), 0, work)
     }
 
     /// The sum of the partial sums.

@@ -1,10 +1,12 @@
 //! The end of the gradient's norm, and Adam.
 use crate::emit::{Elem, Emitter, Value};
 use crate::loops::Reduction;
-use crate::{Kernel, Target};
+use crate::{Kernel, Target, Work};
 
 /// Elements of a task.
 const FLAT_CHUNK: usize = 4096;
+/// Operations of a parameter's step.
+const OPERATIONS: usize = 16;
 
 /// Norm and clipping factor (`torch.nn.utils.clip_grad_norm_`) from partial sums of squares, by one task.
 ///
@@ -34,7 +36,12 @@ impl FinishNorm {
             let ratio = e.float2("minimumf", &ratio, &one, 1);
             e.store(&ratio, &coefficient, Elem::F32, 1);
         });
-        e.finish(&format!("finish_norm_{}", self.parts), 1, 0)
+        e.finish(
+            &format!("finish_norm_{}", self.parts),
+            1,
+            0,
+            Work::new("sum", self.parts).moving(self.parts, Elem::F32),
+        )
     }
 }
 
@@ -79,7 +86,9 @@ impl Adam {
             });
         });
         let kind = if self.decoupled { "adamw" } else { "adam" };
-        e.finish(&format!("{kind}_{}_{}", self.n, self.elem.name()), self.n.div_ceil(FLAT_CHUNK), 0)
+        let work =
+            Work::new("optimizer", OPERATIONS * self.n).moving(2 * self.n, self.elem).moving(6 * self.n, Elem::F32);
+        e.finish(&format!("{kind}_{}_{}", self.n, self.elem.name()), self.n.div_ceil(FLAT_CHUNK), 0, work)
     }
 
     fn scalars(&self, e: &mut Emitter) -> Scalars {

@@ -1,7 +1,7 @@
 //! One scalar computation at every element of an `[m, n]` problem, with any number of results.
 use crate::emit::{Elem, Emitter, Value};
 use crate::region::{Broadcast, Region, RegionInput};
-use crate::{Kernel, Target};
+use crate::{Kernel, Target, Work};
 
 /// Elements of a task where the problem is flat.
 const FLAT_CHUNK: usize = 4096;
@@ -22,6 +22,7 @@ impl Pointwise {
         let lanes = 2 * target.lanes;
         let flat = self.region.inputs.iter().all(|i| matches!(i.broadcast, Broadcast::Full | Broadcast::Scalar));
         let name = format!("pointwise_{}x{}", self.m, self.n);
+        let work = self.region.work(Work::new("pointwise", 0), 0, self.m, self.n);
         if flat {
             let total = self.m * self.n;
             e.chunks(total, FLAT_CHUNK, |e, first, count| {
@@ -30,7 +31,7 @@ impl Pointwise {
                     self.element(e, &operands, &Place { full: &at, row: "", column: "" }, lanes);
                 });
             });
-            return e.finish(&name, total.div_ceil(FLAT_CHUNK), 0);
+            return e.finish(&name, total.div_ceil(FLAT_CHUNK), 0, work);
         }
         e.tasks(|e, row| {
             let (start, count) = (e.times(row, self.n), e.index(self.n as i64));
@@ -39,7 +40,7 @@ impl Pointwise {
                 self.element(e, &operands, &Place { full: &at, row, column }, lanes);
             });
         });
-        e.finish(&name, self.m, 0)
+        e.finish(&name, self.m, 0, work)
     }
 
     /// Pointers of inputs and outputs; of a scalar input its value.

@@ -1,7 +1,7 @@
 //! Sums in f32 whose order is fixed: over the rows of a matrix, over a vector, of squares; and sums into an accumulator.
 use crate::emit::{Elem, Emitter, float_type};
 use crate::loops::Reduction;
-use crate::{Kernel, Target};
+use crate::{Kernel, Target, Work};
 
 /// Elements of a task over flat arrays.
 const FLAT_CHUNK: usize = 16_384;
@@ -37,7 +37,8 @@ impl ColumnSum {
                 e.store_at(&total[0], &sum, column, Elem::F32, lanes);
             });
         });
-        e.finish(&format!("column_sum_{}x{n}_{}", self.rows, elem.name()), n.div_ceil(wide), 0)
+        let work = Work::new("column_sum", self.rows * n).moving(self.rows * n, elem).moving(n, Elem::F32);
+        e.finish(&format!("column_sum_{}x{n}_{}", self.rows, elem.name()), n.div_ceil(wide), 0, work)
     }
 }
 
@@ -61,7 +62,8 @@ impl Accumulate {
                 e.store_at(&total, &sum, i, Elem::F32, lanes);
             });
         });
-        e.finish(&format!("accumulate_{}_{}", self.n, self.elem.name()), self.n.div_ceil(FLAT_CHUNK), 0)
+        let work = Work::new("pointwise", self.n).moving(self.n, self.elem).moving(2 * self.n, Elem::F32);
+        e.finish(&format!("accumulate_{}_{}", self.n, self.elem.name()), self.n.div_ceil(FLAT_CHUNK), 0, work)
     }
 }
 
@@ -83,7 +85,7 @@ impl Sum {
             });
             e.store(&total[0], &sum, Elem::F32, 1);
         });
-        e.finish(&format!("sum_{}", self.n), 1, 0)
+        e.finish(&format!("sum_{}", self.n), 1, 0, Work::new("sum", self.n).moving(self.n, Elem::F32))
     }
 }
 
@@ -112,6 +114,7 @@ impl SumSquares {
             let part = e.int2("divui", first, &chunk);
             e.store_at(&total[0], &partials, &part, Elem::F32, 1);
         });
-        e.finish(&format!("sum_squares_{}", self.n), self.parts(), 0)
+        let work = Work::new("sum", 2 * self.n).moving(self.n, Elem::F32);
+        e.finish(&format!("sum_squares_{}", self.n), self.parts(), 0, work)
     }
 }

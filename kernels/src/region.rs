@@ -3,7 +3,7 @@
 //! A region is a straight line of scalar ops in f32. Nodes refer to inputs and to earlier nodes only. Storage is
 //! converted at its edges: what is loaded as bf16 is widened, what is stored as bf16 is rounded.
 use crate::emit::{Elem, Emitter, Value};
-use crate::math;
+use crate::{Work, math};
 
 /// A scalar computation over the elements of an `[m, n]` problem.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -55,6 +55,9 @@ pub struct RegionOutput {
     pub value: RegionValue,
     pub elem: Elem,
 }
+
+/// Operations that a function of [`math`] counts as.
+const FUNCTION: usize = 16;
 
 macro_rules! scalar_ops {
     ($($(#[doc = $doc:literal])* $op:ident $name:literal ($($arg:ident),*) |$e:ident, $n:ident| $emit:expr;)*) => {
@@ -149,6 +152,18 @@ scalar_ops! {
     };
 }
 
+impl ScalarOp {
+    /// How many floating-point operations it counts as.
+    fn operations(self) -> usize {
+        use ScalarOp::*;
+        match self {
+            Constant(_) => 0,
+            Exp | Log | Tanh | Erf | Sigmoid | Silu | GeluTanh | Gelu => FUNCTION,
+            Add | Sub | Mul | Div | Max | Neg | Sqrt | Rsqrt | Relu | Step => 1,
+        }
+    }
+}
+
 impl Region {
     /// One full input stored as it is, converted from `input` to `output`.
     pub fn identity(input: Elem, output: Elem) -> Region {
@@ -157,6 +172,20 @@ impl Region {
             nodes: vec![],
             outputs: vec![RegionOutput { value: RegionValue::Input(0), elem: output }],
         }
+    }
+
+    /// Adds the work of an `[m, n]` problem to `work`, whose first `skip` inputs have no memory.
+    pub(crate) fn work(&self, work: Work, skip: usize, m: usize, n: usize) -> Work {
+        let operations: usize = self.nodes.iter().map(|node| node.op.operations()).sum();
+        let work = Work { operations: work.operations + (m * n * operations) as u64, ..work };
+        let elements = |input: &RegionInput| match input.broadcast {
+            Broadcast::Full => m * n,
+            Broadcast::Row => n,
+            Broadcast::Column => m,
+            Broadcast::Scalar => 1,
+        };
+        let work = self.inputs[skip..].iter().fold(work, |work, input| work.moving(elements(input), input.elem));
+        self.outputs.iter().fold(work, |work, output| work.moving(m * n, output.elem))
     }
 
     /// Writes the computation on `lanes` elements; `inputs` are the loaded values in order. Returns the outputs' values,

@@ -1,6 +1,6 @@
 //! Rotary position embedding (Su et al., "RoFormer") on halves, as transformers' `rotate_half`.
 use crate::emit::{Elem, Emitter, Value};
-use crate::{Kernel, Target};
+use crate::{Kernel, Target, Work};
 
 /// Rotates the first `rotary_dim` entries of every head; the others are copied.
 ///
@@ -49,7 +49,9 @@ impl Rope {
         });
         let direction = if self.inverse { "_inverse" } else { "" };
         let name = format!("rope{direction}_{}x{}x{}_{}", self.tokens, self.heads, self.head_dim, elem.name());
-        e.finish(&name, self.tokens, 0)
+        let elements = self.tokens * self.heads * self.head_dim;
+        let work = Work::new("rope", 3 * elements).moving(2 * elements, self.elem);
+        e.finish(&name, self.tokens, 0, work)
     }
 
     fn rotate(&self, e: &mut Emitter, [x, y, cos, sin]: [&Value; 4], j: &str, lanes: usize) {

@@ -1,13 +1,17 @@
 //! Assembles programs into one artifact plan: trainable state first in the arena, then what the programs share.
-use crate::memory::{self, align};
+mod modules;
+mod update;
+
+use crate::memory::{self, Layout, align};
 use crate::pass::Recompute;
-use crate::schedule::{Location, Schedule};
+use crate::schedule::{self, Location, Schedule};
 use crate::select::{self, Kernels};
 use amc_artifact::{self as artifact, Arg, Plan, Port, Program, ProgramKind, Storage};
-use amc_ir::ops::{Adam, ClipCoefficient};
-use amc_ir::{Binding, Bindings, DType, Function, Module, Type, View};
+use amc_ir::{Binding, Bindings, DType, Module, Type, View};
 use amc_kernels::Target;
+use modules::Owners;
 use std::collections::BTreeMap;
+use update::update_module;
 
 /// Tensors of a flat region start at multiples of this many elements, whatever their storage.
 const FLAT_ALIGNMENT: usize = 32;
@@ -219,6 +223,7 @@ impl<'a> Assembler<'a> {
             inputs: vec![],
             outputs: vec![],
             launches: vec![],
+            buffers: vec![],
         };
         self.pending.push(Pending { program, schedule, inputs, outputs });
     }
@@ -226,7 +231,7 @@ impl<'a> Assembler<'a> {
     fn param(&mut self, schedule: &mut Schedule, name: &str, ty: &Type, bindings: &Bindings) -> Location {
         let binding = bindings.params.get(name).unwrap_or_else(|| panic!("parameter `{name}` is bound to nothing"));
         match binding {
-            Binding::Input => schedule.buffer(ty.bytes() as u64),
+            Binding::Input => schedule.buffer(ty.bytes() as u64, name.into()),
             Binding::Frozen(view) => {
                 let tensor = self.weights[&view.tensor];
                 Location::Fixed(Arg::Weight {
@@ -293,7 +298,7 @@ impl<'a> Assembler<'a> {
                 }
                 None if name == "grads" => Location::Fixed(Arg::Arena(self.grads)),
                 None => {
-                    let location = schedule.buffer(4);
+                    let location = schedule.buffer(4, name.clone());
                     inputs.push((name.clone(), param.ty.clone(), location));
                     location
                 }
@@ -311,6 +316,7 @@ impl<'a> Assembler<'a> {
             inputs: vec![],
             outputs: vec![],
             launches: vec![],
+            buffers: vec![],
         };
         self.pending.push(Pending { program, schedule, inputs, outputs });
         Some(module)
@@ -318,39 +324,11 @@ impl<'a> Assembler<'a> {
 
     fn finish(mut self, update: Option<Module>) -> Assembled {
         let base = align(self.persistent);
+        let owners = Owners::new(&self.plan);
         let mut memory = vec![];
         self.plan.arena_bytes = base;
         for pending in std::mem::take(&mut self.pending) {
-            let locations = |ports: &[(String, Type, Location)]| ports.iter().map(|p| p.2).collect::<Vec<_>>();
-            let lives = memory::lifetimes(&pending.schedule, &locations(&pending.inputs), &locations(&pending.outputs));
-            let layout = memory::plan(&pending.schedule.buffers, &lives);
-            let address = |location: &Location| match location {
-                Location::Fixed(arg) => *arg,
-                Location::Buffer { buffer, offset } => Arg::Arena(base + layout.offsets[*buffer] + offset),
-            };
-            let port = |(name, ty, location): &(String, Type, Location)| Port {
-                name: name.clone(),
-                storage: storage(ty.dtype),
-                shape: shape(ty),
-                offset: match address(location) {
-                    Arg::Arena(offset) => offset,
-                    other => panic!("port `{name}` is at {other:?}, wanted the arena"),
-                },
-            };
-            let mut program = pending.program;
-            program.inputs = pending.inputs.iter().map(port).collect();
-            program.outputs = pending.outputs.iter().map(port).collect();
-            program.launches = pending
-                .schedule
-                .launches
-                .iter()
-                .map(|launch| artifact::Launch {
-                    kernel: launch.kernel as u32,
-                    tasks: self.kernels.list[launch.kernel].tasks,
-                    args: launch.operands.iter().map(address).collect(),
-                    label: launch.label.clone(),
-                })
-                .collect();
+            let (program, layout) = place(pending, base, &owners, &self.kernels);
             memory.push(ProgramMemory {
                 program: program.name.clone(),
                 bytes: layout.bytes,
@@ -359,9 +337,64 @@ impl<'a> Assembler<'a> {
             self.plan.arena_bytes = self.plan.arena_bytes.max(base + layout.bytes);
             self.plan.programs.push(program);
         }
-        self.plan.kernels = self.kernels.list.iter().map(|k| k.symbol.clone()).collect();
+        self.plan.kernels = self.kernels.list.iter().map(listed).collect();
         self.plan.scratch_bytes = align(self.kernels.list.iter().map(|k| k.scratch_bytes).max().unwrap_or(0));
         Assembled { plan: self.plan, kernels: self.kernels.list, memory, state_bytes: base, update }
+    }
+}
+
+/// Gives the buffers of a program their addresses, from `base` on.
+fn place(pending: Pending, base: u64, owners: &Owners, kernels: &Kernels) -> (Program, Layout) {
+    let Pending { mut program, schedule, inputs, outputs } = pending;
+    let locations = |ports: &[(String, Type, Location)]| ports.iter().map(|p| p.2).collect::<Vec<_>>();
+    let lives = memory::lifetimes(&schedule, &locations(&inputs), &locations(&outputs));
+    let sizes: Vec<u64> = schedule.buffers.iter().map(|buffer| buffer.bytes).collect();
+    let layout = memory::plan(&sizes, &lives);
+    let address = |location: &Location| match location {
+        Location::Fixed(arg) => *arg,
+        Location::Buffer { buffer, offset } => Arg::Arena(base + layout.offsets[*buffer] + offset),
+    };
+    let port = |(name, ty, location): &(String, Type, Location)| Port {
+        name: name.clone(),
+        storage: storage(ty.dtype),
+        shape: shape(ty),
+        offset: match address(location) {
+            Arg::Arena(offset) => offset,
+            other => panic!("port `{name}` is at {other:?}, wanted the arena"),
+        },
+    };
+    program.inputs = inputs.iter().map(port).collect();
+    program.outputs = outputs.iter().map(port).collect();
+    let modules = owners.modules(&schedule);
+    let launch = |launch: &schedule::Launch| artifact::Launch {
+        kernel: launch.kernel as u32,
+        tasks: kernels.list[launch.kernel].tasks,
+        args: launch.operands.iter().map(address).collect(),
+        label: launch.label.clone(),
+        module: modules.of_launch(launch),
+    };
+    program.launches = schedule.launches.iter().map(launch).collect();
+    let buffers = schedule.buffers.iter().zip(&lives).zip(&layout.offsets);
+    program.buffers = buffers
+        .filter_map(|((buffer, life), offset)| {
+            life.map(|life| artifact::Buffer {
+                label: buffer.label.clone(),
+                module: modules.of_call(buffer.call),
+                offset: base + offset,
+                bytes: buffer.bytes,
+                first: life.first as u32,
+                last: life.last as u32,
+            })
+        })
+        .collect();
+    (program, layout)
+}
+
+fn listed(kernel: &amc_kernels::Kernel) -> artifact::Kernel {
+    let amc_kernels::Work { family, operations, bytes } = kernel.work;
+    artifact::Kernel {
+        symbol: kernel.symbol.clone(),
+        work: artifact::Work { family: family.into(), operations, bytes },
     }
 }
 
@@ -370,34 +403,4 @@ fn elements_before(view: &View, bindings: &Bindings) -> u64 {
     let ty = &bindings.tensors[&view.tensor].ty;
     let row: usize = ty.shape[1..].iter().product();
     (view.start * row) as u64
-}
-
-/// The update as a module, and what its parameters stand for: `region.group`, `grads` (all of them), or an input's name.
-fn update_module(groups: &[(Storage, u64, u64, u64)], elements: usize, optimizer: Optimizer) -> (Module, Vec<String>) {
-    let mut main = Function::new("main");
-    let mut names = vec![];
-    let mut param = |main: &mut Function, name: String, ty: Type| {
-        names.push(name.clone());
-        main.param(name, ty)
-    };
-    let grads = param(&mut main, "grads".into(), Type::new(DType::F32, [elements]));
-    let scalars = ["max_norm", "learning_rate", "weight_decay", "bias_correction1", "bias_correction2"]
-        .map(|name| param(&mut main, name.into(), Type::new(DType::F32, [1])));
-    let mut flat = vec![];
-    for (i, (storage, _, _, n)) in groups.iter().enumerate() {
-        let dtype = if *storage == Storage::Bf16 { DType::Bf16 } else { DType::F32 };
-        let regions = [("param", dtype), ("grad", DType::F32), ("exp_avg", DType::F32), ("exp_avg_sq", DType::F32)];
-        flat.push(regions.map(|(r, dtype)| param(&mut main, format!("{r}.{i}"), Type::new(dtype, [*n as usize]))));
-    }
-    let clip = main.push(ClipCoefficient {}, &[grads, scalars[0]]);
-    let mut results = vec![clip[0]];
-    for [p, g, m, v] in flat {
-        let Optimizer { beta1, beta2, eps, decoupled } = optimizer;
-        let args = [p, g, m, v, clip[1], scalars[1], scalars[2], scalars[3], scalars[4]];
-        results.extend(main.push(Adam { beta1, beta2, eps, decoupled }, &args));
-    }
-    main.results = results;
-    let mut module = Module::default();
-    module.add(main);
-    (module, names)
 }

@@ -1,7 +1,7 @@
 //! `schedule`: selected functions become one flat list of launches, every call spelled out with its own buffers.
 use crate::select::{Operand, Place, Selected, Step};
 use amc_artifact::Arg;
-use amc_ir::{Module, Value};
+use amc_ir::{Function, Module, Value};
 
 /// Where something is before addresses are known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,20 +32,37 @@ pub struct Launch {
     pub kernel: usize,
     pub operands: Vec<Location>,
     pub label: String,
+    /// Number of the call that it is in.
+    pub call: usize,
+}
+
+/// Memory that lives for a part of the program.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Buffer {
+    pub bytes: u64,
+    /// What it holds.
+    pub label: String,
+    /// Number of the call that it is made in.
+    pub call: usize,
 }
 
 /// Launches in order, and the sizes of the buffers they use.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub struct Schedule {
     pub launches: Vec<Launch>,
-    /// Bytes of each buffer.
-    pub buffers: Vec<u64>,
+    pub buffers: Vec<Buffer>,
+    /// Calls that were spelled out; the first is that of the entry.
+    pub calls: usize,
 }
 
 impl Schedule {
-    /// A buffer of `bytes`.
-    pub fn buffer(&mut self, bytes: u64) -> Location {
-        self.buffers.push(bytes);
+    /// A buffer of `bytes` that belongs to no call but the entry's.
+    pub fn buffer(&mut self, bytes: u64, label: String) -> Location {
+        self.buffer_in(0, bytes, label)
+    }
+
+    fn buffer_in(&mut self, call: usize, bytes: u64, label: String) -> Location {
+        self.buffers.push(Buffer { bytes, label, call });
         Location::Buffer { buffer: self.buffers.len() - 1, offset: 0 }
     }
 
@@ -56,14 +73,15 @@ impl Schedule {
 
     fn function(&mut self, module: &Module, selected: &[Selected], id: usize, args: &[Location]) -> Vec<Location> {
         let function = &module.functions[id];
+        let call = self.calls;
+        self.calls += 1;
         let body = &selected[id];
-        let mut frame = Frame {
-            places: &body.places,
-            bytes: (0..function.value_count()).map(|v| function.ty(Value::new(v)).bytes() as u64).collect(),
-            locations: args.iter().map(|a| Some(*a)).collect(),
-        };
+        let mut frame =
+            Frame { function, call, places: &body.places, locations: args.iter().map(|a| Some(*a)).collect() };
         frame.locations.resize(function.value_count(), None);
-        let temporaries: Vec<Location> = body.temporaries.iter().map(|bytes| self.buffer(*bytes as u64)).collect();
+        let temporaries: Vec<Location> = (body.temporaries.iter())
+            .map(|bytes| self.buffer_in(call, *bytes as u64, format!("{}: temporary", function.name)))
+            .collect();
         for step in &body.steps {
             match step {
                 Step::Launch { kernel, operands, label } => {
@@ -72,7 +90,7 @@ impl Schedule {
                         Operand::Temporary { index, offset } => temporaries[*index].at(*offset as u64),
                     };
                     let operands = operands.iter().map(locate).collect();
-                    self.launches.push(Launch { kernel: *kernel, operands, label: label.clone() });
+                    self.launches.push(Launch { kernel: *kernel, operands, label: label.clone(), call });
                 }
                 Step::Call { callee, args, results } => {
                     let args: Vec<Location> = args.iter().map(|a| frame.locate(self, *a)).collect();
@@ -89,8 +107,9 @@ impl Schedule {
 
 /// One call in progress.
 struct Frame<'a> {
+    function: &'a Function,
+    call: usize,
     places: &'a [Place],
-    bytes: Vec<u64>,
     locations: Vec<Option<Location>>,
 }
 
@@ -102,7 +121,10 @@ impl Frame<'_> {
         }
         let location = match self.places[value.index()] {
             Place::In { value: of, offset } => self.locate(schedule, of).at(offset as u64),
-            Place::Own => schedule.buffer(self.bytes[value.index()]),
+            Place::Own => {
+                let bytes = self.function.ty(value).bytes() as u64;
+                schedule.buffer_in(self.call, bytes, self.function.describe(value))
+            }
             Place::Nowhere => panic!("value %{} has no memory, yet a launch names it", value.0),
         };
         self.locations[value.index()] = Some(location);

@@ -131,7 +131,14 @@ impl<'a> Selector<'a> {
     /// Launches a kernel on operands in its order.
     fn launch(&mut self, kernel: Kernel, operands: Vec<Operand>, label: &str) {
         let kernel = self.kernels.add(kernel);
-        let label = format!("{}: {label}", self.function.name);
+        let last = operands.iter().rev().find_map(|operand| match operand {
+            Operand::Value { value, .. } => Some(value.0),
+            Operand::Temporary { .. } => None,
+        });
+        let label = match last {
+            Some(value) => format!("{}: %{value} {label}", self.function.name),
+            None => format!("{}: {label}", self.function.name),
+        };
         self.out.steps.push(Step::Launch { kernel, operands, label });
     }
 

@@ -106,7 +106,7 @@ fn tensors_are_checked_against_the_plan() {
     assert!(error(&|plan| plan.weights[0].name = "bias".into()).contains("there is no tensor `bias`"));
     let shape = error(&|plan| plan.weights[0].shape = vec![6, 24]);
     assert!(shape.contains("`base` has shape [12, 12], compiled for [6, 24]"), "{shape}");
-    assert!(error(&|plan| plan.kernels[0] = "missing".into()).contains("no kernel `missing`"));
+    assert!(error(&|plan| plan.kernels[0].symbol = "missing".into()).contains("no kernel `missing`"));
     assert!(error(&|plan| plan.programs[0].launches[0].kernel = 9).contains("kernel 9 of 5"));
 }
 

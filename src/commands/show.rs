@@ -1,5 +1,5 @@
 //! `amc show`: what an artifact holds.
-use amc_artifact::{Arg, Artifact, Program};
+use amc_artifact::{Arg, Artifact, Kernel, Program};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -119,8 +119,9 @@ fn plan(artifact: &Artifact, program: &Program, out: &mut impl Write) -> Result<
     }
     for (i, launch) in program.launches.iter().enumerate() {
         let args: Vec<String> = launch.args.iter().map(|arg| operand(artifact, arg)).collect();
-        let kernel = &artifact.plan.kernels[launch.kernel as usize];
-        writeln!(out, "  {i:5} {kernel} x {} ({})  // {}", launch.tasks, args.join(", "), launch.label)?;
+        let kernel = &artifact.plan.kernels[launch.kernel as usize].symbol;
+        let (tasks, label, module) = (launch.tasks, &launch.label, &launch.module);
+        writeln!(out, "  {i:5} {kernel} x {tasks} ({})  // {label}  {module}", args.join(", "))?;
     }
     for port in &program.outputs {
         writeln!(out, "  output {} {:?}{:?} @ {:#x}", port.name, port.storage, port.shape, port.offset)?;
@@ -162,7 +163,9 @@ fn kernels(artifact: &Artifact, out: &mut impl Write) -> Result<()> {
         }
     }
     for ((kernel, program), count) in counts {
-        writeln!(out, "{:<64} {count:5} x in {program}", artifact.plan.kernels[kernel as usize])?;
+        let Kernel { symbol, work } = &artifact.plan.kernels[kernel as usize];
+        let (operations, bytes) = (work.operations as f64 / 1e6, work.bytes as f64 / 1e6);
+        writeln!(out, "{symbol:<64} {count:5} x in {program}, each {operations:.3} M operations, {bytes:.3} MB")?;
     }
     Ok(())
 }

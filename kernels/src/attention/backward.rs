@@ -86,7 +86,8 @@ pub fn build(attention: &Attention, target: &Target) -> Kernel {
     e.store(&scale, &buffers.scale, Elem::F32, QUERIES);
     let backward = Backward { attention, layout, buffers };
     e.tasks(|e, task| backward.task(e, task));
-    e.finish(&attention.name("attention_grad"), attention.batch * attention.heads, scratch.bytes())
+    let work = attention.work("attention_grad", 5, 2);
+    e.finish(&attention.name("attention_grad"), attention.batch * attention.heads, scratch.bytes(), work)
 }
 
 impl Backward<'_> {

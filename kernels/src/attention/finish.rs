@@ -1,7 +1,7 @@
 //! The sum of key and value gradients over the query heads of a key head.
 use super::{Attention, Layout};
 use crate::emit::{Elem, Emitter};
-use crate::{Kernel, Target};
+use crate::{Kernel, Target, Work};
 
 /// A task is a token.
 pub fn build(attention: &Attention, target: &Target) -> Kernel {
@@ -33,5 +33,9 @@ pub fn build(attention: &Attention, target: &Target) -> Kernel {
             }
         });
     });
-    e.finish(&attention.name("attention_grad_finish"), attention.batch * attention.seq, 0)
+    let (heads, width) = (attention.batch * attention.seq * attention.heads, attention.kv_heads * d);
+    let work = Work::new("column_sum", 2 * heads * d)
+        .moving(2 * heads * layout.width, Elem::F32)
+        .moving(2 * attention.batch * attention.seq * width, attention.elem);
+    e.finish(&attention.name("attention_grad_finish"), attention.batch * attention.seq, 0, work)
 }

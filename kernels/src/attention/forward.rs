@@ -64,7 +64,7 @@ pub fn build(attention: &Attention, target: &Target) -> Kernel {
     let forward = Forward { attention, layout, buffers };
     e.tasks(|e, task| forward.task(e, task));
     let tasks = attention.batch * attention.kv_heads * attention.blocks();
-    e.finish(&attention.name("attention"), tasks, scratch.bytes())
+    e.finish(&attention.name("attention"), tasks, scratch.bytes(), attention.work("attention", 2, 1))
 }
 
 impl Forward<'_> {

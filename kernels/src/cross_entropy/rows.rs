@@ -1,6 +1,6 @@
 //! Which rows have a label, and their way into blocks and back.
 use crate::emit::{Elem, Emitter, Value, int_type};
-use crate::{Kernel, Target};
+use crate::{Kernel, Target, Work};
 
 /// Most tasks of a scatter: each counts the labels before its own.
 const SCATTER_TASKS: usize = 256;
@@ -48,7 +48,8 @@ impl CompactRows {
                 e.store_int_at(&left, &counts, b);
             });
         });
-        e.finish(&format!("compact_rows_{}x{}", self.tokens, self.block), 1, 0)
+        let work = Work::new("rows", 0).moving(self.tokens + 2 * self.padded, Elem::I32);
+        e.finish(&format!("compact_rows_{}x{}", self.tokens, self.block), 1, 0, work)
     }
 }
 
@@ -83,7 +84,8 @@ impl GatherRows {
             };
             e.branch(&used, copy, |e| e.clear_row(&to, elem, width, wide));
         });
-        e.finish(&format!("gather_rows_{}x{width}_{}", self.rows, elem.name()), self.rows, 0)
+        let work = Work::new("rows", 0).moving(2 * self.rows * width, elem);
+        e.finish(&format!("gather_rows_{}x{width}_{}", self.rows, elem.name()), self.rows, 0, work)
     }
 }
 
@@ -128,7 +130,8 @@ impl ScatterRows {
             });
         });
         let name = format!("scatter_rows_{}x{width}_{}", self.tokens, elem.name());
-        e.finish(&name, self.tokens.div_ceil(part), 0)
+        let work = Work::new("rows", 0).moving(2 * self.tokens * width, elem);
+        e.finish(&name, self.tokens.div_ceil(part), 0, work)
     }
 }
 

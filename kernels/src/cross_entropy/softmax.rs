@@ -1,7 +1,10 @@
 //! Losses of rows of logits, and the gradient in the place of the logits.
 use crate::emit::{Elem, Emitter, Value};
 use crate::loops::Reduction;
-use crate::{Kernel, Target, math};
+use crate::{Kernel, Target, Work, math};
+
+/// Operations of a logit: scaling, maximum, the exponential's polynomial, sum, factor.
+const OPERATIONS: usize = 20;
 
 /// Cross entropy of a block of rows of logits.
 ///
@@ -54,7 +57,10 @@ impl CrossEntropyRows {
             e.branch(&used, compute, clear);
         });
         let kind = self.gradient.map_or(String::new(), |elem| format!("_grad_{}", elem.name()));
-        e.finish(&format!("cross_entropy{kind}_{}x{}", self.rows, self.vocab), self.rows, 0)
+        let logits = self.rows * self.vocab;
+        let work = Work::new("cross_entropy", OPERATIONS * logits).moving(logits, Elem::F32);
+        let work = self.gradient.map_or(work, |elem| work.moving(logits, elem));
+        e.finish(&format!("cross_entropy{kind}_{}x{}", self.rows, self.vocab), self.rows, 0, work)
     }
 
     fn row(&self, e: &mut Emitter, target: &Target, row: &Row) {

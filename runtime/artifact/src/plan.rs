@@ -27,8 +27,8 @@ pub struct Plan {
     pub arena_bytes: u64,
     /// Bytes of private scratch that every thread has while it runs a task.
     pub scratch_bytes: u64,
-    /// Symbols in the shared object, indexed by [`Launch::kernel`].
-    pub kernels: Vec<String>,
+    /// Indexed by [`Launch::kernel`].
+    pub kernels: Vec<Kernel>,
     /// Read-only data made at compile time (rotary tables), addressed by [`Arg::Constant`].
     pub constants: Vec<u8>,
     /// Checkpoint tensors that stay in their memory-mapped files.
@@ -36,6 +36,24 @@ pub struct Plan {
     /// Trainable parameters, which live in the arena.
     pub params: Vec<Param>,
     pub programs: Vec<Program>,
+}
+
+/// A function of the shared object, and what one launch of it has to do.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Kernel {
+    pub symbol: String,
+    pub work: Work,
+}
+
+/// What a launch has to do, whatever the machine; where that depends on what operands hold, the most that it can be.
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Work {
+    /// Kernels of one family keep a machine busy in the same way.
+    pub family: String,
+    /// Floating-point operations; a multiply-add counts two.
+    pub operations: u64,
+    /// Bytes of operands, each read and each written once.
+    pub bytes: u64,
 }
 
 /// A frozen tensor, by its name in the checkpoint.
@@ -90,6 +108,8 @@ pub struct Program {
     /// Buffers that the caller may read after the run.
     pub outputs: Vec<Port>,
     pub launches: Vec<Launch>,
+    /// What the program keeps in the arena beside the trainable state, for reports.
+    pub buffers: Vec<Buffer>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -122,8 +142,24 @@ pub struct Launch {
     pub kernel: u32,
     pub tasks: u32,
     pub args: Vec<Arg>,
-    /// The IR value it computes, for reports.
+    /// The last IR value that it computes, for reports: `function: %value op`.
     pub label: String,
+    /// The module of the model that it belongs to, such as `model.layers.3.self_attn.q_proj`; empty where there is none.
+    pub module: String,
+}
+
+/// Memory of the arena while a part of a program runs.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Buffer {
+    /// What it holds: `function: %value op`, or the name of an input.
+    pub label: String,
+    /// The module of the model in whose call it is made.
+    pub module: String,
+    pub offset: u64,
+    pub bytes: u64,
+    /// The first and the last launch that touch it; an input is touched before the first, an output after the last.
+    pub first: u32,
+    pub last: u32,
 }
 
 /// An operand of a launch.

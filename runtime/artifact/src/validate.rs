@@ -4,7 +4,7 @@
 //! parameter is whole and aligned, and the state of the parameters overlaps nothing that a program's ports use. That is
 //! what the runtime relies on when it hands raw pointers to kernels. How far a kernel reaches from an address is the
 //! compiler's promise: the shared object is native code and is trusted by its hash, not by this module.
-use crate::{Arg, Launch, Param, Plan, Port, Program, ProgramKind, Storage};
+use crate::{Arg, Buffer, Kernel, Launch, Param, Plan, Port, Program, ProgramKind, Storage};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::HashSet;
 
@@ -34,7 +34,7 @@ impl Plan {
     }
 
     fn validate_kernels(&self) -> Result<()> {
-        for name in &self.kernels {
+        for Kernel { symbol: name, .. } in &self.kernels {
             let ok = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic());
             ensure!(ok, "plan: kernel symbol {name:?} is not a plain name");
         }
@@ -96,6 +96,15 @@ impl Plan {
             self.validate_launch(launch, weight_bytes)
                 .with_context(|| format!("launch {index} (`{}`)", launch.label))?;
         }
+        program.buffers.iter().try_for_each(|buffer| self.validate_buffer(buffer, program))
+    }
+
+    fn validate_buffer(&self, buffer: &Buffer, program: &Program) -> Result<()> {
+        let Buffer { label, offset, bytes, first, last, .. } = buffer;
+        let inside = offset.checked_add(*bytes).is_some_and(|end| end <= self.arena_bytes);
+        ensure!(inside, "buffer `{label}` is outside the arena");
+        let ordered = first <= last && *last as usize <= program.launches.len();
+        ensure!(ordered, "buffer `{label}` lives from {first} to {last}, of {} launches", program.launches.len());
         Ok(())
     }
 
@@ -170,7 +179,7 @@ fn param_parts(param: &Param) -> [(&'static str, Storage, u64); 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Init, WeightTensor};
+    use crate::{Init, WeightTensor, Work};
 
     fn plan() -> Plan {
         let param = Param {
@@ -185,6 +194,8 @@ mod tests {
         };
         let port = |name: &str, offset| Port { name: name.into(), storage: Storage::I32, shape: vec![8], offset };
         let args = vec![Arg::Arena(0), Arg::Weight { tensor: 0, offset: 0 }, Arg::Constant(3)];
+        let buffer =
+            Buffer { label: "main: %1 x".into(), module: String::new(), offset: 256, bytes: 64, first: 0, last: 1 };
         let program = Program {
             name: "train".into(),
             kind: ProgramKind::Train,
@@ -192,12 +203,13 @@ mod tests {
             seq: 8,
             inputs: vec![port("tokens", 256)],
             outputs: vec![port("loss", 288)],
-            launches: vec![Launch { kernel: 0, tasks: 2, args, label: "x".into() }],
+            launches: vec![Launch { kernel: 0, tasks: 2, args, label: "x".into(), module: String::new() }],
+            buffers: vec![buffer],
         };
         Plan {
             arena_bytes: 320,
             scratch_bytes: 64,
-            kernels: vec!["k".into()],
+            kernels: vec![Kernel { symbol: "k".into(), work: Work::default() }],
             constants: vec![0; 4],
             weights: vec![WeightTensor { name: "e".into(), storage: Storage::F32, shape: vec![2] }],
             params: vec![param],
@@ -245,7 +257,9 @@ mod tests {
         assert!(fault(|p| p.params[0].grad_offset = 24).contains("overlaps"));
         assert!(fault(|p| p.params[0].shape = vec![u64::MAX, 2]).contains("addressable"));
         assert!(fault(|p| p.weights[0].shape = vec![1 << 62]).contains("addressable"));
-        assert!(fault(|p| p.kernels[0] = "a\0b".into()).contains("plain name"));
+        assert!(fault(|p| p.programs[0].buffers[0].bytes = 65).contains("outside the arena"));
+        assert!(fault(|p| p.programs[0].buffers[0].last = 2).contains("lives from 0 to 2"));
+        assert!(fault(|p| p.kernels[0].symbol = "a\0b".into()).contains("plain name"));
         assert!(fault(|p| p.programs.push(p.programs[0].clone())).contains("two programs are named `train`"));
         assert!(fault(|p| p.arena_bytes = u64::MAX).contains("not addressable"));
     }

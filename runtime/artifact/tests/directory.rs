@@ -12,7 +12,13 @@ fn contents() -> Contents {
         model_files: Vec::new(),
         memory: vec![ProgramMemory { program: "train".into(), state: 64, activations: 0, scratch: 0, weights: 0 }],
     };
-    let launch = Launch { kernel: 0, tasks: 1, args: vec![Arg::Arena(0), Arg::Constant(1)], label: "x".into() };
+    let launch = Launch {
+        kernel: 0,
+        tasks: 1,
+        args: vec![Arg::Arena(0), Arg::Constant(1)],
+        label: "x".into(),
+        module: String::new(),
+    };
     let program = Program {
         name: "train".into(),
         kind: ProgramKind::Train,
@@ -21,12 +27,13 @@ fn contents() -> Contents {
         inputs: vec![Port { name: "tokens".into(), storage: Storage::I32, shape: vec![8], offset: 0 }],
         outputs: Vec::new(),
         launches: vec![launch],
+        buffers: Vec::new(),
     };
     Contents {
         header,
         plan: Plan {
             arena_bytes: 64,
-            kernels: vec!["k".into()],
+            kernels: vec![Kernel { symbol: "k".into(), work: Work::default() }],
             constants: vec![1, 2],
             programs: vec![program],
             ..Plan::default()

@@ -59,7 +59,7 @@ impl CpuDevice {
         ensure!(weights.len() == plan.weights.len(), "{} weights for {}", weights.len(), plan.weights.len());
         let layout = Layout::of(plan, threads).context("the plan needs more memory than is addressable")?;
         let memory = memory::allocate(&layout, &plan.constants)?;
-        let kernels = plan.kernels.iter().map(|name| symbols.resolve(name)).collect::<Result<Vec<_>>>()?;
+        let kernels = plan.kernels.iter().map(|kernel| symbols.resolve(&kernel.symbol)).collect::<Result<Vec<_>>>()?;
         let bases = Bases { memory: memory.as_mut_ptr(), layout, weights };
         let programs =
             plan.programs.iter().map(|program| ready(&program.launches, &kernels, &bases, threads)).collect();

@@ -40,7 +40,7 @@ fn table(plan: &Plan, program: &Program, times: &ProgramTimes, threads: usize) -
     let milliseconds = |nanoseconds: u64| nanoseconds as f64 * 1e-6 / times.runs as f64;
     let mut by_kernel: HashMap<&str, Row> = HashMap::new();
     for (launch, time) in program.launches.iter().zip(&times.launches) {
-        let row = by_kernel.entry(&plan.kernels[launch.kernel as usize]).or_default();
+        let row = by_kernel.entry(&plan.kernels[launch.kernel as usize].symbol).or_default();
         *row = row.plus(Row { launches: 1, wall: milliseconds(time.wall), busy: milliseconds(time.busy) });
     }
     let mut rows: Vec<(&str, Row)> = by_kernel.into_iter().collect();
@@ -66,14 +66,14 @@ pub(crate) fn write_trace(plan: &Plan, profile: &Profile, path: &Path) -> Result
             let spans = time.last.iter().enumerate().filter(|(_, (begin, end))| begin < end);
             events.extend(spans.map(|(thread, &(begin, end))| -> Value {
                 json!({
-                    "name": plan.kernels[launch.kernel as usize],
+                    "name": plan.kernels[launch.kernel as usize].symbol,
                     "cat": program.name,
                     "ph": "X",
                     "ts": begin as f64 / 1e3,
                     "dur": (end - begin) as f64 / 1e3,
                     "pid": 0,
                     "tid": thread,
-                    "args": {"computes": launch.label, "tasks": launch.tasks},
+                    "args": {"computes": launch.label, "module": launch.module, "tasks": launch.tasks},
                 })
             }));
         }

@@ -58,7 +58,7 @@ mod at {
 }
 
 fn launch(kernel: u32, tasks: usize, args: &[Arg]) -> Launch {
-    Launch { kernel, tasks: tasks as u32, args: args.to_vec(), label: String::new() }
+    Launch { kernel, tasks: tasks as u32, args: args.to_vec(), label: String::new(), module: String::new() }
 }
 
 /// The toy's plan; `sft` makes `w` the checkpoint's tensor, trained in place.
@@ -90,6 +90,7 @@ pub fn plan(sft: bool) -> Plan {
         inputs: inputs.clone(),
         outputs: vec![float("loss", at::RESULT)],
         launches,
+        buffers: Vec::new(),
     };
     let state = |param: &Param| {
         [param.value_offset, param.grad_offset, param.exp_avg_offset, param.exp_avg_sq_offset].map(Arg::Arena)
@@ -110,11 +111,14 @@ pub fn plan(sft: bool) -> Plan {
             launch(3, 1, &[Arg::Arena(w.grad_offset), Arg::Arena(a.grad_offset), Arg::Arena(at::RESULT)]),
             launch(4, VOCABULARY, &[&state(&w)[..], &state(&a)[..], &tail[..]].concat()),
         ],
+        buffers: Vec::new(),
     };
     Plan {
         arena_bytes: at::END,
         scratch_bytes: 8 * VOCABULARY as u64,
-        kernels: ["forward", "backward", "sum", "norm", "adam"].map(String::from).to_vec(),
+        kernels: ["forward", "backward", "sum", "norm", "adam"]
+            .map(|symbol| Kernel { symbol: symbol.into(), work: Work::default() })
+            .to_vec(),
         constants: Vec::new(),
         weights: vec![WeightTensor { name: "base".into(), storage: Storage::F32, shape: vec![side, side] }],
         programs: vec![
