@@ -250,7 +250,9 @@ fn manifests_of_strangers() {
         fs::write(dir.join("manifest.json"), text.replace(from, to)).unwrap();
         open_error(&dir)
     };
-    assert!(with("\"schema\": 1", "\"schema\": 2").contains("has schema 2, this amc reads 1"));
+    let schema = |n: u32| format!("\"schema\": {n}");
+    let found = with(&schema(SCHEMA), &schema(SCHEMA + 1));
+    assert!(found.contains(&format!("has schema {}, this amc reads {SCHEMA}", SCHEMA + 1)));
     assert!(with("recipe.yaml", "../recipe.yaml").contains("not a plain relative path"));
     assert!(with("recipe.yaml", "/etc/hostname").contains("not a plain relative path"));
     assert!(with("plan.bin", "plan.tar").contains("plan.tar"));
