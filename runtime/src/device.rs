@@ -20,7 +20,6 @@ pub use library::Library;
 pub use null::NullDevice;
 pub use profile::{LaunchTimes, Profile, ProgramTimes};
 
-use amc_artifact::Plan;
 use anyhow::Result;
 
 /// The calling convention of a kernel: operand pointers, first task, end of tasks, scratch of the calling thread.
@@ -66,9 +65,4 @@ pub trait Device {
 
     /// What was measured; `None` where nothing is.
     fn profile(&self) -> Option<&Profile>;
-}
-
-/// Bytes of memory that a device allocates for a plan with that many threads, weights not counted.
-pub fn device_bytes(plan: &Plan, threads: usize) -> u64 {
-    memory::Layout::of(plan, threads).map_or(u64::MAX, |layout| layout.total as u64)
 }

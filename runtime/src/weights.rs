@@ -4,6 +4,7 @@
 //! floating-point dtype than the plan wants is converted once into memory of our own, rounded to nearest even.
 use crate::device::WeightMemory;
 use crate::element;
+use amc_artifact::memory::PIECE_BYTES;
 use amc_artifact::safetensors::{Dtype, TensorView, Weights};
 use amc_artifact::{Plan, Storage, tensor_bytes};
 use anyhow::{Context, Result, bail, ensure};
@@ -11,7 +12,7 @@ use half::{bf16, f16};
 use std::path::Path;
 
 /// Elements converted at a time.
-const CHUNK: usize = 1 << 20;
+const CHUNK: usize = PIECE_BYTES as usize / 4;
 
 /// An open checkpoint, or none for plans without tensors from one.
 #[derive(Debug, Default)]

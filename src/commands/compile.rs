@@ -122,7 +122,7 @@ pub fn summary(project: &Project, fitted: &Fitted, out: &mut impl Write) -> Resu
             "within the budget by computing {operations:.1} G operations again ({wanted} of {possible} steps)"
         )?;
     }
-    let bytes = mebibytes(planned_bytes(assembled, recipe::threads(project)));
+    let bytes = mebibytes(planned_bytes(assembled, recipe::threads(project))?);
     Ok(writeln!(out, "{} kernels, {bytes:.1} MiB in all", plan.kernels.len())?)
 }
 

@@ -4,6 +4,7 @@ use crate::compiler::emit::{Destination, Papers, emit};
 use crate::compiler::model;
 use crate::compiler::unit::{Dumps, unit};
 use amc_artifact::Artifact;
+use amc_artifact::memory::RunMemory;
 use amc_artifact::philox::Stream;
 use amc_artifact::safetensors::{self, Dtype, TensorData};
 use amc_frontend::build::{Purpose, Request};
@@ -12,10 +13,11 @@ use amc_frontend::hub::{Hub, Need};
 use amc_frontend::tokenizer::{Tokenizer, TokenizerOptions};
 use amc_ir::DType;
 use amc_passes::plan::assemble;
-use amc_runtime::session::{Part, Session, SessionOptions};
+use amc_runtime::session::{Part, Session, SessionOptions, default_threads};
 use anyhow::{Context, Result, ensure};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Tokens that a prompt is read in at a time.
 const CHUNK: usize = 32;
@@ -52,6 +54,9 @@ pub struct Arguments {
     /// Also write the logits behind each token of the prompt into this safetensors file, as `logits`.
     #[arg(long, value_name = "FILE")]
     logits: Option<PathBuf>,
+    /// Say on stderr what was planned, what was taken, and how fast it was.
+    #[arg(long)]
+    stats: bool,
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 }
@@ -71,6 +76,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let (mut tokens, mut shown) = (vec![], String::new());
     let mut of_prompt = vec![];
+    let began = Instant::now();
     let mut logits = generator.read(&prompt, |rows| {
         if arguments.logits.is_some() {
             of_prompt.extend_from_slice(rows);
@@ -79,6 +85,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if let Some(path) = &arguments.logits {
         write_logits(path, &of_prompt, prompt.len())?;
     }
+    let (read, began) = (began.elapsed(), Instant::now());
     for step in 0..arguments.max_new_tokens {
         ensure!(
             logits.iter().all(|x| x.is_finite()),
@@ -95,6 +102,18 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     writeln!(out)?;
+    if arguments.stats {
+        let rate = |tokens: usize, time: Duration| tokens as f64 / time.as_secs_f64();
+        let (prompt, new) = (prompt.len(), tokens.len());
+        eprintln!(
+            "prompt: {prompt} tokens, {:.1} a second; new: {new} tokens, {:.1} a second",
+            rate(prompt, read),
+            rate(new, began.elapsed())
+        );
+        let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+        let RunMemory { device, weights, .. } = generator.memory;
+        eprintln!("memory: {:.3} GiB for cache and activations, {:.3} of weights", gib(device), gib(weights));
+    }
     Ok(())
 }
 
@@ -160,6 +179,7 @@ struct Generator {
     /// Rows in the cache.
     filled: usize,
     vocabulary: usize,
+    memory: RunMemory,
     _folder: tempfile::TempDir,
 }
 
@@ -194,7 +214,9 @@ impl Generator {
         for (name, values) in adapter.iter().flat_map(|adapter| &adapter.tensors) {
             session.write_param(name, Part::Value, values)?;
         }
-        Ok(Generator { session, filled: 0, vocabulary: model.model.vocab, _folder: temporary })
+        let threads = arguments.threads.map_or_else(default_threads, usize::from);
+        let memory = RunMemory::of(session.plan(), threads)?;
+        Ok(Generator { session, filled: 0, vocabulary: model.model.vocab, memory, _folder: temporary })
     }
 
     /// Reads tokens behind those read before; shows the logits of all to `each`, returns those of the last one.

@@ -146,7 +146,7 @@ fn memory(artifact: &Artifact, out: &mut impl Write) -> Result<()> {
         writeln!(
             out,
             "{:<20} state {}, activations {}, weights {}",
-            m.program,
+            m.phase,
             mebibytes(m.state),
             mebibytes(m.activations),
             mebibytes(m.weights)

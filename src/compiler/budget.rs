@@ -3,6 +3,7 @@ use super::emit::Destination;
 use super::project::Project;
 use super::recipe::{optimizer, threads, units};
 use super::unit::Dumps;
+use amc_artifact::memory::RunMemory;
 use amc_passes::pass::Recompute;
 use amc_passes::plan::{Assembled, assemble};
 use anyhow::{Result, bail};
@@ -27,16 +28,16 @@ pub fn fitted(project: &Project, destination: &Destination, dumps: &mut Dumps) -
     let first = plan(project, destination, 0, dumps)?;
     let Some(budget) = project.recipe.amc.memory_budget else { return Ok(first) };
     let bytes = |fitted: &Fitted| planned_bytes(&fitted.assembled, threads(project));
-    if bytes(&first) <= budget {
+    if bytes(&first)? <= budget {
         return Ok(first);
     }
     let possible = first.recompute.possible;
     let quiet = |steps: usize| plan(project, destination, steps, &mut Dumps::default());
-    let mut least = bytes(&first);
+    let mut least = bytes(&first)?;
     let mut fits = None;
     for part in (1..=PARTS).rev() {
         let steps = possible * part / PARTS;
-        least = least.min(bytes(&quiet(steps)?));
+        least = least.min(bytes(&quiet(steps)?)?);
         if least <= budget {
             fits = Some(steps);
             break;
@@ -46,7 +47,7 @@ pub fn fitted(project: &Project, destination: &Destination, dumps: &mut Dumps) -
     let mut exceeds = 0;
     while fits - exceeds > 1 {
         let middle = exceeds + (fits - exceeds) / 2;
-        if bytes(&quiet(middle)?) <= budget {
+        if bytes(&quiet(middle)?)? <= budget {
             fits = middle;
         } else {
             exceeds = middle;
@@ -62,19 +63,14 @@ fn plan(project: &Project, destination: &Destination, steps: usize, dumps: &mut 
     Ok(Fitted { assembled, recompute: most.unwrap_or_default() })
 }
 
-/// Bytes that a run holds: arena, scratch of every thread, weights.
-pub fn planned_bytes(assembled: &Assembled, threads: u64) -> u64 {
-    let plan = &assembled.plan;
-    let weight = |w: &amc_artifact::WeightTensor| w.shape.iter().product::<u64>() * w.storage.bytes();
-    plan.arena_bytes
-        + plan.scratch_bytes * threads
-        + plan.constants.len() as u64
-        + plan.weights.iter().map(weight).sum::<u64>()
+/// Bytes that a run takes in all.
+pub fn planned_bytes(assembled: &Assembled, threads: u64) -> Result<u64> {
+    Ok(RunMemory::of(&assembled.plan, threads as usize)?.total())
 }
 
 /// `least` is what a run takes that computes as much again as helps.
 fn refuse(project: &Project, assembled: &Assembled, least: u64, budget: u64) -> Result<Fitted> {
-    let wanted = planned_bytes(assembled, threads(project));
+    let wanted = planned_bytes(assembled, threads(project))?;
     let activations = assembled.memory.iter().map(|m| m.bytes).max().unwrap_or(0);
     let fixed = wanted - activations;
     let batch = project.train.shapes.batch as u64;

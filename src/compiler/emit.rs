@@ -1,5 +1,6 @@
 //! The last step: programs to plan, kernels to code, everything into the artifact's directory.
-use amc_artifact::{Artifact, Contents, Header, InputFile, ProgramMemory, RunConfig, TargetInfo, TargetKind};
+use amc_artifact::memory::PIECE_BYTES;
+use amc_artifact::{Artifact, Contents, Header, InputFile, PhaseMemory, RunConfig, TargetInfo, TargetKind};
 use amc_kernels::Target;
 use amc_passes::plan::Assembled;
 use anyhow::{Context, Result};
@@ -100,16 +101,15 @@ pub fn emit(
     Artifact::write(dir, &contents).with_context(|| format!("artifact {}", dir.display()))
 }
 
-fn memory(assembled: &Assembled) -> Vec<ProgramMemory> {
+fn memory(assembled: &Assembled) -> Vec<PhaseMemory> {
     let plan = &assembled.plan;
     let weights: u64 = plan.weights.iter().map(|w| w.shape.iter().product::<u64>() * w.storage.bytes()).sum::<u64>()
         + plan.constants.len() as u64;
-    let program = |memory: &amc_passes::plan::ProgramMemory| ProgramMemory {
-        program: memory.program.clone(),
-        state: assembled.state_bytes,
-        activations: memory.bytes,
-        scratch: plan.scratch_bytes,
-        weights,
+    let phase = |phase: &str, activations, scratch| {
+        let state = assembled.state_bytes;
+        PhaseMemory { phase: phase.into(), state, activations, scratch, weights }
     };
-    assembled.memory.iter().map(program).collect()
+    let programs = assembled.memory.iter().map(|memory| phase(&memory.program, memory.bytes, plan.scratch_bytes));
+    let (load, save) = (phase("load", PIECE_BYTES, 0), phase("save", PIECE_BYTES, 0));
+    std::iter::once(load).chain(programs).chain([save]).collect()
 }

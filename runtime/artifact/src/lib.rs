@@ -7,6 +7,7 @@ mod artifact;
 mod cache;
 pub mod hub_cache;
 mod manifest;
+pub mod memory;
 pub mod philox;
 mod plan;
 mod run_config;

@@ -29,8 +29,8 @@ pub struct Header {
     pub recipe: String,
     /// Files of the model folder that the run reads, by their names in that folder.
     pub model_files: Vec<InputFile>,
-    /// Exact memory, by program.
-    pub memory: Vec<ProgramMemory>,
+    /// Exact memory, by phase.
+    pub memory: Vec<PhaseMemory>,
 }
 
 /// What the code was generated for.
@@ -86,14 +86,16 @@ impl InputFile {
     }
 }
 
-/// Memory that one program touches, in bytes.
+/// Memory that one phase of a run touches, in bytes: loading, each program, saving. What is constant is
+/// [`crate::memory::PROCESS_BYTES`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ProgramMemory {
-    pub program: String,
+pub struct PhaseMemory {
+    /// `load`, the name of a program, or `save`.
+    pub phase: String,
     /// Parameters, gradients and optimizer state in the arena.
     pub state: u64,
-    /// Activations and inputs in the arena.
+    /// Activations and inputs in the arena; of `load` and `save` the buffer that tensors pass through.
     pub activations: u64,
     /// Scratch of one thread.
     pub scratch: u64,

@@ -10,7 +10,7 @@ fn contents() -> Contents {
         target: TargetInfo { kind: TargetKind::Cpu, cpu: "x86-64-v3".into(), features: vec!["avx2".into()] },
         recipe: hash_bytes(b"seed: 1\n"),
         model_files: Vec::new(),
-        memory: vec![ProgramMemory { program: "train".into(), state: 64, activations: 0, scratch: 0, weights: 0 }],
+        memory: vec![PhaseMemory { phase: "train".into(), state: 64, activations: 0, scratch: 0, weights: 0 }],
     };
     let launch = Launch {
         kernel: 0,

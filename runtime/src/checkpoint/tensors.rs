@@ -3,6 +3,7 @@ use super::state::State;
 use super::writer::Writer;
 use crate::session::{Part, Session};
 use crate::weights::{dtype_of, storage_of};
+use amc_artifact::memory::PIECE_BYTES;
 use amc_artifact::safetensors::{self, Dtype, SafetensorsFile, TensorSpec};
 use amc_artifact::{Param, RunConfig, Storage, tensor_bytes};
 use anyhow::{Result, ensure};
@@ -17,7 +18,7 @@ pub(super) const ADAPTER: &str = "model/adapter_model.safetensors";
 /// What transformers wants to find in a header.
 pub(super) const METADATA: [(&str, &str); 1] = [("format", "pt")];
 /// Bytes copied at a time.
-const PIECE: usize = 1 << 22;
+const PIECE: usize = PIECE_BYTES as usize;
 
 /// The file that a run resumes its parameters from.
 fn values_file(run: &RunConfig) -> &'static str {

@@ -3,13 +3,14 @@
 //! The threads share the tasks of each launch and wait for each other before the next. Tasks are independent, so results
 //! do not depend on the number of threads, nor on which does what. Operand pointers are computed once, here.
 use super::barrier::Barrier;
-use super::memory::{self, Layout};
+use super::memory;
 use super::pool::Pool;
 use super::profile::{Profile, Recorder};
 use super::shares::{Share, work_off};
 use super::{Device, KernelFn, Symbols, WeightMemory};
+use amc_artifact::memory::Layout;
 use amc_artifact::{Arg, Plan};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use memmap2::MmapRaw;
 use std::time::Instant;
 
@@ -57,7 +58,7 @@ impl CpuDevice {
         plan.validate()?;
         ensure!(threads > 0, "a CPU device needs at least one thread");
         ensure!(weights.len() == plan.weights.len(), "{} weights for {}", weights.len(), plan.weights.len());
-        let layout = Layout::of(plan, threads).context("the plan needs more memory than is addressable")?;
+        let layout = Layout::of(plan, threads)?;
         let memory = memory::allocate(&layout, &plan.constants)?;
         let kernels = plan.kernels.iter().map(|kernel| symbols.resolve(&kernel.symbol)).collect::<Result<Vec<_>>>()?;
         let bases = Bases { memory: memory.as_mut_ptr(), layout, weights };

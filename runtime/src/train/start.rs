@@ -2,7 +2,6 @@
 use super::{Places, RunOptions, Trainer, resume};
 use crate::checkpoint::{self, Found, Signature, Store};
 use crate::data::{Buffers, DataSet};
-use crate::device::device_bytes;
 use crate::disk::{Disk, RealDisk};
 use crate::host::{Moment, host_name};
 use crate::programs::{BatchPrograms, UpdateProgram};
@@ -10,8 +9,9 @@ use crate::report::{Journal, Reporter};
 use crate::session::{Session, SessionOptions, default_threads, model_folder};
 use crate::train::{GIB, Resume, Summary};
 use crate::weights::convert;
+use amc_artifact::memory::RunMemory;
 use amc_artifact::safetensors::SafetensorsFile;
-use amc_artifact::{Artifact, LrSchedule, Plan, ProgramKind, RunConfig, TargetKind, shard_folder, tensor_bytes};
+use amc_artifact::{Artifact, LrSchedule, ProgramKind, RunConfig, TargetKind, shard_folder};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,7 +50,7 @@ impl<'a> Trainer<'a> {
         run.check()?;
         let limit = run.schedule.total_steps().min(options.steps.unwrap_or(u64::MAX));
         let reporter = Reporter::new(options.quiet, limit);
-        introduce(&reporter, &session, run, options);
+        introduce(&reporter, &session, run, options)?;
         if let Some(folder) = &places.model {
             checkpoint::check_carried(run, folder)?;
         }
@@ -75,7 +75,7 @@ impl<'a> Trainer<'a> {
         if first_step >= limit {
             reporter.info(&format!("All {limit} steps are done already"));
         }
-        let planned_bytes = planned_bytes(session.plan(), options);
+        let planned_bytes = planned(&session, options)?.total();
         if options.profile.is_some() {
             session.start_profile();
         }
@@ -193,15 +193,8 @@ fn listen(signals: &[i32]) -> Result<Arc<AtomicBool>> {
     Ok(flag)
 }
 
-/// Memory that the plan foresees, in bytes: arena, constants, scratch of all threads, frozen tensors.
-fn planned_bytes(plan: &Plan, options: &RunOptions) -> u64 {
-    let threads = options.threads.unwrap_or_else(default_threads);
-    let weights = plan.weights.iter().map(|weight| tensor_bytes(weight.storage, &weight.shape).unwrap_or(0));
-    device_bytes(plan, threads) + weights.sum::<u64>()
-}
-
 /// What the run is, before it begins.
-fn introduce(reporter: &Reporter, session: &Session, run: &RunConfig, options: &RunOptions) {
+fn introduce(reporter: &Reporter, session: &Session, run: &RunConfig, options: &RunOptions) -> Result<()> {
     let plan = session.plan();
     let threads = options.threads.unwrap_or_else(default_threads);
     let user = std::env::var("USER").unwrap_or_else(|_| "unknown".into());
@@ -230,7 +223,20 @@ fn introduce(reporter: &Reporter, session: &Session, run: &RunConfig, options: &
         run.schedule.accumulation,
         run.train.sampler.local_batch_size
     ));
-    reporter.info(&format!("Planned memory: {:.3} GiB", planned_bytes(plan, options) as f64 / GIB));
+    let memory = planned(session, options)?;
+    let gib = |bytes: u64| bytes as f64 / GIB;
+    reporter.info(&format!(
+        "Planned memory: {:.3} GiB ({:.3} for the step, {:.3} of frozen weights, {:.3} for the program itself)",
+        gib(memory.total()),
+        gib(memory.device),
+        gib(memory.weights),
+        gib(memory.process)
+    ));
+    Ok(())
+}
+
+fn planned(session: &Session, options: &RunOptions) -> Result<RunMemory> {
+    RunMemory::of(session.plan(), options.threads.unwrap_or_else(default_threads))
 }
 
 /// `1234567` as `1,234,567`.
