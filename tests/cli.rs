@@ -151,7 +151,7 @@ fn a_graph_that_is_shown_is_one_that_opt_reads() {
     let output = bench.run(&["compile", "r.yaml", "--target", "null", "-o", "a", set[0], set[1]]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let said = bench.error(&["show", "a", "ir"]);
-    assert!(said.contains("choose one with --program, of train_3x8, evaluate_3x8"), "{said}");
+    assert!(said.contains("choose one with --program, of train_3x8, evaluate_3x8, update"), "{said}");
     let said = bench.error(&["show", "a", "ir", "--program", "train_3x8", "--phase", "x"]);
     assert!(said.contains("the phases are forward, tidy, train, tidy_again, fuse"), "{said}");
     let graph = bench.run(&["show", "a", "ir", "--program", "train_3x8"]).stdout;

@@ -365,7 +365,9 @@ fn place(pending: Pending, base: u64, owners: &Owners, kernels: &Kernels) -> (Pr
     };
     program.inputs = inputs.iter().map(port).collect();
     program.outputs = outputs.iter().map(port).collect();
-    let modules = owners.modules(&schedule);
+    // The update takes all parameters at once: its operands begin where the first parameter does, and belong to no module.
+    let nobody = Owners::default();
+    let modules = if program.kind == ProgramKind::Update { &nobody } else { owners }.modules(&schedule);
     let launch = |launch: &schedule::Launch| artifact::Launch {
         kernel: launch.kernel as u32,
         tasks: kernels.list[launch.kernel].tasks,

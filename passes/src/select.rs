@@ -93,6 +93,8 @@ struct Selector<'a> {
     target: &'a Target,
     kernels: &'a mut Kernels,
     uses: Vec<usize>,
+    /// The instruction that is being claimed; none while a region is.
+    claimed: Option<usize>,
     out: Selected,
 }
 
@@ -100,7 +102,7 @@ impl<'a> Selector<'a> {
     fn new(function: &'a Function, target: &'a Target, kernels: &'a mut Kernels) -> Selector<'a> {
         let places = vec![Place::Own; function.value_count()];
         let out = Selected { steps: vec![], places, temporaries: vec![] };
-        Selector { function, target, kernels, uses: function.use_counts(), out }
+        Selector { function, target, kernels, uses: function.use_counts(), claimed: None, out }
     }
 
     fn run(mut self) -> Selected {
@@ -116,7 +118,9 @@ impl<'a> Selector<'a> {
                 let (args, results) = (inst.args.clone(), inst.results.clone());
                 self.out.steps.push(Step::Call { callee: callee.index(), args, results });
             } else if !groups.covers(at) && !done[at] {
+                self.claimed = Some(at);
                 claims::claim(&mut self, at, &mut done);
+                self.claimed = None;
             }
         }
         self.out
@@ -131,15 +135,23 @@ impl<'a> Selector<'a> {
     /// Launches a kernel on operands in its order.
     fn launch(&mut self, kernel: Kernel, operands: Vec<Operand>, label: &str) {
         let kernel = self.kernels.add(kernel);
-        let last = operands.iter().rev().find_map(|operand| match operand {
-            Operand::Value { value, .. } => Some(value.0),
-            Operand::Temporary { .. } => None,
-        });
-        let label = match last {
-            Some(value) => format!("{}: %{value} {label}", self.function.name),
+        let label = match self.computed(&operands) {
+            Some(value) => format!("{}: %{} {label}", self.function.name, value.0),
             None => format!("{}: {label}", self.function.name),
         };
         self.out.steps.push(Step::Launch { kernel, operands, label });
+    }
+
+    /// The value that a launch on `operands` works on: its last result; a step on the way to one counts as the claimed
+    /// instruction's first.
+    fn computed(&self, operands: &[Operand]) -> Option<Value> {
+        let mut values = operands.iter().rev().filter_map(|operand| match operand {
+            Operand::Value { value, .. } => Some(*value),
+            Operand::Temporary { .. } => None,
+        });
+        let Some(at) = self.claimed else { return values.next() };
+        let results = &self.function.insts[at].results;
+        values.find(|value| results.contains(value)).or(results.first().copied())
     }
 
     /// Says that `value` is in the memory of `of`.

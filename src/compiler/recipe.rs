@@ -75,6 +75,9 @@ pub fn compile(project: &Project, dir: &Path, destination: &Destination, mut dum
     );
     let run = run_config(project)?;
     let fitted = fitted(project, destination, &mut dumps)?;
+    if let Some(update) = &fitted.assembled.update {
+        dumps.files.insert("update/00-update.amc".into(), amc_ir::text::print(update));
+    }
     let papers = Papers {
         run: Some(run),
         recipe: project.text.clone(),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 const ADAPTER: &str = "base_model.model.";
 
 /// Modules of the stored tensors, by where these are.
+#[derive(Default)]
 pub struct Owners {
     /// By index of the frozen tensor.
     frozen: Vec<String>,
