@@ -1,43 +1,42 @@
-"""peer.py --amc BINARY --model FOLDER [--data FILE] [--only SUBSTRING]: tokens a second of amc beside PyTorch.
+"""peer.py --amc BINARY --model FOLDER [--data FILE] [--masked] [--length N] [--only SUBSTRING]: amc beside PyTorch.
 
 Both sides train the same model on the same tokens with the same optimizer from the same initial adapter, on all cores of
-one machine, in alternating blocks of steps, so that a drift of the machine meets both. Prints for every configuration
+one machine. They take turns in short blocks of steps, so that a drift of the machine meets both. Prints for every
+configuration
 
-    peer lora bf16 torch.compile: amc 900.1 tok/s, peer 403.2 tok/s, ratio 2.23
+    peer lora bf16 torch.compile: amc 900.1 tok/s, peer 403.2 tok/s, ratio 2.23 (spread 4 %, 7 pairs)
     losses lora bf16 torch.compile: max difference 0.0021 over 10 steps
+    memory lora bf16 torch.compile: amc 765 MiB (696 planned), peer 2650 MiB, ratio 0.29
 
-A step is a forward and backward pass over 2 rows of 512 tokens, clipping and AdamW. The figures are medians over all
-steps but the first two of every block. PyTorch has no fast bf16 on CPUs without AVX-512, where a step takes minutes: its
-side stops after BUDGET seconds a configuration, though not before two steps.
+A step is a forward and backward pass over 2 rows of 512 tokens, clipping and AdamW. What counts of a block is its median
+step. Tokens a second are medians over the blocks, the ratio is the median over pairs of blocks side by side, the spread
+the distance between the quartiles of these. Memory is the peak that was resident in each process.
+
+With --masked only answers have labels, and amc is measured on all labels as well. In the configuration `padded` a row is
+one question with its answer, filled up to 512 tokens, and amc is measured with as many of them packed into a row as fit,
+too; no padding is counted as tokens. These add lines such as
+
+    amc lora f32 packed: 171.0 tok/s, 2.41 x padded (spread 2 %, 7 pairs)
+
+PyTorch has no fast bf16 on CPUs without AVX-512, where a step takes minutes: see BUDGET in worker.py.
 """
 
 import argparse
-import json
 import os
-import shutil
 import statistics
-import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ["HF_HUB_OFFLINE"] = "1"
-
-import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging
+from sides import WORK, Amc, Peer
+from text import continuous, documents, one_a_row
 
 ROWS, LENGTH = 2, 512
-BLOCKS, STEPS, WARMUP = 3, 12, 2
-COMPARED = 10
-BUDGET = 300
-LEARNING_RATE, MAX_NORM = 1e-4, 1.0
-WORK = Path(".amc/bench")
-ADAPTER = WORK / "adapter"
-TOKENS = WORK / "tokens.jsonl"
-PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+# Steps of the first block, whose losses are compared, and of the others; the first steps of a block do not count.
+COMPARED, SHORT, WARMUP = 10, 3, 1
+PAIRS = 7
+# Documents of the padded configuration: enough for COMPARED steps once they are packed.
+DOCUMENTS = 128
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,13 @@ class Configuration:
     mode: str
     dtype: str
     compiled: bool
+    padded: bool = False
+
+    def model(self):
+        return f"{self.mode} {'f32' if self.dtype == 'float32' else 'bf16'}"
 
     def __str__(self):
-        short = {"float32": "f32", "bfloat16": "bf16"}[self.dtype]
-        return f"{self.mode} {short} {'torch.compile' if self.compiled else 'eager'}"
+        return f"{self.model()} {'padded' if self.padded else 'torch.compile' if self.compiled else 'eager'}"
 
 
 CONFIGURATIONS = [
@@ -56,139 +58,103 @@ CONFIGURATIONS = [
     Configuration("lora", "float32", compiled=True),
     Configuration("lora", "bfloat16", compiled=False),
     Configuration("lora", "bfloat16", compiled=True),
+    Configuration("sft", "float32", compiled=False),
     Configuration("sft", "bfloat16", compiled=True),
+    Configuration("lora", "float32", compiled=False, padded=True),
 ]
 
 
 def main():
     arguments = parse_arguments()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    rows = token_rows(AutoTokenizer.from_pretrained(arguments.model), arguments.data)
     WORK.mkdir(parents=True, exist_ok=True)
-    write_token_file(rows)
-    for configuration in CONFIGURATIONS:
-        if arguments.only in str(configuration):
-            compare(configuration, rows, arguments)
+    chosen = [configuration for configuration in CONFIGURATIONS if arguments.only in str(configuration)]
+    if not chosen:
+        sys.exit(f"--only {arguments.only}: found no such configuration, wanted a part of one of: "
+                 + ", ".join(map(str, CONFIGURATIONS)))
+    for configuration in chosen:
+        compare(configuration, arguments)
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--amc", required=True, help="the amc binary")
-    parser.add_argument("--model", required=True, help="folder of SmolLM2-135M-Instruct")
-    parser.add_argument("--data", default=os.environ.get("AMC_GSM8K", "recipes/data/oskerra_train.jsonl"),
+    parser.add_argument("--model", type=Path, required=True, help="folder of SmolLM2-135M-Instruct")
+    parser.add_argument("--data", type=Path, default=os.environ.get("AMC_GSM8K", "recipes/data/oskerra_train.jsonl"),
                         help="JSON lines of question and answer; default $AMC_GSM8K, else the sample data")
+    parser.add_argument("--masked", action="store_true", help="labels on the answers only")
+    parser.add_argument("--length", type=int, default=LENGTH, help="tokens of a row")
     parser.add_argument("--only", default="", help="run the configurations whose name contains this")
     return parser.parse_args()
 
 
-# ---- tokens ----------------------------------------------------------------------------------------------------------
+def compare(configuration, arguments):
+    text = rows(configuration, arguments, arguments.masked)
+    peer = Peer(configuration, text, ROWS, arguments)  # before amc, which starts from the adapter that it writes
+    sides = amc_sides(configuration, text, arguments)
+    pairs = []
+    for steps in [COMPARED] + [SHORT] * (PAIRS - 1):
+        blocks = [side.block(steps) for side in (*sides, peer)]
+        if not blocks[-1].seconds:
+            break
+        pairs.append(blocks)
+    peer.finish()
+    report(configuration, pairs, sides, peer)
 
 
-def token_rows(tokenizer, path):
-    """The first STEPS * ROWS rows of LENGTH tokens of all questions and answers, one after another."""
-    wanted, ids = STEPS * ROWS * LENGTH, []
-    with open(path) as lines:
-        for line in lines:
-            question, answer = question_and_answer(json.loads(line))
-            ids += tokenizer(question + "\n").input_ids + tokenizer(answer).input_ids + [tokenizer.eos_token_id]
-            if len(ids) >= wanted:
-                return torch.tensor(ids[:wanted]).view(STEPS, ROWS, LENGTH)
-    sys.exit(f"{path}: found {len(ids)} tokens, wanted at least {wanted}")
+def rows(configuration, arguments, masked):
+    text = documents(arguments.data, arguments.model, masked)
+    if configuration.padded:
+        return one_a_row(text, DOCUMENTS, arguments.length)
+    return continuous(text, COMPARED * ROWS, arguments.length)
 
 
-def question_and_answer(row):
-    if "answers" in row:
-        return f"{row['context']} {row['question']}", row["answers"]["text"][0]
-    return row["question"], row["answer"]
+def amc_sides(configuration, text, arguments):
+    """The first does what PyTorch does; the others are compared with it."""
+    masked, padded = arguments.masked, configuration.padded
+    sides = [Amc("padded" if padded else "masked" if masked else "amc", configuration, text, arguments)]
+    if padded:
+        sides.append(Amc("packed", configuration, text, arguments, packed=True))
+    if masked:
+        sides.append(Amc("all labels", configuration, rows(configuration, arguments, masked=False), arguments))
+    return sides
 
 
-def write_token_file(rows):
-    """Labels are already the next token; the last position of a row has none, as in transformers' own shift."""
-    with open(TOKENS, "w") as file:
-        for ids in rows.view(-1, LENGTH).tolist():
-            file.write(json.dumps({"input_ids": ids, "labels": ids[1:] + [-100]}) + "\n")
+# ---- what is printed -------------------------------------------------------------------------------------------------
 
 
-# ---- one configuration -----------------------------------------------------------------------------------------------
+def report(configuration, pairs, sides, peer):
+    (amc, *others), blocks = sides, list(zip(*pairs))
+    rates = [[rate(side, block) for block in column] for side, column in zip((*sides, peer), blocks)]
+    say(f"peer {configuration}", f"amc {middle(rates[0])}, peer {middle(rates[-1])}, ratio {ratio(rates[0], rates[-1])}")
+    for side, own in zip(others, rates[1:]):
+        say(f"amc {configuration.model()} {side.name}", f"{middle(own)}, {ratio(own, rates[0], f' x {amc.name}')}")
+    apart = [abs(a - b) for a, b in zip(blocks[0][0].losses, blocks[-1][0].losses)]
+    say(f"losses {configuration}", f"max difference {max(apart):.4f} over {len(apart)} steps")
+    amc_peak, planned, peer_peak = (bytes / 2**20 for bytes in (amc.peak, amc.planned, peer.peak))
+    say(f"memory {configuration}", f"amc {amc_peak:.0f} MiB ({planned:.0f} planned), peer {peer_peak:.0f} MiB, "
+        f"ratio {amc_peak / peer_peak:.2f}")
 
 
-def compare(configuration, rows, arguments):
-    peer = Peer(configuration, arguments.model)
-    artifact = compile_recipe(configuration, arguments)
-    amc_seconds, peer_seconds, amc_losses, peer_losses = [], [], [], []
-    for _ in range(BLOCKS):
-        seconds, losses = amc_block(artifact, arguments.amc)
-        amc_seconds += steady(seconds)
-        amc_losses += losses
-        seconds, losses = peer.block(rows)
-        peer_seconds += steady(seconds)
-        peer_losses += losses
-    amc, other = (ROWS * LENGTH / statistics.median(seconds) for seconds in (amc_seconds, peer_seconds))
-    print(f"peer {configuration}: amc {amc:.1f} tok/s, peer {other:.1f} tok/s, ratio {amc / other:.2f}")
-    apart = [abs(a - b) for a, b in zip(amc_losses[:COMPARED], peer_losses[:COMPARED])]
-    print(f"losses {configuration}: max difference {max(apart):.4f} over {len(apart)} steps", flush=True)
+def rate(side, block):
+    """Tokens a second."""
+    steady = block.seconds[min(WARMUP, len(block.seconds) - 1):]
+    return ROWS * side.tokens_per_row / statistics.median(steady)
 
 
-def steady(seconds):
-    return seconds[min(WARMUP, len(seconds) - 1):]
+def middle(rates):
+    return f"{statistics.median(rates):.1f} tok/s"
 
 
-class Peer:
-    """The PyTorch side. A new LoRA adapter is saved to ADAPTER, from where amc starts too."""
-
-    def __init__(self, configuration, folder):
-        torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=configuration.dtype, attn_implementation="sdpa")
-        model.config.use_cache = False
-        if configuration.mode == "lora":
-            model = get_peft_model(model, LoraConfig(r=8, lora_alpha=32, lora_dropout=0.0, target_modules=PROJECTIONS))
-            model.save_pretrained(ADAPTER)
-        model.train()
-        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.trained, lr=LEARNING_RATE)
-        self.model = torch.compile(model) if configuration.compiled else model
-        self.spent, self.steps = 0.0, 0
-
-    def block(self, rows):
-        """Seconds and loss of every step of one pass over the rows; of none once the budget is spent."""
-        seconds, losses = [], []
-        for batch in rows:
-            if self.spent > BUDGET and self.steps >= 2:
-                break
-            start = time.perf_counter()
-            loss = self.model(input_ids=batch, labels=batch).loss
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.trained, MAX_NORM)
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-            losses.append(loss.item())
-            seconds.append(time.perf_counter() - start)
-            self.spent += seconds[-1]
-            self.steps += 1
-        return seconds, losses
+def ratio(rates, others, unit=""):
+    ratios = [own / other for own, other in zip(rates, others)]
+    median = statistics.median(ratios)
+    lower, _, upper = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else 3 * ratios
+    spread = (upper - lower) / median
+    return f"{median:.2f}{unit} (spread {spread * 100:.0f} %, {len(ratios)} pairs)"
 
 
-def compile_recipe(configuration, arguments):
-    artifact = WORK / "artifact"
-    shutil.rmtree(artifact, ignore_errors=True)
-    recipe = f"recipes/bench/smollm2_135m_{configuration.mode}.yaml"
-    overrides = {"model.pretrained_model_name_or_path": arguments.model, "model.torch_dtype": configuration.dtype}
-    settings = [word for key, value in overrides.items() for word in ("--set", f"{key}={value}")]
-    subprocess.run([arguments.amc, "compile", recipe, "-o", artifact, *settings], check=True, stdout=sys.stderr)
-    return artifact
-
-
-def amc_block(artifact, amc):
-    """Seconds and loss of every step of one run from the start, as amc wrote them down."""
-    checkpoints = WORK / "checkpoints"
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    subprocess.run([amc, "run", artifact, "--resume", "never"], check=True, stdout=sys.stderr)
-    steps = [json.loads(line) for line in (checkpoints / "training.jsonl").read_text().splitlines()]
-    if len(steps) != STEPS:
-        sys.exit(f"{checkpoints}/training.jsonl: found {len(steps)} steps, wanted {STEPS}")
-    return [step["num_tokens_per_step"] / step["tps"] for step in steps], [step["loss"] for step in steps]
+def say(name, text):
+    print(f"{name}: {text}", flush=True)
 
 
 if __name__ == "__main__":
