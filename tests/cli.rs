@@ -124,6 +124,30 @@ fn nobody_has_to_read_what_is_printed() {
 }
 
 #[test]
+fn a_budget_that_is_too_small_names_the_largest_microbatch_that_fits() {
+    let bench = Bench::new();
+    bench.rows(&format!("{{\"input_ids\": [{}]}}\n", vec!["7"; 513].join(", ")).repeat(16));
+    let compile = |rows: usize, budget: &str| {
+        let set = [("global_batch_size", rows.to_string()), ("local_batch_size", rows.to_string())]
+            .map(|(key, value)| format!("step_scheduler.{key}={value}"));
+        let budget = format!("amc.memory_budget={budget}");
+        bench.run(&[
+            "compile", "r.yaml", "--target", "null", "-o", "a", "--set", &set[0], "--set", &set[1], "--set", &budget,
+        ])
+    };
+    let output = compile(16, "68MiB");
+    let said = text(&output.stderr);
+    assert!(!output.status.success() && said.contains("the budget is 68.0 MiB"), "{said}");
+    let most = said.split("a local_batch_size of ").nth(1).and_then(|rest| rest.split(' ').next());
+    let most: usize = most.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no microbatch: {said}"));
+    assert!((1..16).contains(&most), "{said}");
+    assert!(compile(most, "68MiB").status.success(), "{most} rows were said to fit");
+    assert!(!compile(most + 1, "68MiB").status.success(), "more than {most} rows fit");
+    let said = text(&compile(16, "61MiB").stderr);
+    assert!(said.contains("no smaller microbatch fits"), "{said}");
+}
+
+#[test]
 fn a_tuned_model_has_the_config_and_the_memory_that_it_was_trained_with() {
     let bench = Bench::new();
     let output = bench.run(&["finetune", "llm", "-c", "r.yaml", "--model.rope_theta=500.0", "--steps", "1"]);

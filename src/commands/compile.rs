@@ -79,7 +79,7 @@ pub fn compile(arguments: &Arguments, project: &Project) -> Result<()> {
         ..Dumps::default()
     };
     if arguments.stop_after.is_some() {
-        recipe::units(project, 0, &mut dumps)?;
+        recipe::units(project, usize::MAX, 0, &mut dumps)?;
         return write_dumps(arguments, &dumps);
     }
     let dir = arguments.directory()?;

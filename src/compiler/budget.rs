@@ -23,41 +23,37 @@ pub struct Fitted {
 /// plan laid out in full.
 ///
 /// # Errors
-/// A budget that no plan keeps to.
+/// A budget that no plan keeps to, with the largest microbatch that does.
 pub fn fitted(project: &Project, destination: &Destination, dumps: &mut Dumps) -> Result<Fitted> {
-    let first = plan(project, destination, 0, dumps)?;
+    let rows = project.train.shapes.batch;
+    let first = plan(project, destination, (rows, 0), dumps)?;
     let Some(budget) = project.recipe.amc.memory_budget else { return Ok(first) };
-    let bytes = |fitted: &Fitted| planned_bytes(&fitted.assembled, threads(project));
-    if bytes(&first)? <= budget {
+    let planner = Planner { project, destination, budget };
+    if planner.bytes_of(&first)? <= budget {
         return Ok(first);
     }
-    let possible = first.recompute.possible;
-    let quiet = |steps: usize| plan(project, destination, steps, &mut Dumps::default());
-    let mut least = bytes(&first)?;
-    let mut fits = None;
-    for part in (1..=PARTS).rev() {
-        let steps = possible * part / PARTS;
-        least = least.min(bytes(&quiet(steps)?)?);
-        if least <= budget {
-            fits = Some(steps);
-            break;
-        }
-    }
-    let Some(mut fits) = fits else { return refuse(project, &first.assembled, least, budget) };
+    let found = planner.some_fit(rows)?;
+    let Some(mut fits) = found.steps else { return planner.refuse(&first, found.least) };
     let mut exceeds = 0;
     while fits - exceeds > 1 {
         let middle = exceeds + (fits - exceeds) / 2;
-        if bytes(&quiet(middle)?)? <= budget {
+        if planner.bytes(rows, middle)? <= budget {
             fits = middle;
         } else {
             exceeds = middle;
         }
     }
-    plan(project, destination, fits, dumps)
+    plan(project, destination, (rows, fits), dumps)
 }
 
-fn plan(project: &Project, destination: &Destination, steps: usize, dumps: &mut Dumps) -> Result<Fitted> {
-    let units = units(project, steps, dumps)?;
+/// Plans for microbatches of at most `rows` rows, with so many steps computed again.
+fn plan(
+    project: &Project,
+    destination: &Destination,
+    (rows, steps): (usize, usize),
+    dumps: &mut Dumps,
+) -> Result<Fitted> {
+    let units = units(project, rows, steps, dumps)?;
     let assembled = assemble(&units, Some(optimizer(&project.recipe)), &destination.target());
     let most = units.iter().map(|unit| unit.recompute).max_by_key(|recompute| recompute.possible);
     Ok(Fitted { assembled, recompute: most.unwrap_or_default() })
@@ -68,21 +64,77 @@ pub fn planned_bytes(assembled: &Assembled, threads: u64) -> Result<u64> {
     Ok(RunMemory::of(&assembled.plan, threads as usize)?.total())
 }
 
-/// `least` is what a run takes that computes as much again as helps.
-fn refuse(project: &Project, assembled: &Assembled, least: u64, budget: u64) -> Result<Fitted> {
-    let wanted = planned_bytes(assembled, threads(project))?;
-    let activations = assembled.memory.iter().map(|m| m.bytes).max().unwrap_or(0);
-    let fixed = wanted - activations;
-    let batch = project.train.shapes.batch as u64;
-    // What is left of the activations shrinks with the microbatch.
-    let fitting = budget.saturating_sub(fixed) * batch / least.saturating_sub(fixed).max(1);
-    let advice = match fitting {
-        0 => "no smaller microbatch fits: shorten the rows, or raise the budget".into(),
-        n => format!("a local_batch_size of {n} should fit"),
-    };
-    let place = project.places.of(&["amc", "memory_budget"]);
-    bail!(
-        "{place}: the run takes {wanted} bytes ({activations} of them for a microbatch of {batch} rows), and {least} where \
-         activations are computed again; the budget is {budget}; {advice}"
-    )
+/// What is tried to keep to a budget.
+struct Planner<'a> {
+    project: &'a Project,
+    destination: &'a Destination,
+    /// Bytes.
+    budget: u64,
+}
+
+/// Whether computing again helps.
+struct Found {
+    /// The fewest bytes of the plans that were tried.
+    least: u64,
+    /// A number of steps whose plan fits, if one was found.
+    steps: Option<usize>,
+}
+
+impl Planner<'_> {
+    fn bytes_of(&self, fitted: &Fitted) -> Result<u64> {
+        planned_bytes(&fitted.assembled, threads(self.project))
+    }
+
+    fn quietly(&self, rows: usize, steps: usize) -> Result<Fitted> {
+        plan(self.project, self.destination, (rows, steps), &mut Dumps::default())
+    }
+
+    fn bytes(&self, rows: usize, steps: usize) -> Result<u64> {
+        self.bytes_of(&self.quietly(rows, steps)?)
+    }
+
+    /// Looks for a plan within the budget, from all steps down to none.
+    fn some_fit(&self, rows: usize) -> Result<Found> {
+        let nothing_again = self.quietly(rows, 0)?;
+        let mut least = self.bytes_of(&nothing_again)?;
+        for part in (0..=PARTS).rev() {
+            let steps = nothing_again.recompute.possible * part / PARTS;
+            let bytes = self.bytes(rows, steps)?;
+            least = least.min(bytes);
+            if bytes <= self.budget {
+                return Ok(Found { least, steps: Some(steps) });
+            }
+        }
+        Ok(Found { least, steps: None })
+    }
+
+    /// The most rows, fewer than the recipe's, whose microbatch fits.
+    fn most_rows(&self) -> Result<usize> {
+        let (mut fits, mut exceeds) = (0, self.project.train.shapes.batch);
+        while exceeds - fits > 1 {
+            let middle = fits + (exceeds - fits) / 2;
+            match self.some_fit(middle)?.steps {
+                Some(_) => fits = middle,
+                None => exceeds = middle,
+            }
+        }
+        Ok(fits)
+    }
+
+    /// `least` is what a run takes that computes as much again as helps.
+    fn refuse(&self, first: &Fitted, least: u64) -> Result<Fitted> {
+        let (wanted, budget, rows) = (self.bytes_of(first)?, self.budget, self.project.train.shapes.batch);
+        let activations = first.assembled.memory.iter().map(|m| m.bytes).max().unwrap_or(0);
+        let [wanted, activations, least, budget] =
+            [wanted, activations, least, budget].map(|bytes| format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64));
+        let advice = match self.most_rows()? {
+            0 => "no smaller microbatch fits: shorten the rows, or raise the budget".into(),
+            most => format!("a local_batch_size of {most} fits"),
+        };
+        let place = self.project.places.of(&["amc", "memory_budget"]);
+        bail!(
+            "{place}: the run takes {wanted} bytes ({activations} of them for a microbatch of {rows} rows), and {least} \
+             where activations are computed again; the budget is {budget}; {advice}"
+        )
+    }
 }

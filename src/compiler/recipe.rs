@@ -16,11 +16,11 @@ use std::path::Path;
 
 /// The programs of a project: a training program a shape, an evaluation program a shape of the validation data. A
 /// training program computes `recompute` steps again (see [`amc_passes::pass::Recompute`]).
-pub fn units(project: &Project, recompute: usize, dumps: &mut Dumps) -> Result<Vec<Unit>> {
+pub fn units(project: &Project, most_rows: usize, recompute: usize, dumps: &mut Dumps) -> Result<Vec<Unit>> {
     let stored = if project.lora.is_some() { project.model.stored.clone() } else { project.model.trained() };
     let mut units = vec![];
     let mut program = |data: &Data, length: usize, train: bool| -> Result<()> {
-        let batch = data.shapes.batch;
+        let batch = data.shapes.batch.min(most_rows);
         let name = format!("{}_{batch}x{length}", if train { "train" } else { "evaluate" });
         if units.iter().any(|unit: &Unit| unit.name == name) {
             return Ok(());
