@@ -5,6 +5,8 @@
 //! (separated by commas, `*` stands for anything). The last line is `oracle: N of M cases`.
 #[path = "support/oracle/mod.rs"]
 mod oracle;
+#[path = "support/stages.rs"]
+mod stages;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};

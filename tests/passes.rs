@@ -5,6 +5,8 @@
 #![cfg(feature = "compiler")]
 #[path = "support/random_graphs.rs"]
 mod random_graphs;
+#[path = "support/stages.rs"]
+mod stages;
 
 use amc::commands::opt::optimise;
 use std::path::{Path, PathBuf};

@@ -8,6 +8,7 @@ pub mod plan;
 pub mod rewrite;
 pub mod schedule;
 pub mod select;
+pub mod stages;
 pub mod tidy;
 
 use amc_ir::Op;

@@ -1,6 +1,7 @@
 //! `memory`: lifetimes become offsets in one arena.
 //!
-//! Invariant: two buffers whose lifetimes meet never share a byte. Buffers are placed from the largest to the smallest,
+//! Invariant: two buffers whose lifetimes meet never share a byte; lifetimes are counted in stages, whose launches may run
+//! at once. Buffers are placed from the largest to the smallest,
 //! each at the lowest offset that is free for its whole life (greedy by size, Pisarchyk and Lee, 2020).
 use crate::schedule::{Location, Schedule};
 
@@ -12,7 +13,7 @@ pub fn align(bytes: u64) -> u64 {
     bytes.div_ceil(ALIGNMENT) * ALIGNMENT
 }
 
-/// First and last launch that touch a buffer.
+/// First and last stage that touch a buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Lifetime {
     pub first: usize,
@@ -28,8 +29,13 @@ pub struct Layout {
     pub lower_bound: u64,
 }
 
-/// Lifetimes of a schedule's buffers. `inputs` live from before the first launch, `outputs` to behind the last.
-pub fn lifetimes(schedule: &Schedule, inputs: &[Location], outputs: &[Location]) -> Vec<Option<Lifetime>> {
+/// Lifetimes of a schedule's buffers, in stages. `inputs` live from before the first launch, `outputs` to behind the last.
+pub fn lifetimes(
+    schedule: &Schedule,
+    stages: &[usize],
+    inputs: &[Location],
+    outputs: &[Location],
+) -> Vec<Option<Lifetime>> {
     let mut lives: Vec<Option<Lifetime>> = vec![None; schedule.buffers.len()];
     let mut touch = |location: &Location, at: usize| {
         if let Location::Buffer { buffer, .. } = location {
@@ -39,10 +45,11 @@ pub fn lifetimes(schedule: &Schedule, inputs: &[Location], outputs: &[Location])
         }
     };
     inputs.iter().for_each(|i| touch(i, 0));
-    for (at, launch) in schedule.launches.iter().enumerate() {
-        launch.operands.iter().for_each(|o| touch(o, at));
+    for (launch, stage) in schedule.launches.iter().zip(stages) {
+        launch.operands.iter().for_each(|o| touch(o, *stage));
     }
-    outputs.iter().for_each(|o| touch(o, schedule.launches.len()));
+    let end = stages.last().map_or(0, |last| last + 1);
+    outputs.iter().for_each(|o| touch(o, end));
     lives
 }
 

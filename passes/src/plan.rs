@@ -6,6 +6,7 @@ use crate::memory::{self, Layout, align};
 use crate::pass::Recompute;
 use crate::schedule::{self, Location, Schedule};
 use crate::select::{self, Kernels};
+use crate::stages::stages;
 use amc_artifact::{self as artifact, Arg, Plan, Port, Program, ProgramKind, Storage};
 use amc_ir::{Binding, Bindings, DType, Module, Type, View};
 use amc_kernels::Target;
@@ -325,10 +326,13 @@ impl<'a> Assembler<'a> {
     fn finish(mut self, update: Option<Module>) -> Assembled {
         let base = align(self.persistent);
         let owners = Owners::new(&self.plan);
+        let values = self.plan.params.iter().flat_map(|param| [param.value_offset, param.grad_offset]);
+        let mut stored: Vec<u64> = values.chain(self.states.values().copied()).collect();
+        stored.sort();
         let mut memory = vec![];
         self.plan.arena_bytes = base;
         for pending in std::mem::take(&mut self.pending) {
-            let (program, layout) = place(pending, base, &owners, &self.kernels);
+            let (program, layout) = place(pending, base, &stored, &owners, &self.kernels);
             memory.push(ProgramMemory {
                 program: program.name.clone(),
                 bytes: layout.bytes,
@@ -344,10 +348,13 @@ impl<'a> Assembler<'a> {
 }
 
 /// Gives the buffers of a program their addresses, from `base` on.
-fn place(pending: Pending, base: u64, owners: &Owners, kernels: &Kernels) -> (Program, Layout) {
+///
+/// `stored` are the offsets where tensors begin that outlive the program, sorted.
+fn place(pending: Pending, base: u64, stored: &[u64], owners: &Owners, kernels: &Kernels) -> (Program, Layout) {
     let Pending { mut program, schedule, inputs, outputs } = pending;
     let locations = |ports: &[(String, Type, Location)]| ports.iter().map(|p| p.2).collect::<Vec<_>>();
-    let lives = memory::lifetimes(&schedule, &locations(&inputs), &locations(&outputs));
+    let stages = stages(&schedule, stored);
+    let lives = memory::lifetimes(&schedule, &stages, &locations(&inputs), &locations(&outputs));
     let sizes: Vec<u64> = schedule.buffers.iter().map(|buffer| buffer.bytes).collect();
     let layout = memory::plan(&sizes, &lives);
     let address = |location: &Location| match location {
@@ -368,14 +375,18 @@ fn place(pending: Pending, base: u64, owners: &Owners, kernels: &Kernels) -> (Pr
     // The update takes all parameters at once: its operands begin where the first parameter does, and belong to no module.
     let nobody = Owners::default();
     let modules = if program.kind == ProgramKind::Update { &nobody } else { owners }.modules(&schedule);
-    let launch = |launch: &schedule::Launch| artifact::Launch {
+    let launch = |(at, launch): (usize, &schedule::Launch)| artifact::Launch {
         kernel: launch.kernel as u32,
         tasks: kernels.list[launch.kernel].tasks,
         args: launch.operands.iter().map(address).collect(),
         label: launch.label.clone(),
         module: modules.of_launch(launch),
+        waits: at > 0 && stages[at] > stages[at - 1],
     };
-    program.launches = schedule.launches.iter().map(launch).collect();
+    program.launches = schedule.launches.iter().enumerate().map(launch).collect();
+    let first_of = |stage: usize| stages.partition_point(|s| *s < stage);
+    // An output lives to behind the last launch, others to the end of their last stage.
+    let last_of = |stage: usize| if stages.contains(&stage) { first_of(stage + 1) - 1 } else { stages.len() };
     let buffers = schedule.buffers.iter().zip(&lives).zip(&layout.offsets);
     program.buffers = buffers
         .filter_map(|((buffer, life), offset)| {
@@ -384,8 +395,8 @@ fn place(pending: Pending, base: u64, owners: &Owners, kernels: &Kernels) -> (Pr
                 module: modules.of_call(buffer.call),
                 offset: base + offset,
                 bytes: buffer.bytes,
-                first: life.first as u32,
-                last: life.last as u32,
+                first: first_of(life.first) as u32,
+                last: last_of(life.last) as u32,
             })
         })
         .collect();

@@ -31,6 +31,8 @@ impl Location {
 pub struct Launch {
     pub kernel: usize,
     pub operands: Vec<Location>,
+    /// Of every operand, whether it is written.
+    pub writes: Vec<bool>,
     pub label: String,
     /// Number of the call that it is in.
     pub call: usize,
@@ -84,13 +86,14 @@ impl Schedule {
             .collect();
         for step in &body.steps {
             match step {
-                Step::Launch { kernel, operands, label } => {
+                Step::Launch { kernel, operands, writes, label } => {
                     let locate = |operand: &Operand| match operand {
                         Operand::Value { value, offset } => frame.locate(self, *value).at(*offset as u64),
                         Operand::Temporary { index, offset } => temporaries[*index].at(*offset as u64),
                     };
                     let operands = operands.iter().map(locate).collect();
-                    self.launches.push(Launch { kernel: *kernel, operands, label: label.clone(), call });
+                    let (kernel, writes, label) = (*kernel, writes.clone(), label.clone());
+                    self.launches.push(Launch { kernel, operands, writes, label, call });
                 }
                 Step::Call { callee, args, results } => {
                     let args: Vec<Location> = args.iter().map(|a| frame.locate(self, *a)).collect();

@@ -9,6 +9,7 @@ mod region;
 use amc_ir::{Function, InstKind, Module, Value};
 use amc_kernels::{Kernel, Target};
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// Kernels by symbol, each once.
 #[derive(Default, Debug)]
@@ -69,8 +70,18 @@ pub enum Place {
 /// One step of a selected function.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Step {
-    Launch { kernel: usize, operands: Vec<Operand>, label: String },
-    Call { callee: usize, args: Vec<Value>, results: Vec<Value> },
+    /// `writes` says of every operand whether the kernel writes it.
+    Launch {
+        kernel: usize,
+        operands: Vec<Operand>,
+        writes: Vec<bool>,
+        label: String,
+    },
+    Call {
+        callee: usize,
+        args: Vec<Value>,
+        results: Vec<Value>,
+    },
 }
 
 /// A function as launches.
@@ -111,7 +122,10 @@ impl<'a> Selector<'a> {
             self.out.places[value.index()] = Place::Nowhere;
         }
         let mut done = vec![false; self.function.insts.len()];
+        // Which steps compute which instructions.
+        let mut computed = vec![];
         for (at, inst) in self.function.insts.iter().enumerate() {
+            let (first, done_before) = (self.out.steps.len(), done.clone());
             if let Some(group) = groups.at(at) {
                 self.group(group);
             } else if let InstKind::Call(callee) = inst.kind {
@@ -122,8 +136,38 @@ impl<'a> Selector<'a> {
                 claims::claim(&mut self, at, &mut done);
                 self.claimed = None;
             }
+            let along = (at..done.len()).filter(|i| done[*i] && !done_before[*i]);
+            let group =
+                groups.at(at).map_or(vec![at], |group| group.roots.iter().copied().chain(group.product).collect());
+            computed.push((first..self.out.steps.len(), group.into_iter().chain(along).collect()));
         }
+        computed.into_iter().for_each(|(steps, insts)| self.note_writes(steps, insts));
         self.out
+    }
+
+    /// Notes which operands of `steps` are written: the memory of what the instructions `insts` make, and temporaries.
+    fn note_writes(&mut self, steps: Range<usize>, insts: Vec<usize>) {
+        let results = insts.iter().flat_map(|at| &self.function.insts[*at].results);
+        let made: Vec<Value> = results.map(|result| self.memory_of(*result)).collect();
+        for step in steps {
+            let Step::Launch { operands, .. } = &self.out.steps[step] else { continue };
+            let written = |operand: &Operand| match operand {
+                Operand::Value { value, .. } => made.contains(&self.memory_of(*value)),
+                Operand::Temporary { .. } => true,
+            };
+            let found = operands.iter().map(written).collect();
+            if let Step::Launch { writes, .. } = &mut self.out.steps[step] {
+                *writes = found;
+            }
+        }
+    }
+
+    /// The value in whose memory `value` is.
+    fn memory_of(&self, value: Value) -> Value {
+        match self.out.places[value.index()] {
+            Place::In { value, .. } => self.memory_of(value),
+            Place::Own | Place::Nowhere => value,
+        }
     }
 
     /// A new temporary of `bytes`.
@@ -139,7 +183,7 @@ impl<'a> Selector<'a> {
             Some(value) => format!("{}: %{} {label}", self.function.name, value.0),
             None => format!("{}: {label}", self.function.name),
         };
-        self.out.steps.push(Step::Launch { kernel, operands, label });
+        self.out.steps.push(Step::Launch { kernel, operands, writes: vec![], label });
     }
 
     /// The value that a launch on `operands` works on: its last result; a step on the way to one counts as the claimed

@@ -1,5 +1,6 @@
 //! Random networks, compiled and interpreted: whatever the passes fuse, recompute and place, loss and gradients are those of
 //! the graph. A failure is shrunk to a small network, which is printed.
+use crate::stages::reversed;
 use amc::compiler::emit::{Destination, Papers, emit};
 use amc_artifact::{Artifact, ProgramKind};
 use amc_ir::eval::{Tensor, eval};
@@ -137,8 +138,16 @@ fn compiled(unit: Unit, names: &[String]) -> Vec<Vec<f32>> {
     let dir = folder.path().join("artifact");
     emit(&dir, &assembled, &destination, folder.path(), &[], Papers::default()).expect("an artifact");
     let artifact = Artifact::open(&dir).expect("the artifact");
+    let found = run(&artifact, &entry, names);
+    let other_order = Artifact { plan: reversed(&artifact.plan), ..artifact };
+    assert!(run(&other_order, &entry, names) == found, "launches of one stage depend on each other");
+    found
+}
+
+/// Loss and gradients.
+fn run(artifact: &Artifact, entry: &Function, names: &[String]) -> Vec<Vec<f32>> {
     let options = SessionOptions { threads: Some(2), model: None };
-    let mut session = Session::open(&artifact, &options).expect("a session");
+    let mut session = Session::open(artifact, &options).expect("a session");
     let id = session.program("train").expect("the program");
     for param in &entry.params {
         let values = numbers(&param.name, &param.ty);

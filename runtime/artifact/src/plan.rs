@@ -144,6 +144,9 @@ pub struct Launch {
     pub args: Vec<Arg>,
     /// The last IR value that it computes, for reports: `function: %value op`.
     pub label: String,
+    /// Whether all launches before it must be complete before it begins. Between two that wait, launches touch no memory in
+    /// common but what all only read.
+    pub waits: bool,
     /// The module of the model that it belongs to, such as `model.layers.3.self_attn.q_proj`; empty where there is none.
     pub module: String,
 }

@@ -203,7 +203,7 @@ mod tests {
             seq: 8,
             inputs: vec![port("tokens", 256)],
             outputs: vec![port("loss", 288)],
-            launches: vec![Launch { kernel: 0, tasks: 2, args, label: "x".into(), module: String::new() }],
+            launches: vec![Launch { kernel: 0, tasks: 2, args, label: "x".into(), waits: true, module: String::new() }],
             buffers: vec![buffer],
         };
         Plan {

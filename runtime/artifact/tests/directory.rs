@@ -17,6 +17,7 @@ fn contents() -> Contents {
         tasks: 1,
         args: vec![Arg::Arena(0), Arg::Constant(1)],
         label: "x".into(),
+        waits: true,
         module: String::new(),
     };
     let program = Program {

@@ -1,7 +1,7 @@
 //! The CPU: a team of threads walks the launches of a program together.
 //!
-//! The threads share the tasks of each launch and wait for each other before the next. Tasks are independent, so results
-//! do not depend on the number of threads, nor on which does what. Operand pointers are computed once, here.
+//! The threads share the tasks of each launch and wait for each other where the plan says that the next one needs it. Tasks
+//! are independent, so results do not depend on the number of threads, nor on which does what. Operand pointers are computed once, here.
 use super::barrier::Barrier;
 use super::memory;
 use super::pool::Pool;
@@ -185,8 +185,7 @@ fn ready(launches: &[amc_artifact::Launch], kernels: &[KernelFn], bases: &Bases,
             tasks: launch.tasks,
             args: launch.args.iter().map(|&arg| bases.resolve(arg)).collect(),
             shares: (0..shares(launch.tasks)).map(|_| Share::new()).collect(),
-            // Two single tasks in a row both run on thread 0, in order.
-            barrier: next.is_some_and(|next| launch.tasks > 1 || next.tasks > 1),
+            barrier: next.is_some_and(|next| next.waits),
         })
         .collect()
 }

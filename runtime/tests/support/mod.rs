@@ -58,7 +58,14 @@ mod at {
 }
 
 fn launch(kernel: u32, tasks: usize, args: &[Arg]) -> Launch {
-    Launch { kernel, tasks: tasks as u32, args: args.to_vec(), label: String::new(), module: String::new() }
+    Launch {
+        kernel,
+        tasks: tasks as u32,
+        args: args.to_vec(),
+        label: String::new(),
+        waits: true,
+        module: String::new(),
+    }
 }
 
 /// The toy's plan; `sft` makes `w` the checkpoint's tensor, trained in place.

@@ -1,5 +1,6 @@
 //! Compiles a case and runs its programs.
 use super::case::{Batch, Case};
+use crate::stages::reversed;
 use amc::compiler::emit::{Destination, Papers, emit};
 use amc::compiler::model::{self, LoadedModel};
 use amc::compiler::unit::{Dumps, unit};
@@ -39,7 +40,8 @@ impl Runner {
         let files = model.weight_files()?;
         let assembled = assemble(&units, Some(optimizer), &destination.target());
         emit(&dir, &assembled, &destination, &case.folder, &files, Papers::default())?;
-        let artifact = Artifact::open(&dir)?;
+        let mut artifact = Artifact::open(&dir)?;
+        artifact.plan = reversed(&artifact.plan);
         let options = SessionOptions { threads: Some(2), model: Some(case.folder.clone()) };
         let mut session = Session::open(&artifact, &options)?;
         session.initialise(0)?;
