@@ -1,0 +1,149 @@
+//! `cp.async`: copies from global to shared memory that a thread waits for by groups.
+//!
+//! Ordering is checked when a copy is issued, in either mode: its accesses carry the stamp of the warp's copies, which a
+//! thread knows once it waited for the group. In late mode the bytes move only then.
+use super::{
+    Outcome,
+    access::{Target, addresses},
+    clock::{Actor, Agent, Stamp},
+    cluster::Cluster,
+    lanes_of,
+    launch::Mode,
+    shadow::AgentKind,
+    warp::Warp,
+};
+use crate::{
+    op::{Address, Word},
+    ops::{LANES, Mask},
+    parse::Space,
+};
+use std::collections::VecDeque;
+
+/// The copies of a warp that are under way.
+#[derive(Default)]
+pub struct Copies {
+    pub agent: Option<Agent>,
+    /// By lane: the last group it waited for.
+    pub waited: [u32; LANES],
+    open: Vec<Copy>,
+    groups: VecDeque<Group>,
+    committed: u32,
+}
+
+struct Group {
+    number: u32,
+    /// Lanes that committed it and did not yet wait for it.
+    lanes: Mask,
+    copies: Vec<Copy>,
+}
+
+/// A copy of each of its lanes.
+struct Copy {
+    lanes: Mask,
+    from: [u64; LANES],
+    to: [u64; LANES],
+    bytes: u64,
+    /// Bytes that are read; the rest is zero.
+    source_bytes: [u32; LANES],
+}
+
+pub struct CopyOp {
+    pub shared: Address,
+    pub global: Address,
+    pub bytes: u8,
+    pub source_bytes: Option<Word>,
+}
+
+impl Cluster<'_> {
+    pub fn copy(&mut self, warp: &mut Warp, lanes: Mask, pc: u32, op: &CopyOp) -> Outcome<()> {
+        let bytes = u64::from(op.bytes);
+        let source_bytes = match op.source_bytes {
+            Some(word) => warp.registers.word(word, lanes, "the source size")?.map(|size| size.min(op.bytes.into())),
+            None => [op.bytes.into(); LANES],
+        };
+        let copy = Copy {
+            lanes,
+            from: addresses(warp, lanes, op.global)?,
+            to: addresses(warp, lanes, op.shared)?,
+            bytes,
+            source_bytes,
+        };
+        let kind = AgentKind::Copies { block: warp.block, warp: warp.index };
+        let agent = *warp.copies.agent.get_or_insert_with(|| self.agents.get(kind));
+        for lane in lanes_of(lanes) {
+            self.check_copy(warp, lane, pc, agent, &copy)?;
+        }
+        if self.launch.mode == Mode::Early {
+            lanes_of(lanes).for_each(|lane| self.move_bytes(warp, lane, &copy));
+        } else {
+            warp.copies.open.push(copy);
+        }
+        Ok(())
+    }
+
+    fn check_copy(&mut self, warp: &Warp, lane: usize, pc: u32, agent: Agent, copy: &Copy) -> Outcome<()> {
+        let own = warp.own(lane);
+        let stamp = Stamp::new(agent, 1 << lane, warp.copies.committed + 1, false);
+        let known = warp.knowledge(lane);
+        let actor = Actor { stamp, known: &known, own: &own, asynchronous: false };
+        let from = Target { space: Space::Global, address: copy.from[lane], bytes: copy.bytes, at: pc };
+        if copy.source_bytes[lane] as u64 == copy.bytes {
+            self.readable(warp, lane, from, &actor)?;
+        } else {
+            for byte in 0..u64::from(copy.source_bytes[lane]) {
+                self.readable(warp, lane, Target { address: from.address + byte, bytes: 1, ..from }, &actor)?;
+            }
+        }
+        let to = Target { space: Space::Shared, address: copy.to[lane], bytes: copy.bytes, at: pc };
+        self.writable(warp.block, lane, to, &actor)?;
+        Ok(())
+    }
+
+    fn move_bytes(&mut self, warp: &Warp, lane: usize, copy: &Copy) {
+        let mut bytes = [0; 16];
+        let wanted = copy.source_bytes[lane] as usize;
+        if wanted > 0 {
+            let from = self.bytes(warp.block, Space::Global, copy.from[lane], wanted as u64);
+            bytes[..wanted].copy_from_slice(from);
+        }
+        self.put_bytes(warp.block, Space::Shared, copy.to[lane], &bytes[..copy.bytes as usize]);
+    }
+
+    pub fn commit_copies(&mut self, warp: &mut Warp, lanes: Mask) {
+        let copies = &mut warp.copies;
+        copies.committed += 1;
+        let mut group = Group { number: copies.committed, lanes, copies: Vec::new() };
+        for mut copy in std::mem::take(&mut copies.open) {
+            let left = copy.lanes & !lanes;
+            copy.lanes &= lanes;
+            if left != 0 {
+                copies.open.push(Copy { lanes: left, ..copy });
+            }
+            if copy.lanes != 0 {
+                group.copies.push(copy);
+            }
+        }
+        copies.groups.push_back(group);
+    }
+
+    /// Each lane waits until at most `pending` of its groups are under way; `wait_all` waits for open copies too.
+    pub fn wait_for_copies(&mut self, warp: &mut Warp, lanes: Mask, pending: u32, all: bool) {
+        if all {
+            self.commit_copies(warp, lanes);
+        }
+        let mut groups = std::mem::take(&mut warp.copies.groups);
+        for lane in lanes_of(lanes) {
+            let count = groups.iter().filter(|group| group.lanes >> lane & 1 == 1).count();
+            let done = count.saturating_sub(pending as usize);
+            for group in groups.iter_mut().filter(|group| group.lanes >> lane & 1 == 1).take(done) {
+                group.lanes &= !(1 << lane);
+                warp.copies.waited[lane] = group.number;
+                for copy in group.copies.iter().filter(|copy| copy.lanes >> lane & 1 == 1) {
+                    self.move_bytes(warp, lane, copy);
+                }
+            }
+        }
+        groups.retain(|group| group.lanes != 0);
+        warp.copies.groups = groups;
+    }
+}
