@@ -45,8 +45,10 @@ pub struct Files {
 /// Shared memory of a block: a reserved start, static arrays, then the dynamic one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SharedLayout {
-    pub static_start: u64,
-    pub dynamic_start: u64,
+    /// Where the static arrays end; a kernel without a dynamic array has no more.
+    pub static_end: u64,
+    /// Where the dynamic array starts, if there is one.
+    pub dynamic_start: Option<u64>,
 }
 
 /// Module variables, read-only, at the addresses that the code was given.

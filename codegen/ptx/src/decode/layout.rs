@@ -48,12 +48,12 @@ impl Layout {
             end = start + variable.bytes;
         }
         let dynamic: Vec<_> = variables.iter().filter(shared).filter(|v| v.bytes == 0).collect();
-        let align = dynamic.iter().map(|v| v.align).max().unwrap_or(1).max(16);
-        let start = end.next_multiple_of(align);
+        let align = dynamic.iter().map(|v| v.align.max(16)).max();
+        let dynamic_start = align.map(|align| end.next_multiple_of(align));
         for variable in dynamic {
-            self.symbols.insert(variable.name.clone(), start);
+            self.symbols.extend(dynamic_start.map(|start| (variable.name.clone(), start)));
         }
-        self.shared = SharedLayout { static_start: address::SHARED_RESERVED, dynamic_start: start };
+        self.shared = SharedLayout { static_end: end, dynamic_start };
     }
 
     fn place_local(&mut self, variable: &Variable) {

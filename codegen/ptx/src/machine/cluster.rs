@@ -215,7 +215,9 @@ fn set_specials(
             Special::ClusterBlockCount(axis) => shape.cluster[*axis as usize],
             Special::ClusterRank => rank,
             Special::ClusterSize => shape.cluster_size(),
-            Special::DynamicShared => (launch.shared_bytes - kernel.shared.dynamic_start) as u32,
+            Special::DynamicShared => {
+                (launch.shared_bytes - kernel.shared.dynamic_start.unwrap_or(launch.shared_bytes)) as u32
+            }
             Special::TotalShared => (launch.shared_bytes - address::SHARED_RESERVED) as u32,
         };
         registers.define_word(*word, std::array::from_fn(value));

@@ -171,7 +171,7 @@ impl Device {
     pub fn launch(&mut self, kernel: &Kernel, launch: &Launch, arguments: &[Argument]) -> Result<Statistics, Error> {
         let found = |found| Error::Launch { kernel: kernel.name.clone(), found };
         let shape = shape(kernel, launch).map_err(found)?;
-        let shared_bytes = kernel.shared.dynamic_start + launch.dynamic_shared;
+        let shared_bytes = kernel.shared.dynamic_start.unwrap_or(kernel.shared.static_end) + launch.dynamic_shared;
         if shared_bytes > MOST_SHARED {
             return Err(found(format!("{shared_bytes} bytes of shared memory, wanted at most {MOST_SHARED}")));
         }
