@@ -29,11 +29,13 @@ mod op;
 mod ops;
 mod parse;
 mod program;
+mod tensor_map;
 
 pub use error::{Error, Fault, FaultKind, Place};
 pub use machine::launch::{Argument, Device, Launch, Mode, Statistics};
 pub use parse::{Parameter, ParseError, Space};
 pub use program::Kernel;
+pub use tensor_map::{Swizzle, TENSOR_MAP_BYTES, TensorElement, TensorMap};
 
 /// The kernels of a PTX file.
 ///

@@ -362,6 +362,50 @@ pub enum Op {
         all: bool,
     },
 
+    MbarrierInit {
+        address: Address,
+        count: Word,
+    },
+    MbarrierInvalidate {
+        address: Address,
+    },
+    MbarrierArrive(Box<ArriveOp>),
+    MbarrierExpect {
+        address: Address,
+        bytes: Word,
+    },
+    MbarrierWait {
+        to: Predicate,
+        address: Address,
+        phase: Phase,
+        acquire: bool,
+    },
+    /// An arrival when the lane's copies so far are done.
+    CopyArrive {
+        address: Address,
+        counted: bool,
+    },
+    Bulk(Box<BulkOp>),
+    BulkCommit,
+    BulkWait {
+        pending: u32,
+        reads_only: bool,
+    },
+    /// `mapa`: a shared address in the block of another rank.
+    MapShared {
+        to: Doubleword,
+        from: Doubleword,
+        rank: Word,
+        generic: bool,
+    },
+
+    WarpgroupFence,
+    WarpgroupCommit,
+    WarpgroupWait {
+        pending: u32,
+    },
+    WarpgroupMultiply(Box<WarpgroupMultiplyOp>),
+
     LoadMatrix {
         to: Vec<Word>,
         address: Address,
@@ -407,4 +451,77 @@ pub struct MultiplyOp {
     pub a: Vec<Word>,
     pub b: Vec<Word>,
     pub c: Vec<Word>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ArriveOp {
+    /// Gets the phase that the arrival belongs to.
+    pub to: Option<Doubleword>,
+    pub address: Address,
+    pub count: Option<Word>,
+    /// Bytes to expect before arriving.
+    pub expect: Option<Word>,
+    pub release: bool,
+}
+
+/// Which phase a wait is for.
+#[derive(Clone, Copy, Debug)]
+pub enum Phase {
+    /// The last one of this parity.
+    Parity(Word),
+    /// What an arrival returned.
+    State(Doubleword),
+}
+
+/// A bulk copy; one thread issues it.
+#[derive(Clone, Debug)]
+pub struct BulkOp {
+    pub shared: Address,
+    pub global: BulkGlobal,
+    pub direction: BulkDirection,
+}
+
+#[derive(Clone, Debug)]
+pub enum BulkGlobal {
+    Linear { address: Address, bytes: Word },
+    Tensor { map: Address, coordinates: Vec<Word> },
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum BulkDirection {
+    /// To shared memory of this block, or of all blocks whose bit is set.
+    Load {
+        mbarrier: Address,
+        multicast: Option<Word>,
+    },
+    Store,
+    /// Adds `f32` numbers to those in global memory.
+    Add,
+}
+
+/// `wgmma.mma_async`: D = A · B (+ D) with accumulators in `f32`.
+#[derive(Clone, Debug)]
+pub struct WarpgroupMultiplyOp {
+    pub element: Element,
+    pub n: usize,
+    pub k: usize,
+    pub d: Vec<Word>,
+    pub a: MatrixSource,
+    pub b: Doubleword,
+    pub accumulate: Accumulate,
+    pub negate: bool,
+    pub transposed_a: bool,
+    pub transposed_b: bool,
+}
+
+#[derive(Clone, Debug)]
+pub enum MatrixSource {
+    Descriptor(Doubleword),
+    Registers(Vec<Word>),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Accumulate {
+    Always(bool),
+    If(Predicate),
 }

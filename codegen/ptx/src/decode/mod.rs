@@ -7,6 +7,7 @@ mod memory;
 mod moves;
 mod operands;
 mod synchronization;
+mod warpgroup;
 
 use crate::{
     control_flow::reconvergence,
@@ -20,8 +21,15 @@ use operands::Operands;
 /// What a family of opcodes answers: its op, nothing where the opcode is of another family, or what is wrong with it.
 type Decoded = Result<Option<Op>, String>;
 
-const FAMILIES: [fn(&mut Operands, &parse::Instruction) -> Decoded; 6] =
-    [arithmetic::decode, moves::decode, memory::decode, synchronization::decode, asynchronous::decode, matrix::decode];
+const FAMILIES: [fn(&mut Operands, &parse::Instruction) -> Decoded; 7] = [
+    arithmetic::decode,
+    moves::decode,
+    memory::decode,
+    synchronization::decode,
+    asynchronous::decode,
+    matrix::decode,
+    warpgroup::decode,
+];
 
 /// The kernels of a module.
 pub fn decode(module: &Module) -> Result<Vec<Kernel>, Error> {

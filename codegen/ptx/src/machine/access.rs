@@ -23,8 +23,17 @@ pub struct Target {
     pub space: Space,
     pub address: u64,
     pub bytes: u64,
+    /// What the address has to be a multiple of.
+    pub align: u64,
     /// The instruction, for later conflicts.
     pub at: u32,
+}
+
+impl Target {
+    /// Bytes that are aligned to their number.
+    pub fn new(space: Space, address: u64, bytes: u64, at: u32) -> Target {
+        Target { space, address, bytes, align: bytes, at }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,7 +77,7 @@ impl Cluster<'_> {
         let total = element * to.len() as u64;
         let mut values = [[0u64; LANES]; 8];
         for lane in lanes_of(lanes) {
-            let target = Target { space, address: addresses[lane], bytes: total, at: pc };
+            let target = Target::new(space, addresses[lane], total, pc);
             let own = warp.own(lane);
             let actor = warp.actor(lane, &own, order.strong);
             let (region, offset) = self.readable(warp, lane, target, &actor)?;
@@ -100,7 +109,7 @@ impl Cluster<'_> {
         let element = u64::from(bytes);
         let total = element * from.len() as u64;
         for lane in lanes_of(lanes) {
-            let target = Target { space, address: addresses[lane], bytes: total, at: pc };
+            let target = Target::new(space, addresses[lane], total, pc);
             let mut values = [0; 8];
             for (value, slot) in values.iter_mut().zip(from) {
                 *value = warp.registers.lane(*slot, lane, "the stored value")?;
@@ -185,9 +194,9 @@ impl Cluster<'_> {
     }
 
     fn locate(&self, lane: usize, target: Target) -> Outcome<Location> {
-        let Target { space, address, bytes, .. } = target;
-        if address % bytes != 0 {
-            return Err(halt(lane, FaultKind::Misaligned { space, address, wanted: bytes }));
+        let Target { space, address, bytes, align, .. } = target;
+        if address % align != 0 {
+            return Err(halt(lane, FaultKind::Misaligned { space, address, wanted: align }));
         }
         address::locate(space, address).ok_or_else(|| {
             halt(lane, FaultKind::OutOfBounds { space, address, bytes, found: "no memory lies there".to_owned() })
@@ -202,6 +211,12 @@ impl Cluster<'_> {
         kind: Kind,
         actor: &Actor,
     ) -> Result<(), Trouble> {
+        if let Location::Shared { rank: Some(rank), .. } = location
+            && rank != block
+            && self.blocks.get(rank).is_some_and(|other| other.live == 0)
+        {
+            return Err(Trouble::Gone);
+        }
         let asynchronous = self.agents.asynchronous();
         let access = Access { actor: *actor, cluster: self.number, at: target.at, asynchronous };
         let found = find(&mut self.blocks, &mut self.launch, block, location).ok_or(Trouble::Missing)?;
@@ -238,6 +253,9 @@ impl Cluster<'_> {
         let found = self.describe_location(at);
         let kind = match trouble {
             Trouble::Missing => FaultKind::OutOfBounds { space, address, bytes, found: "no memory lies there".into() },
+            Trouble::Gone => {
+                FaultKind::OutOfBounds { space, address, bytes, found: format!("{found}, but that block has ended") }
+            }
             Trouble::Bounds { offset, len } => {
                 let found = format!("{found} has {len} bytes, and this starts at byte {offset}");
                 FaultKind::OutOfBounds { space, address, bytes, found }
@@ -295,7 +313,12 @@ impl Cluster<'_> {
 
 enum Trouble {
     Missing,
-    Bounds { offset: u64, len: u64 },
+    /// Memory of a block that ended.
+    Gone,
+    Bounds {
+        offset: u64,
+        len: u64,
+    },
     Unwritten,
     ReadOnly,
     Race(Conflict),

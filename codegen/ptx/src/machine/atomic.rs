@@ -49,7 +49,7 @@ impl Cluster<'_> {
         self.before_strong_write(warp, lanes, op.space, &addresses, op.order.release)?;
         let bytes = u64::from(op.bytes);
         for lane in lanes_of(lanes) {
-            let target = Target { space: op.space, address: addresses[lane], bytes, at: pc };
+            let target = Target::new(op.space, addresses[lane], bytes, pc);
             let a = warp.registers.lane(op.a, lane, "b")?;
             let b = op.b.map(|b| warp.registers.lane(b, lane, "c")).transpose()?;
             let own = warp.own(lane);

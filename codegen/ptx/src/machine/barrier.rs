@@ -150,6 +150,17 @@ impl Cluster<'_> {
                 warp.acquire(lanes, &self.barrier.published.clone());
             }
             Wait::Warp { members } => return self.wake_warp(warp, members),
+            Wait::Mbarrier(wait) => {
+                if !self.answer(warp, lanes, wait)? {
+                    return Ok(false);
+                }
+                warp.registers.set_predicate(wait.to, lanes, lanes);
+            }
+            Wait::Products { pending } => {
+                if !self.finish_products(warp, pending)? {
+                    return Ok(false);
+                }
+            }
         }
         warp.paths.get_mut(path).wait = None;
         warp.paths.advance(path, pc + 1);
@@ -174,9 +185,21 @@ impl Cluster<'_> {
         Ok(true)
     }
 
-    /// When nothing can run, hardware ends waits that have a time limit; there are none of these yet.
-    pub fn time_out(&mut self, _warps: &mut [Warp]) -> bool {
-        false
+    /// When nothing can run, waits for mbarriers end without success, as they do on hardware after a while.
+    pub fn time_out(&mut self, warps: &mut [Warp]) -> bool {
+        let mut any = false;
+        for warp in warps {
+            let waits = |path: &usize| matches!(warp.paths.get(*path).wait, Some(Wait::Mbarrier(_)));
+            for path in warp.paths.leaves().filter(waits).collect::<Vec<_>>() {
+                let (pc, lanes) = (warp.paths.get(path).pc, warp.paths.get(path).lanes);
+                if let Some(Wait::Mbarrier(wait)) = warp.paths.get_mut(path).wait.take() {
+                    warp.registers.set_predicate(wait.to, lanes, 0);
+                    warp.paths.advance(path, pc + 1);
+                    any = true;
+                }
+            }
+        }
+        any
     }
 
     /// What a path waits for, for messages.
@@ -191,6 +214,8 @@ impl Cluster<'_> {
                 let (arrived, expected) = (self.barrier.arrived, self.barrier.expected);
                 format!("the cluster barrier, where {arrived} of {expected} threads are")
             }
+            Wait::Mbarrier(wait) => self.describe_mbarrier(wait),
+            Wait::Products { .. } => "the other warps of its warpgroup to issue their wgmma".to_owned(),
         }
     }
 }

@@ -4,16 +4,19 @@ use super::{
     barrier::{Barrier, ClusterBarrier},
     clock::Agent,
     launch::{LaunchState, Shape},
+    mbarrier::Mbarrier,
     memory::Region,
     registers::Registers,
     shadow::{AgentKind, Agents},
     warp::Warp,
+    warpgroup::{WARPS, Warpgroup},
 };
 use crate::{
-    error::{Fault, FaultKind, Place},
+    error::{Error, Fault, FaultKind, Place},
     ops::{LANES, Mask},
     program::{Kernel, Special},
 };
+use std::collections::BTreeMap;
 
 /// Instructions that a path runs before others get their turn.
 const QUANTUM: u32 = 8192;
@@ -34,6 +37,10 @@ pub struct Block {
     pub id: [u32; 3],
     pub shared: Region,
     pub barriers: Vec<Barrier>,
+    pub mbarriers: BTreeMap<u64, Mbarrier>,
+    pub warpgroups: Vec<Warpgroup>,
+    /// Warps that still run.
+    pub live: u32,
 }
 
 /// What a step of a path came to.
@@ -47,28 +54,36 @@ type Run<T> = Result<T, Box<Fault>>;
 
 impl<'l> Cluster<'l> {
     /// The cluster with the given number, all its blocks' warps at their first instruction.
-    pub fn new(kernel: &'l Kernel, launch: LaunchState<'l>, number: u32) -> (Cluster<'l>, Vec<Warp>) {
+    ///
+    /// # Errors
+    /// A cluster of more warps than can be told apart.
+    pub fn new(kernel: &'l Kernel, launch: LaunchState<'l>, number: u32) -> Result<(Cluster<'l>, Vec<Warp>), Error> {
+        let found = |found| Error::Launch { kernel: kernel.name.clone(), found };
         let shape = launch.shape;
+        let warps_per_block = shape.threads_per_block().div_ceil(LANES as u32) as usize;
         let blocks: Vec<Block> = (0..shape.cluster_size())
             .map(|rank| Block {
                 id: shape.block_id(number, rank),
                 shared: Region::new(launch.shared_bytes),
                 barriers: vec![Barrier::default(); 16],
+                mbarriers: BTreeMap::new(),
+                warpgroups: std::iter::repeat_with(Warpgroup::default).take(warps_per_block / WARPS).collect(),
+                live: warps_per_block as u32,
             })
             .collect();
         let mut agents = Agents::default();
         let mut warps = Vec::new();
         let mut template = Registers::new(&kernel.files);
         for (block, state) in blocks.iter().enumerate() {
-            for index in 0..shape.threads_per_block().div_ceil(LANES as u32) {
-                let agent = agents.get(AgentKind::Warp { block, warp: index });
+            for index in 0..warps_per_block as u32 {
+                let agent = agents.get(AgentKind::Warp { block, warp: index }).map_err(found)?;
                 set_specials(&mut template, kernel, &launch, state.id, block as u32, index);
                 warps.push(warp(kernel, &shape, block, index, agent, &template));
             }
         }
         let threads = shape.threads_per_block().next_multiple_of(LANES as u32) * blocks.len() as u32;
         let barrier = ClusterBarrier::new(threads);
-        (Cluster { kernel, launch, number, blocks, agents, barrier, progress: 0 }, warps)
+        Ok((Cluster { kernel, launch, number, blocks, agents, barrier, progress: 0 }, warps))
     }
 
     /// Runs all warps to their end.
@@ -92,13 +107,19 @@ impl<'l> Cluster<'l> {
 
     /// Runs each path of a warp until it waits; whether any could run.
     fn run_warp(&mut self, warp: &mut Warp) -> Run<bool> {
-        let mut ran = false;
+        if warp.is_done() && warp.copies.arrivals.is_empty() {
+            return Ok(false);
+        }
+        let mut ran = self.awaited_arrivals(warp).map_err(|halt| self.fault(warp, 0, *halt))?;
         let mut path = 0;
         while path < warp.paths.len() {
             if warp.paths.is_leaf(path) {
                 ran |= self.run_path(warp, path)?;
             }
             path += 1;
+        }
+        if warp.is_done() && !std::mem::replace(&mut warp.retired, true) {
+            self.blocks[warp.block].live -= 1;
         }
         Ok(ran)
     }
@@ -226,7 +247,23 @@ fn set_specials(
 
 impl Cluster<'_> {
     /// What is left to do when all threads are gone.
-    fn finish(&mut self, _warps: &mut [Warp]) -> Run<()> {
+    fn finish(&mut self, warps: &mut [Warp]) -> Run<()> {
+        for warp in warps.iter_mut() {
+            let left = |lane, what: &str| Halt { lane, kind: FaultKind::Misuse(format!("nobody waits for {what}")) };
+            if let Err((at, lane)) = self.finish_stores(warp) {
+                return Err(self.fault(warp, at, left(lane, "this bulk copy to have read its shared memory")));
+            }
+            if let Some(at) = warp.products.unfinished() {
+                return Err(self.fault(warp, at, left(0, "this wgmma to end")));
+            }
+        }
+        for (block, state) in self.blocks.iter().enumerate() {
+            if let Some(at) = state.mbarriers.values().find_map(|mbarrier| mbarrier.unseen) {
+                let warp = warps.iter().find(|warp| warp.block == block).expect("a block has warps");
+                let kind = FaultKind::Misuse("nobody waits for this bulk copy to end".to_owned());
+                return Err(self.fault(warp, at, Halt { lane: 0, kind }));
+            }
+        }
         Ok(())
     }
 }

@@ -9,6 +9,8 @@ use super::{
     cluster::Cluster,
     lanes_of,
     launch::Mode,
+    mbarrier::MbarrierId,
+    misuse,
     shadow::AgentKind,
     warp::Warp,
 };
@@ -27,7 +29,29 @@ pub struct Copies {
     pub waited: [u32; LANES],
     open: Vec<Copy>,
     groups: VecDeque<Group>,
-    committed: u32,
+    /// Groups, and arrivals at mbarriers, so far: the epoch of a copy is one more.
+    closed: u32,
+    /// Arrivals that are due when the copies before them are done.
+    pub arrivals: Vec<Arrival>,
+}
+
+/// `cp.async.mbarrier.arrive` of one lane.
+pub struct Arrival {
+    pub lane: usize,
+    pub id: MbarrierId,
+    /// The last epoch of the copies before it.
+    pub epoch: u32,
+}
+
+impl Copies {
+    /// The epoch of copies that are issued now.
+    pub fn epoch(&self) -> u32 {
+        self.closed + 1
+    }
+
+    pub fn next_epoch(&mut self) {
+        self.closed += 1;
+    }
 }
 
 struct Group {
@@ -39,7 +63,9 @@ struct Group {
 
 /// A copy of each of its lanes.
 struct Copy {
+    /// Lanes whose bytes did not move yet.
     lanes: Mask,
+    epoch: u32,
     from: [u64; LANES],
     to: [u64; LANES],
     bytes: u64,
@@ -61,67 +87,71 @@ impl Cluster<'_> {
             Some(word) => warp.registers.word(word, lanes, "the source size")?.map(|size| size.min(op.bytes.into())),
             None => [op.bytes.into(); LANES],
         };
-        let copy = Copy {
+        let mut copy = Copy {
             lanes,
+            epoch: warp.copies.epoch(),
             from: addresses(warp, lanes, op.global)?,
             to: addresses(warp, lanes, op.shared)?,
             bytes,
             source_bytes,
         };
         let kind = AgentKind::Copies { block: warp.block, warp: warp.index };
-        let agent = *warp.copies.agent.get_or_insert_with(|| self.agents.get(kind));
+        let agent = self.agents.get(kind).map_err(|found| misuse(0, found))?;
+        warp.copies.agent = Some(agent);
         for lane in lanes_of(lanes) {
             self.check_copy(warp, lane, pc, agent, &copy)?;
         }
         if self.launch.mode == Mode::Early {
-            lanes_of(lanes).for_each(|lane| self.move_bytes(warp, lane, &copy));
-        } else {
-            warp.copies.open.push(copy);
+            lanes_of(lanes).for_each(|lane| self.move_bytes(warp.block, lane, &mut copy));
         }
+        warp.copies.open.push(copy);
         Ok(())
     }
 
     fn check_copy(&mut self, warp: &Warp, lane: usize, pc: u32, agent: Agent, copy: &Copy) -> Outcome<()> {
         let own = warp.own(lane);
-        let stamp = Stamp::new(agent, 1 << lane, warp.copies.committed + 1, false);
+        let stamp = Stamp::new(agent, 1 << lane, copy.epoch, false);
         let known = warp.knowledge(lane);
         let actor = Actor { stamp, known: &known, own: &own, asynchronous: false };
-        let from = Target { space: Space::Global, address: copy.from[lane], bytes: copy.bytes, at: pc };
+        let from = Target::new(Space::Global, copy.from[lane], copy.bytes, pc);
+        self.aligned(lane, from)?;
         if copy.source_bytes[lane] as u64 == copy.bytes {
             self.readable(warp, lane, from, &actor)?;
         } else {
             for byte in 0..u64::from(copy.source_bytes[lane]) {
-                self.readable(warp, lane, Target { address: from.address + byte, bytes: 1, ..from }, &actor)?;
+                self.readable(warp, lane, Target::new(Space::Global, from.address + byte, 1, pc), &actor)?;
             }
         }
-        let to = Target { space: Space::Shared, address: copy.to[lane], bytes: copy.bytes, at: pc };
+        let to = Target::new(Space::Shared, copy.to[lane], copy.bytes, pc);
         self.writable(warp.block, lane, to, &actor)?;
         Ok(())
     }
 
-    fn move_bytes(&mut self, warp: &Warp, lane: usize, copy: &Copy) {
+    fn move_bytes(&mut self, block: usize, lane: usize, copy: &mut Copy) {
+        if copy.lanes >> lane & 1 == 0 {
+            return;
+        }
+        copy.lanes &= !(1 << lane);
         let mut bytes = [0; 16];
         let wanted = copy.source_bytes[lane] as usize;
         if wanted > 0 {
-            let from = self.bytes(warp.block, Space::Global, copy.from[lane], wanted as u64);
+            let from = self.bytes(block, Space::Global, copy.from[lane], wanted as u64);
             bytes[..wanted].copy_from_slice(from);
         }
-        self.put_bytes(warp.block, Space::Shared, copy.to[lane], &bytes[..copy.bytes as usize]);
+        self.put_bytes(block, Space::Shared, copy.to[lane], &bytes[..copy.bytes as usize]);
     }
 
     pub fn commit_copies(&mut self, warp: &mut Warp, lanes: Mask) {
         let copies = &mut warp.copies;
-        copies.committed += 1;
-        let mut group = Group { number: copies.committed, lanes, copies: Vec::new() };
+        copies.next_epoch();
+        let mut group = Group { number: copies.closed, lanes, copies: Vec::new() };
         for mut copy in std::mem::take(&mut copies.open) {
             let left = copy.lanes & !lanes;
             copy.lanes &= lanes;
             if left != 0 {
                 copies.open.push(Copy { lanes: left, ..copy });
             }
-            if copy.lanes != 0 {
-                group.copies.push(copy);
-            }
+            group.copies.push(copy);
         }
         copies.groups.push_back(group);
     }
@@ -138,12 +168,18 @@ impl Cluster<'_> {
             for group in groups.iter_mut().filter(|group| group.lanes >> lane & 1 == 1).take(done) {
                 group.lanes &= !(1 << lane);
                 warp.copies.waited[lane] = group.number;
-                for copy in group.copies.iter().filter(|copy| copy.lanes >> lane & 1 == 1) {
-                    self.move_bytes(warp, lane, copy);
-                }
+                group.copies.iter_mut().for_each(|copy| self.move_bytes(warp.block, lane, copy));
             }
         }
         groups.retain(|group| group.lanes != 0);
         warp.copies.groups = groups;
+    }
+
+    /// Completes a lane's copies up to an epoch, in a group or not.
+    pub fn finish_copies(&mut self, warp: &mut Warp, lane: usize, epoch: u32) {
+        let block = warp.block;
+        let Copies { groups, open, .. } = &mut warp.copies;
+        let copies = groups.iter_mut().flat_map(|group| &mut group.copies).chain(open);
+        copies.filter(|copy| copy.epoch <= epoch).for_each(|copy| self.move_bytes(block, lane, copy));
     }
 }

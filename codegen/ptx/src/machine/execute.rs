@@ -3,7 +3,7 @@ use super::{
     Outcome,
     access::Transfer,
     address,
-    barrier::BarrierOp,
+    barrier::{BarrierOp, whole_warp},
     cluster::{Cluster, Next},
     collective::ShuffleOp,
     copies::CopyOp,
@@ -61,6 +61,10 @@ impl Cluster<'_> {
             Op::WarpSync { members } => self.warp_sync(warp, path, active, *members),
             Op::ClusterArrive { release } => self.cluster_arrive(warp, active, *release),
             Op::ClusterWait => self.cluster_wait(warp, path, active),
+            Op::MbarrierWait { to, address, phase, acquire } => {
+                self.mbarrier_wait(warp, path, pc, active, (*to, *address, *phase, *acquire))
+            }
+            Op::WarpgroupWait { pending } => self.wait_for_products(warp, path, active, *pending),
             op => {
                 self.compute(warp, active, pc, op)?;
                 Ok(Next::Advance)
@@ -126,6 +130,44 @@ impl Cluster<'_> {
                 warp.registers.set_double(*to, lanes, &values);
                 Ok(())
             }
+            op => self.compute_asynchronous(warp, lanes, pc, op),
+        }
+    }
+}
+
+impl Cluster<'_> {
+    fn compute_asynchronous(&mut self, warp: &mut Warp, lanes: Mask, pc: u32, op: &Op) -> Outcome<()> {
+        match op {
+            Op::MbarrierInit { address, count } => self.mbarrier_init(warp, lanes, pc, *address, *count),
+            Op::MbarrierInvalidate { address } => self.mbarrier_invalidate(warp, lanes, pc, *address),
+            Op::MbarrierArrive(op) => self.mbarrier_arrive(warp, lanes, pc, op),
+            Op::MbarrierExpect { address, bytes } => self.mbarrier_expect(warp, lanes, pc, *address, *bytes),
+            Op::CopyArrive { address, counted } => self.arrive_after_copies(warp, lanes, pc, *address, *counted),
+            Op::Bulk(op) => self.bulk(warp, lanes, pc, op),
+            Op::BulkCommit => {
+                self.commit_bulk(warp, lanes);
+                Ok(())
+            }
+            Op::BulkWait { pending, reads_only } => {
+                self.wait_for_bulk(warp, lanes, *pending, *reads_only);
+                Ok(())
+            }
+            Op::MapShared { to, from, rank, generic } => {
+                let ranks = *warp.registers.word(*rank, lanes, "b")?;
+                let from = warp.registers.double(*from, lanes, "a")?;
+                let start = if *generic { address::SHARED } else { 0 };
+                let map = |i: usize| start + address::in_block(from[i].wrapping_sub(start), ranks[i] as usize);
+                let values = std::array::from_fn(map);
+                warp.registers.set_double(*to, lanes, &values);
+                Ok(())
+            }
+            Op::WarpgroupFence => {
+                whole_warp(warp, lanes)?;
+                warp.registers.fences += 1;
+                Ok(())
+            }
+            Op::WarpgroupCommit => self.commit_products(warp, lanes),
+            Op::WarpgroupMultiply(op) => self.warpgroup_multiply(warp, lanes, pc, op),
             op => arithmetic(warp, lanes, op),
         }
     }
@@ -266,11 +308,7 @@ fn selection(warp: &mut Warp, lanes: Mask, op: &Op) -> Outcome<()> {
             registers.copy_double(to, lanes, &values, a_ready & by | b_ready & !by);
             Ok(())
         }
-        Op::MoveWord { to, from } => {
-            let (values, ready) = registers.held_word(from)?;
-            let values = *values;
-            registers.copy_word(to, lanes, &values, ready)
-        }
+        Op::MoveWord { to, from } => registers.move_word(to, from, lanes),
         Op::MoveDouble { to, from } => {
             let (values, ready) = registers.double_unchecked(from);
             let values = *values;

@@ -192,7 +192,7 @@ impl Device {
                 syncs: &mut syncs,
                 counters: &mut counters,
             };
-            let (mut cluster, warps) = Cluster::new(kernel, state, number);
+            let (mut cluster, warps) = Cluster::new(kernel, state, number)?;
             cluster.run(warps).map_err(Error::Fault)?;
         }
         Ok(counters.statistics(kernel))

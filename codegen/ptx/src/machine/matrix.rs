@@ -34,7 +34,7 @@ impl Cluster<'_> {
             let mut matrix = [[0u16; 8]; 8];
             for (row, elements) in matrix.iter_mut().enumerate() {
                 let lane = 8 * i + row;
-                let target = Target { space: Space::Shared, address: rows[lane], bytes: ROW_BYTES, at: pc };
+                let target = Target::new(Space::Shared, rows[lane], ROW_BYTES, pc);
                 self.check_row(warp, row, target)?;
                 let bytes = self.bytes(warp.block, Space::Shared, rows[lane], ROW_BYTES);
                 elements.iter_mut().zip(bytes.chunks_exact(2)).for_each(|(e, b)| *e = u16::from_le_bytes([b[0], b[1]]));
@@ -57,7 +57,7 @@ impl Cluster<'_> {
             if part == 0 {
                 self.aligned(lane, target)?;
             }
-            let target = Target { address: target.address + 4 * part as u64, bytes: 4, ..target };
+            let target = Target::new(Space::Shared, target.address + 4 * part as u64, 4, target.at);
             self.readable(warp, lane, target, &actor)?;
         }
         Ok(())
@@ -85,11 +85,11 @@ impl Cluster<'_> {
                 };
                 for (row, column, shift, bytes) in pieces.into_iter().filter(|piece| piece.3 > 0) {
                     let start = rows[8 * i + row];
-                    let whole = Target { space: Space::Shared, address: start, bytes: ROW_BYTES, at: pc };
+                    let whole = Target::new(Space::Shared, start, ROW_BYTES, pc);
                     self.aligned(8 * i + row, whole)?;
                     let own = warp.own(lane);
                     let actor = warp.actor(lane, &own, false);
-                    let target = Target { address: start + 2 * column as u64, bytes, ..whole };
+                    let target = Target::new(Space::Shared, start + 2 * column as u64, bytes, pc);
                     let (region, offset) = self.writable(warp.block, lane, target, &actor)?;
                     region.store(offset, bytes, u64::from(values[lane] >> shift));
                 }
@@ -141,7 +141,7 @@ fn rows_used(matrices: usize) -> Mask {
 }
 
 /// Calls `f(lane, index in the register, value)` for all elements of a register.
-fn each_element(element: Element, values: &Words, mut f: impl FnMut(usize, usize, f32)) {
+pub fn each_element(element: Element, values: &Words, mut f: impl FnMut(usize, usize, f32)) {
     for (lane, &bits) in values.iter().enumerate() {
         match element {
             Element::Bf16 => (0..2).for_each(|i| f(lane, i, half::from_bf16(bits >> (16 * i) & 0xffff))),
@@ -158,7 +158,7 @@ pub fn from_tf32(bits: u32) -> f32 {
 
 /// Row and column of A that a lane's register holds: rows by lane/4, 8 more for odd registers; columns by lane%4, the
 /// upper half of k for registers 2 and 3.
-fn fragment_a(element: Element, lane: usize, register: usize, i: usize) -> (usize, usize) {
+pub fn fragment_a(element: Element, lane: usize, register: usize, i: usize) -> (usize, usize) {
     let row = lane / 4 + 8 * (register % 2);
     match element {
         Element::Bf16 | Element::F16 => (row, lane % 4 * 2 + i + 8 * (register / 2)),

@@ -6,6 +6,7 @@ pub mod access;
 pub mod address;
 pub mod atomic;
 pub mod barrier;
+pub mod bulk;
 pub mod clock;
 pub mod cluster;
 pub mod collective;
@@ -13,12 +14,15 @@ pub mod copies;
 pub mod execute;
 pub mod launch;
 pub mod matrix;
+pub mod mbarrier;
 pub mod memory;
+pub mod operand;
 pub mod paths;
 pub mod registers;
 pub mod shadow;
 pub mod waiting;
 pub mod warp;
+pub mod warpgroup;
 
 use crate::error::FaultKind;
 

@@ -1,6 +1,6 @@
 //! The registers of a warp. Reading one that no instruction wrote in an active lane is a fault; moves and selections
 //! carry the lack along instead, because the compiler copies values that it never uses.
-use super::{Outcome, halt};
+use super::{Outcome, halt, misuse};
 use crate::{
     error::FaultKind,
     op::{Doubleword, Predicate, Slot, Word},
@@ -126,6 +126,15 @@ impl Registers {
         Ok(())
     }
 
+    /// A move: the copy counts as written when the original was, because the assembler removes it.
+    pub fn move_word(&mut self, to: Word, from: Word, lanes: Mask) -> Outcome<()> {
+        let (values, ready) = self.held_word(from)?;
+        let (values, written_at) = (*values, self.written_at[from.0 as usize]);
+        self.copy_word(to, lanes, &values, ready)?;
+        self.written_at[to.0 as usize] = written_at;
+        Ok(())
+    }
+
     pub fn copy_double(&mut self, to: Doubleword, lanes: Mask, values: &Doubles, ready: Mask) {
         let index = to.0 as usize;
         blend(&mut self.doubles[index], lanes, values);
@@ -136,6 +145,56 @@ impl Registers {
         let index = to.0 as usize;
         self.predicates[index] = self.predicates[index] & !lanes | values & lanes;
         self.predicates_ready[index] |= lanes;
+    }
+
+    /// Checks that a `wgmma.fence` came between the last writes of these words and now, unless a product holds them.
+    pub fn check_fenced(&self, words: &[Word]) -> Outcome<()> {
+        let unfenced = |word: &&Word| {
+            let index = word.0 as usize;
+            self.held[index] == 0 && self.written_at[index] >= self.fences
+        };
+        match words.iter().find(unfenced) {
+            None => Ok(()),
+            Some(_) => Err(misuse(0, "uses registers that were written after the last wgmma.fence")),
+        }
+    }
+
+    /// As [`Self::check_fenced`]; words that the product adds to have to be written.
+    pub fn check_accumulators(&self, words: &[Word], read: bool) -> Outcome<()> {
+        self.check_fenced(words)?;
+        for word in words.iter().filter(|word| read && self.held[word.0 as usize] == 0) {
+            undefined(!self.words_ready[word.0 as usize], "d")?;
+        }
+        Ok(())
+    }
+
+    /// A word that a product reads.
+    pub fn word_of_product(&self, word: Word, operand: &'static str) -> Outcome<&Words> {
+        undefined(!self.words_ready[word.0 as usize], operand)?;
+        Ok(&self.words[word.0 as usize])
+    }
+
+    /// A running product uses these words.
+    pub fn hold(&mut self, words: &[Word]) {
+        words.iter().for_each(|word| self.held[word.0 as usize] += 1);
+        self.holds += words.len() as u32;
+    }
+
+    /// It no longer does.
+    pub fn let_go(&mut self, words: &[Word]) {
+        words.iter().for_each(|word| self.held[word.0 as usize] -= 1);
+        self.holds -= words.len() as u32;
+    }
+
+    /// The product's sum for one word, which it lets go.
+    pub fn finish_product(&mut self, word: Word, accumulate: bool, sum: impl Fn(usize) -> f32) {
+        let index = word.0 as usize;
+        for (lane, value) in self.words[index].iter_mut().enumerate() {
+            let old = if accumulate { f32::from_bits(*value) } else { 0.0 };
+            *value = (old + sum(lane)).to_bits();
+        }
+        self.words_ready[index] = Mask::MAX;
+        self.let_go(&[word]);
     }
 
     /// A number to one lane, cut to the slot's size.

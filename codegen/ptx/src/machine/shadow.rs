@@ -4,7 +4,10 @@
 //! the last write and the reads since. A read or write that the new access's actor knows of is dropped: whatever is
 //! ordered after the new access is ordered after it too. When a cluster of blocks comes to a page that earlier clusters
 //! used, their marks move to the page's `past`.
-use super::clock::{Actor, Agent, Stamp};
+use super::{
+    clock::{Actor, Agent, LAST_AGENT, Stamp},
+    mbarrier::MbarrierId,
+};
 
 const PAGE_BITS: u32 = 10;
 const WORD_SHIFT: u8 = 2;
@@ -288,13 +291,23 @@ pub enum AgentKind {
 
 impl Agents {
     /// The agent of that kind, a new one if there is none.
-    pub fn get(&mut self, kind: AgentKind) -> Agent {
+    ///
+    /// # Errors
+    /// There are more than a stamp can tell apart.
+    pub fn get(&mut self, kind: AgentKind) -> Result<Agent, String> {
         let index = self.names.iter().position(|known| *known == kind).unwrap_or_else(|| {
             self.names.push(kind);
             self.asynchronous.push(!matches!(kind, AgentKind::Warp { .. } | AgentKind::Copies { .. }));
             self.names.len() - 1
         });
-        Agent(u16::try_from(index).expect("a cluster has fewer than 4096 agents"))
+        if index > usize::from(LAST_AGENT) {
+            return Err(format!("more than {LAST_AGENT} warps, mbarriers and kinds of asynchronous work in a cluster"));
+        }
+        Ok(Agent(index as u16))
+    }
+
+    pub fn mbarrier(&mut self, id: MbarrierId) -> Result<Agent, String> {
+        self.get(AgentKind::Mbarrier { block: id.block, offset: id.offset })
     }
 
     pub fn kind(&self, agent: Agent) -> Option<AgentKind> {

@@ -1,4 +1,5 @@
 //! What a path can wait for.
+use super::mbarrier::MbarrierWait;
 use crate::ops::Mask;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,4 +10,8 @@ pub enum Wait {
     Warp { members: Mask },
     /// The cluster barrier to complete its current round.
     Cluster { round: u64 },
+    /// A phase of an mbarrier.
+    Mbarrier(MbarrierWait),
+    /// All but the last groups of wgmma, for which the warpgroup's other warps have to issue theirs.
+    Products { pending: u32 },
 }

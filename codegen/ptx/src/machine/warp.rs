@@ -1,10 +1,12 @@
 //! A warp: registers, paths, and what its lanes know of other accesses.
 use super::{
+    bulk::Stores,
     clock::{Actor, Agent, Knowledge, LAST_EPOCH, Own, Stamp},
     copies::Copies,
     memory::Region,
     paths::Paths,
     registers::Registers,
+    warpgroup::Products,
 };
 use crate::ops::{LANES, Mask};
 use std::rc::Rc;
@@ -30,8 +32,12 @@ pub struct Warp {
     pub fence_acquire: Knowledge,
     pub local: Option<Box<[Region]>>,
     pub copies: Copies,
+    pub stores: Stores,
+    pub products: Products,
     /// The round of the cluster barrier that it arrived at and did not yet wait for.
     pub cluster_arrival: Option<u64>,
+    /// It ended, and was counted.
+    pub retired: bool,
 }
 
 impl Warp {
@@ -50,7 +56,10 @@ impl Warp {
             fence_acquire: Knowledge::default(),
             local: None,
             copies: Copies::default(),
+            stores: Stores::default(),
+            products: Products::default(),
             cluster_arrival: None,
+            retired: false,
         }
     }
 
@@ -69,13 +78,16 @@ impl Warp {
     }
 
     /// Program order of a lane: its own accesses, and its asynchronous ones that it waited for.
-    pub fn own(&self, lane: usize) -> [Own; 2] {
+    pub fn own(&self, lane: usize) -> [Own; 4] {
         let lanes = 1 << lane;
         let copies = self.copies.agent.unwrap_or(self.agent);
+        let [reads, writes] = self.stores.own(lane, self.agent);
         let copied = if self.copies.agent.is_some() { self.copies.waited[lane] } else { 0 };
         [
             Own { agent: self.agent, lanes, until: self.epoch, fenced: self.fenced[lane] },
             Own { agent: copies, lanes, until: copied, fenced: 0 },
+            reads,
+            writes,
         ]
     }
 
@@ -101,6 +113,12 @@ impl Warp {
         raise_each(lanes, all, &self.fenced, |lanes, epoch| knowledge.proxied.raise(self.agent, lanes, epoch));
         if let Some(agent) = self.copies.agent {
             raise_each(lanes, all, &self.copies.waited, |lanes, epoch| knowledge.generic.raise(agent, lanes, epoch));
+        }
+        let stores = [(self.stores.reads, &self.stores.waited_reads), (self.stores.writes, &self.stores.waited_writes)];
+        for (agent, waited) in stores {
+            if let Some(agent) = agent {
+                raise_each(lanes, all, waited, |lanes, epoch| knowledge.generic.raise(agent, lanes, epoch));
+            }
         }
         self.next_epoch()?;
         Ok(knowledge)

@@ -1,0 +1,379 @@
+//! Mbarriers: phases that complete when all arrivals came and all expected bytes were copied.
+use super::{
+    Outcome,
+    access::{Target, addresses},
+    address::{self, Location},
+    bulk::BulkLoad,
+    clock::{Actor, Agent, Knowledge},
+    cluster::{Cluster, Next},
+    copies::Arrival,
+    lanes_of,
+    launch::Mode,
+    misuse,
+    waiting::Wait,
+    warp::Warp,
+};
+use crate::{
+    op::{Address, ArriveOp, Phase, Predicate, Word},
+    ops::Mask,
+    parse::Space,
+};
+use std::rc::Rc;
+
+const BYTES: u64 = 8;
+/// The most arrivals, and the most bytes, that a phase can wait for.
+const MOST_ARRIVALS: u32 = (1 << 20) - 1;
+const MOST_BYTES: i64 = (1 << 20) - 1;
+
+pub struct Mbarrier {
+    /// Arrivals of a phase.
+    expected: u32,
+    /// Arrivals that the current phase still waits for.
+    pending: i64,
+    /// Bytes that it still waits for; below zero where copies came before they were expected.
+    bytes: i64,
+    /// Phases that are complete.
+    pub phase: u32,
+    pub agent: Agent,
+    arriving: Knowledge,
+    published: Rc<Knowledge>,
+    /// Copies that did not take effect yet.
+    pub loads: Vec<BulkLoad>,
+    /// The instruction of a copy whose end no thread has seen.
+    pub unseen: Option<u32>,
+    /// Some thread waited in vain: arrivals that are due may come.
+    pub awaited: bool,
+}
+
+/// A place of an mbarrier in the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MbarrierId {
+    pub block: usize,
+    pub offset: u64,
+}
+
+impl Mbarrier {
+    fn is_complete(&self, wanted: Wanted) -> bool {
+        match wanted {
+            Wanted::Parity(parity) => self.phase & 1 != parity & 1,
+            Wanted::After(phase) => self.phase > phase,
+        }
+    }
+
+    fn complete_if_done(&mut self) {
+        if self.pending == 0 && self.bytes == 0 {
+            self.phase += 1;
+            self.pending = i64::from(self.expected);
+            let mut knowledge = std::mem::take(&mut self.arriving);
+            knowledge.generic.raise(self.agent, Mask::MAX, self.phase);
+            self.published = Rc::new(knowledge);
+        }
+    }
+
+    pub fn complete_bytes(&mut self, bytes: u64) {
+        self.bytes -= bytes as i64;
+        self.complete_if_done();
+    }
+}
+
+/// The phase that a wait is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    Parity(u32),
+    After(u32),
+}
+
+/// A wait for an mbarrier, to be answered when its phase completes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MbarrierWait {
+    pub id: MbarrierId,
+    pub wanted: Wanted,
+    pub to: Predicate,
+    pub acquire: bool,
+}
+
+impl Cluster<'_> {
+    pub fn mbarrier_init(
+        &mut self,
+        warp: &mut Warp,
+        lanes: Mask,
+        pc: u32,
+        address: Address,
+        count: Word,
+    ) -> Outcome<()> {
+        let addresses = addresses(warp, lanes, address)?;
+        let counts = *warp.registers.word(count, lanes, "the count")?;
+        for lane in lanes_of(lanes) {
+            let id = self.mbarrier_id(warp, lane, addresses[lane])?;
+            if counts[lane] == 0 || counts[lane] > MOST_ARRIVALS {
+                return Err(misuse(lane, format!("an mbarrier for {} arrivals, wanted 1 to 2^20-1", counts[lane])));
+            }
+            if self.blocks[id.block].mbarriers.remove(&id.offset).is_some_and(|old| old.unseen.is_some()) {
+                return Err(misuse(lane, "initialises an mbarrier that a copy is to complete"));
+            }
+            self.write_mbarrier(warp, lane, pc, id)?;
+            let agent = self.agents.mbarrier(id).map_err(|found| misuse(lane, found))?;
+            let mbarrier = Mbarrier {
+                expected: counts[lane],
+                pending: i64::from(counts[lane]),
+                bytes: 0,
+                phase: 0,
+                agent,
+                arriving: Knowledge::default(),
+                published: Rc::default(),
+                loads: Vec::new(),
+                unseen: None,
+                awaited: false,
+            };
+            self.blocks[id.block].mbarriers.insert(id.offset, mbarrier);
+        }
+        self.progress += 1;
+        Ok(())
+    }
+
+    pub fn mbarrier_invalidate(&mut self, warp: &mut Warp, lanes: Mask, pc: u32, address: Address) -> Outcome<()> {
+        let addresses = addresses(warp, lanes, address)?;
+        for lane in lanes_of(lanes) {
+            let id = self.mbarrier_id(warp, lane, addresses[lane])?;
+            if self.blocks[id.block].mbarriers.remove(&id.offset).is_none() {
+                return Err(missing(lane, id));
+            }
+            self.write_mbarrier(warp, lane, pc, id)?;
+        }
+        Ok(())
+    }
+
+    pub fn mbarrier_arrive(&mut self, warp: &mut Warp, lanes: Mask, pc: u32, op: &ArriveOp) -> Outcome<()> {
+        let addresses = addresses(warp, lanes, op.address)?;
+        let counts = op.count.map(|count| warp.registers.word(count, lanes, "the count").copied()).transpose()?;
+        let expects = op.expect.map(|bytes| warp.registers.word(bytes, lanes, "the bytes").copied()).transpose()?;
+        let knowledge = if op.release { Some(warp.release(lanes).map_err(|found| misuse(0, found))?) } else { None };
+        for lane in lanes_of(lanes) {
+            let id = self.use_mbarrier(warp, lane, pc, addresses[lane])?;
+            if let Some(bytes) = &expects {
+                self.expect(lane, id, bytes[lane])?;
+            }
+            let phase = self.mbarrier(lane, id)?.phase;
+            self.arrive(lane, id, counts.map_or(1, |counts| counts[lane]), knowledge.as_ref())?;
+            if let Some(to) = op.to {
+                warp.registers.set_double(to, 1 << lane, &[u64::from(phase); 32]);
+            }
+        }
+        Ok(())
+    }
+
+    pub fn mbarrier_expect(
+        &mut self,
+        warp: &mut Warp,
+        lanes: Mask,
+        pc: u32,
+        address: Address,
+        bytes: Word,
+    ) -> Outcome<()> {
+        let addresses = addresses(warp, lanes, address)?;
+        let bytes = *warp.registers.word(bytes, lanes, "the bytes")?;
+        for lane in lanes_of(lanes) {
+            let id = self.use_mbarrier(warp, lane, pc, addresses[lane])?;
+            self.expect(lane, id, bytes[lane])?;
+        }
+        Ok(())
+    }
+
+    fn expect(&mut self, lane: usize, id: MbarrierId, bytes: u32) -> Outcome<()> {
+        let mbarrier = self.mbarrier(lane, id)?;
+        mbarrier.bytes += i64::from(bytes);
+        if mbarrier.bytes.abs() > MOST_BYTES {
+            return Err(misuse(
+                lane,
+                format!("an mbarrier that waits for {} bytes, wanted below 2^20", mbarrier.bytes),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Counts arrivals, with what the arriving thread publishes.
+    pub fn arrive(&mut self, lane: usize, id: MbarrierId, count: u32, publish: Option<&Knowledge>) -> Outcome<()> {
+        self.progress += 1;
+        let mbarrier = self.mbarrier(lane, id)?;
+        mbarrier.pending -= i64::from(count);
+        if mbarrier.pending < 0 {
+            let found = format!("more arrivals at {} than the {} of a phase", describe(id), mbarrier.expected);
+            return Err(misuse(lane, found));
+        }
+        if let Some(knowledge) = publish {
+            mbarrier.arriving.join(knowledge);
+        }
+        mbarrier.complete_if_done();
+        Ok(())
+    }
+
+    /// An arrival that is due once the lanes' copies so far are done.
+    pub fn arrive_after_copies(
+        &mut self,
+        warp: &mut Warp,
+        lanes: Mask,
+        pc: u32,
+        address: Address,
+        counted: bool,
+    ) -> Outcome<()> {
+        let addresses = addresses(warp, lanes, address)?;
+        for lane in lanes_of(lanes) {
+            let id = self.use_mbarrier(warp, lane, pc, addresses[lane])?;
+            if !counted {
+                self.mbarrier(lane, id)?.pending += 1;
+            }
+            warp.copies.arrivals.push(Arrival { lane, id, epoch: warp.copies.epoch() });
+        }
+        warp.copies.next_epoch();
+        if self.launch.mode == Mode::Early {
+            self.due_arrivals(warp, |_| true)?;
+        }
+        Ok(())
+    }
+
+    /// Arrivals at mbarriers that a thread waits for are made, and the copies before them done.
+    pub fn awaited_arrivals(&mut self, warp: &mut Warp) -> Outcome<bool> {
+        if warp.copies.arrivals.is_empty() {
+            return Ok(false);
+        }
+        self.due_arrivals(warp, |mbarrier| mbarrier.awaited)
+    }
+
+    fn due_arrivals(&mut self, warp: &mut Warp, is_due: impl Fn(&Mbarrier) -> bool) -> Outcome<bool> {
+        let mut any = false;
+        for arrival in std::mem::take(&mut warp.copies.arrivals) {
+            if !is_due(self.mbarrier(arrival.lane, arrival.id)?) {
+                warp.copies.arrivals.push(arrival);
+                continue;
+            }
+            self.finish_copies(warp, arrival.lane, arrival.epoch);
+            let mut knowledge = Knowledge::default();
+            if let Some(agent) = warp.copies.agent {
+                knowledge.generic.raise(agent, 1 << arrival.lane, arrival.epoch);
+            }
+            self.arrive(arrival.lane, arrival.id, 1, Some(&knowledge))?;
+            any = true;
+        }
+        Ok(any)
+    }
+
+    pub fn mbarrier_wait(
+        &mut self,
+        warp: &mut Warp,
+        path: usize,
+        pc: u32,
+        lanes: Mask,
+        (to, address, phase, acquire): (Predicate, Address, Phase, bool),
+    ) -> Outcome<Next> {
+        let addresses = addresses(warp, lanes, address)?;
+        let mut waits = Vec::new();
+        for lane in lanes_of(lanes) {
+            let id = self.use_mbarrier(warp, lane, pc, addresses[lane])?;
+            let wanted = match phase {
+                Phase::Parity(word) => Wanted::Parity(warp.registers.word(word, 1 << lane, "the parity")?[lane]),
+                Phase::State(state) => {
+                    Wanted::After(warp.registers.double(state, 1 << lane, "the state")?[lane] as u32)
+                }
+            };
+            waits.push((lane, MbarrierWait { id, wanted, to, acquire }));
+        }
+        let first = waits[0].1;
+        if waits.iter().all(|(_, wait)| *wait == first) {
+            warp.paths.get_mut(path).wait = Some(Wait::Mbarrier(first));
+            self.wake(warp, path, Wait::Mbarrier(first))?;
+            return Ok(Next::Done);
+        }
+        let mut done = 0;
+        for (lane, wait) in waits {
+            if self.answer(warp, 1 << lane, wait)? {
+                done |= 1 << lane;
+            }
+        }
+        warp.registers.set_predicate(to, lanes, done);
+        Ok(Next::Advance)
+    }
+
+    /// Whether the phase is complete; then the lanes know what was published in it. Copies that end at the mbarrier
+    /// take effect now, if they have not yet.
+    pub fn answer(&mut self, warp: &mut Warp, lanes: Mask, wait: MbarrierWait) -> Outcome<bool> {
+        let lane = lanes.trailing_zeros() as usize;
+        if !self.mbarrier(lane, wait.id)?.is_complete(wait.wanted) {
+            for load in std::mem::take(&mut self.mbarrier(lane, wait.id)?.loads) {
+                self.move_load(wait.id, &load);
+            }
+        }
+        let mbarrier = self.mbarrier(lane, wait.id)?;
+        mbarrier.awaited = !mbarrier.is_complete(wait.wanted);
+        if mbarrier.awaited {
+            return Ok(false);
+        }
+        if mbarrier.loads.is_empty() {
+            mbarrier.unseen = None;
+        }
+        if wait.acquire {
+            let published = mbarrier.published.clone();
+            warp.acquire(lanes, &published);
+        }
+        Ok(true)
+    }
+
+    /// What a wait is for, for messages.
+    pub fn describe_mbarrier(&self, wait: MbarrierWait) -> String {
+        let state = self.blocks[wait.id.block].mbarriers.get(&wait.id.offset).map_or(String::new(), |mbarrier| {
+            let (phase, pending, bytes) = (mbarrier.phase, mbarrier.pending, mbarrier.bytes);
+            format!(" (in phase {phase}, which lacks {pending} arrivals and {bytes} bytes)")
+        });
+        format!("{:?} of {}{state}", wait.wanted, describe(wait.id))
+    }
+
+    pub fn mbarrier(&mut self, lane: usize, id: MbarrierId) -> Outcome<&mut Mbarrier> {
+        self.blocks[id.block].mbarriers.get_mut(&id.offset).ok_or_else(|| missing(lane, id))
+    }
+
+    /// The mbarrier at a shared address, which has to be initialised before, in the order of memory.
+    fn use_mbarrier(&mut self, warp: &Warp, lane: usize, pc: u32, address: u64) -> Outcome<MbarrierId> {
+        let id = self.mbarrier_id(warp, lane, address)?;
+        let own = warp.own(lane);
+        let actor = warp.actor(lane, &own, true);
+        self.see_mbarrier(warp, lane, pc, id, &actor)?;
+        Ok(id)
+    }
+
+    /// Checks that an actor sees the mbarrier's initialisation.
+    pub fn see_mbarrier(&mut self, warp: &Warp, lane: usize, pc: u32, id: MbarrierId, actor: &Actor) -> Outcome<()> {
+        self.mbarrier(lane, id)?;
+        self.readable(warp, lane, id.target(pc), actor).map(|_| ())
+    }
+
+    fn write_mbarrier(&mut self, warp: &Warp, lane: usize, pc: u32, id: MbarrierId) -> Outcome<()> {
+        let own = warp.own(lane);
+        let actor = warp.actor(lane, &own, false);
+        let (region, offset) = self.writable(warp.block, lane, id.target(pc), &actor)?;
+        region.store(offset, BYTES, 0);
+        Ok(())
+    }
+
+    pub fn mbarrier_id(&self, warp: &Warp, lane: usize, address: u64) -> Outcome<MbarrierId> {
+        self.aligned(lane, Target::new(Space::SharedCluster, address, BYTES, 0))?;
+        match address::locate(Space::SharedCluster, address) {
+            Some(Location::Shared { rank, offset }) if rank.unwrap_or(0) < self.blocks.len() => {
+                Ok(MbarrierId { block: rank.unwrap_or(warp.block), offset })
+            }
+            _ => Err(misuse(lane, format!("{address:#x} is no address of the cluster's shared memory"))),
+        }
+    }
+}
+
+impl MbarrierId {
+    fn target(self, pc: u32) -> Target {
+        Target::new(Space::SharedCluster, address::in_block(self.offset, self.block), BYTES, pc)
+    }
+}
+
+pub fn describe(id: MbarrierId) -> String {
+    format!("the mbarrier at {:#x} of block {} of the cluster", id.offset, id.block)
+}
+
+fn missing(lane: usize, id: MbarrierId) -> Box<super::Halt> {
+    misuse(lane, format!("no mbarrier was initialised at {:#x} of block {} of the cluster", id.offset, id.block))
+}
