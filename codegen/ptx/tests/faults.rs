@@ -1,11 +1,13 @@
 //! Every file of `tests/ptx` is a kernel that runs cleanly and gives the results that its header states. A line of it
 //! may say what happens without it (`// without: TEXT`) or as something else (``// as `CODE`: TEXT``): the test makes
-//! that change and wants a fault whose message holds TEXT, in both modes.
+//! that change and wants a fault whose message holds TEXT (or one of several, joined by OR), in both modes.
 //!
 //! The header, a comment each: `launch: grid X, threads X[, cluster X][, shared BYTES]`, and the kernel's arguments in
 //! order: `u32 N`, `f32 N`, `buffer NAME TYPE VALUES`, `room NAME BYTES` (which nobody wrote), and
-//! `result NAME TYPE VALUES` to compare with afterwards. VALUES are numbers, or `A..B`, or `N x VALUE`.
-use amc_ptx::{Argument, Device, Error, Kernel, Launch, Mode, load};
+//! `result NAME TYPE VALUES` to compare with afterwards. VALUES are numbers, or `A..B`, or `N x VALUE`, or `N mod M` for
+//! the numbers below N modulo M. `map NAME SIZES box SIZES` is a bf16 tensor map of a buffer that is no argument itself
+//! (`hidden NAME TYPE VALUES`, `hole NAME BYTES`), with 128-byte swizzle.
+use amc_ptx::{Argument, Device, Error, Kernel, Launch, Mode, Swizzle, TensorElement, TensorMap, load};
 use std::{collections::BTreeMap, fs, path::Path};
 
 #[test]
@@ -48,7 +50,7 @@ fn check_clean(text: &str, mode: Mode) -> Result<(), String> {
 fn check_fault(text: &str, wanted: &str, mode: Mode) -> Result<(), String> {
     match Setup::parse(text).run(text, mode) {
         Ok(_) => Err(format!("ran cleanly, wanted a fault with {wanted:?}")),
-        Err(error) if error.to_string().contains(wanted) => Ok(()),
+        Err(error) if wanted.split(" OR ").any(|wanted| error.to_string().contains(wanted)) => Ok(()),
         Err(error) => Err(format!("found {error}\nwanted {wanted:?}")),
     }
 }
@@ -58,16 +60,15 @@ fn changes(text: &str) -> Vec<(usize, String, String)> {
     let lines: Vec<&str> = text.lines().collect();
     let mut changes = Vec::new();
     for (i, line) in lines.iter().enumerate() {
-        let replaced = if let Some((_, wanted)) = line.split_once("// without: ") {
-            Some((String::new(), wanted))
-        } else if let Some((_, rest)) = line.split_once("// as `") {
-            let (code, wanted) = rest.split_once("`: ").expect("a change ends with its fault");
-            Some((code.to_owned(), wanted))
-        } else {
-            None
-        };
-        if let Some((code, wanted)) = replaced {
-            let mut changed: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+        for note in line.split("// ").skip(1) {
+            let (code, wanted) = if let Some(wanted) = note.strip_prefix("without: ") {
+                ("", wanted)
+            } else if let Some(rest) = note.strip_prefix("as `") {
+                rest.split_once("`: ").expect("a change ends with its fault")
+            } else {
+                continue;
+            };
+            let mut changed = lines.clone();
             changed[i] = code;
             changes.push((i + 1, changed.join("\n"), wanted.trim().to_owned()));
         }
@@ -90,7 +91,7 @@ impl Setup {
             match words[0].as_str() {
                 "launch" => setup.launch = words,
                 "result" => drop(setup.results.insert(words[1].clone(), values(&words[2], &words[3..]))),
-                "u32" | "f32" | "buffer" | "room" => setup.arguments.push(words),
+                "u32" | "f32" | "buffer" | "room" | "hidden" | "hole" | "map" => setup.arguments.push(words),
                 _ => {}
             }
         }
@@ -103,21 +104,21 @@ impl Setup {
         let mut buffers = BTreeMap::new();
         let mut arguments = Vec::new();
         for words in &self.arguments {
-            arguments.push(match words[0].as_str() {
-                "u32" => Argument::U32(words[1].parse().unwrap()),
-                "f32" => Argument::F32(words[1].parse().unwrap()),
-                "buffer" => {
-                    let data = values(&words[2], &words[3..]);
-                    let address = device.upload(&words[1], &data);
+            match words[0].as_str() {
+                "u32" => arguments.push(Argument::U32(words[1].parse().unwrap())),
+                "f32" => arguments.push(Argument::F32(words[1].parse().unwrap())),
+                "map" => arguments.push(map(buffers[&words[1]], &words[2..])),
+                kind => {
+                    let address = match kind {
+                        "buffer" | "hidden" => device.upload(&words[1], &values(&words[2], &words[3..])),
+                        _ => device.allocate(&words[1], words[2].parse().unwrap()),
+                    };
                     buffers.insert(words[1].clone(), address);
-                    Argument::U64(address)
+                    if matches!(kind, "buffer" | "room") {
+                        arguments.push(Argument::U64(address));
+                    }
                 }
-                _ => {
-                    let address = device.allocate(&words[1], words[2].parse().unwrap());
-                    buffers.insert(words[1].clone(), address);
-                    Argument::U64(address)
-                }
-            });
+            }
         }
         device.launch(&kernel, &self.launch(mode), &arguments)?;
         let read =
@@ -146,6 +147,10 @@ fn values(of: &str, words: &[String]) -> Vec<u8> {
     while i < words.len() {
         if let Some((from, to)) = words[i].split_once("..") {
             numbers.extend((from.parse::<i64>().unwrap()..to.parse().unwrap()).map(|n| n as f64));
+        } else if words.get(i + 1).is_some_and(|word| word == "mod") {
+            let (count, modulus): (u32, u32) = (words[i].parse().unwrap(), words[i + 2].parse().unwrap());
+            numbers.extend((0..count).map(|n| f64::from(n % modulus)));
+            i += 2;
         } else if words.get(i + 1).is_some_and(|word| word == "x") {
             let value: f64 = words[i + 2].parse().unwrap();
             numbers.extend(std::iter::repeat_n(value, words[i].parse().unwrap()));
@@ -163,4 +168,24 @@ fn values(of: &str, words: &[String]) -> Vec<u8> {
         other => panic!("unknown type {other}"),
     };
     numbers.iter().flat_map(bytes).collect()
+}
+
+/// A dense bf16 tensor's map, from its sizes and those of a box.
+fn map(address: u64, words: &[String]) -> Argument {
+    let mut parts = words.split(|word| word == "box");
+    let numbers = |words: &[String]| words.iter().map(|word| word.parse().unwrap()).collect::<Vec<u64>>();
+    let sizes = numbers(parts.next().unwrap());
+    let box_sizes: Vec<u32> = numbers(parts.next().unwrap()).iter().map(|size| *size as u32).collect();
+    let strides = (1..sizes.len()).map(|i| sizes[..i].iter().product::<u64>() * 2).collect();
+    let map = TensorMap {
+        element: TensorElement::Bf16,
+        address,
+        strides,
+        element_strides: vec![1; sizes.len()],
+        sizes,
+        box_sizes,
+        swizzle: Swizzle::Bytes128,
+        fill_nan: false,
+    };
+    Argument::Bytes(map.encode().unwrap())
 }

@@ -118,6 +118,7 @@ impl Cluster<'_> {
                 put(region, offset, element, &values[..from.len()]);
                 continue;
             }
+            self.spare_mbarriers(warp.block, lane, target)?;
             let own = warp.own(lane);
             let actor = warp.actor(lane, &own, order.strong);
             let (region, offset) = self.writable(warp.block, lane, target, &actor)?;

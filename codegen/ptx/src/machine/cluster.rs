@@ -257,12 +257,9 @@ impl Cluster<'_> {
                 return Err(self.fault(warp, at, left(0, "this wgmma to end")));
             }
         }
-        for (block, state) in self.blocks.iter().enumerate() {
-            if let Some(at) = state.mbarriers.values().find_map(|mbarrier| mbarrier.unseen) {
-                let warp = warps.iter().find(|warp| warp.block == block).expect("a block has warps");
-                let kind = FaultKind::Misuse("nobody waits for this bulk copy to end".to_owned());
-                return Err(self.fault(warp, at, Halt { lane: 0, kind }));
-            }
+        if let Some((block, at, found)) = self.unfinished_mbarrier() {
+            let warp = warps.iter().find(|warp| warp.block == block).expect("a block has warps");
+            return Err(self.fault(warp, at, Halt { lane: 0, kind: FaultKind::Misuse(found) }));
         }
         Ok(())
     }

@@ -298,9 +298,7 @@ impl Cluster<'_> {
     pub fn answer(&mut self, warp: &mut Warp, lanes: Mask, wait: MbarrierWait) -> Outcome<bool> {
         let lane = lanes.trailing_zeros() as usize;
         if !self.mbarrier(lane, wait.id)?.is_complete(wait.wanted) {
-            for load in std::mem::take(&mut self.mbarrier(lane, wait.id)?.loads) {
-                self.move_load(wait.id, &load);
-            }
+            self.move_loads(lane, wait)?;
         }
         let mbarrier = self.mbarrier(lane, wait.id)?;
         mbarrier.awaited = !mbarrier.is_complete(wait.wanted);
@@ -317,6 +315,29 @@ impl Cluster<'_> {
         Ok(true)
     }
 
+    /// The copies that end at an mbarrier take effect, one after the other, until its phase is complete.
+    fn move_loads(&mut self, lane: usize, wait: MbarrierWait) -> Outcome<()> {
+        let mut loads = std::mem::take(&mut self.mbarrier(lane, wait.id)?.loads).into_iter();
+        while let Some(load) = loads.next() {
+            self.move_load(wait.id, &load);
+            if self.mbarrier(lane, wait.id)?.is_complete(wait.wanted) && loads.next().is_some() {
+                return Err(misuse(lane, too_few_bytes(wait.id)));
+            }
+        }
+        Ok(())
+    }
+
+    /// At the end of a block: a copy that nobody waited for, or a wrong number of bytes.
+    pub fn unfinished_mbarrier(&self) -> Option<(usize, u32, String)> {
+        self.blocks.iter().enumerate().find_map(|(block, state)| {
+            state.mbarriers.iter().find_map(|(&offset, mbarrier)| match (mbarrier.unseen, mbarrier.bytes) {
+                (Some(at), 0) => Some((block, at, "nobody waits for this bulk copy to end".to_owned())),
+                (Some(at), _) => Some((block, at, too_few_bytes(MbarrierId { block, offset }))),
+                (None, _) => None,
+            })
+        })
+    }
+
     /// What a wait is for, for messages.
     pub fn describe_mbarrier(&self, wait: MbarrierWait) -> String {
         let state = self.blocks[wait.id.block].mbarriers.get(&wait.id.offset).map_or(String::new(), |mbarrier| {
@@ -324,6 +345,19 @@ impl Cluster<'_> {
             format!(" (in phase {phase}, which lacks {pending} arrivals and {bytes} bytes)")
         });
         format!("{:?} of {}{state}", wait.wanted, describe(wait.id))
+    }
+
+    /// Checks that an ordinary store leaves mbarriers alone.
+    pub fn spare_mbarriers(&self, block: usize, lane: usize, target: Target) -> Outcome<()> {
+        let Some(Location::Shared { rank, offset }) = address::locate(target.space, target.address) else {
+            return Ok(());
+        };
+        let Some(state) = self.blocks.get(rank.unwrap_or(block)) else { return Ok(()) };
+        let touched = offset.saturating_sub(BYTES - 1)..offset + target.bytes;
+        match state.mbarriers.range(touched).next() {
+            None => Ok(()),
+            Some((at, _)) => Err(misuse(lane, format!("overwrites an mbarrier, at {at:#x} of shared memory"))),
+        }
     }
 
     pub fn mbarrier(&mut self, lane: usize, id: MbarrierId) -> Outcome<&mut Mbarrier> {
@@ -372,6 +406,10 @@ impl MbarrierId {
 
 pub fn describe(id: MbarrierId) -> String {
     format!("the mbarrier at {:#x} of block {} of the cluster", id.offset, id.block)
+}
+
+fn too_few_bytes(id: MbarrierId) -> String {
+    format!("{} was told of too few bytes: its phase completes before copies that were issued in it", describe(id))
 }
 
 fn missing(lane: usize, id: MbarrierId) -> Box<super::Halt> {
