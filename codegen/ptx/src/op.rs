@@ -1,8 +1,8 @@
 //! The decoded instruction: what to do, on which register slots.
 use crate::{
     ops::{
-        Doubles1, Doubles2, Doubles3, DoublesByWords, DoublesTest, Narrowing1, Widening2, Words1, Words2, Words3,
-        WordsTest,
+        Doubles1, Doubles2, Doubles3, DoublesByWords, DoublesByWords2, DoublesTest, Narrowing1, Widening2, Words1,
+        Words2, Words3, WordsTest,
         convert::{Read, Write},
     },
     parse::Space,
@@ -149,6 +149,13 @@ pub enum Op {
         a: Doubleword,
         b: Word,
     },
+    Field {
+        f: DoublesByWords2,
+        to: Doubleword,
+        a: Doubleword,
+        b: Word,
+        c: Word,
+    },
     Widen2 {
         f: Widening2,
         to: Doubleword,
@@ -168,9 +175,9 @@ pub enum Op {
         a: Doubleword,
     },
     BitInsert {
-        to: Word,
-        a: Word,
-        b: Word,
+        to: Slot,
+        a: Slot,
+        b: Slot,
         position: Word,
         length: Word,
     },
@@ -242,6 +249,16 @@ pub enum Op {
     Split {
         low: Option<Word>,
         high: Option<Word>,
+        from: Doubleword,
+    },
+    /// Four halves to a doubleword.
+    JoinFour {
+        to: Doubleword,
+        parts: [Word; 4],
+    },
+    /// A doubleword to four halves.
+    SplitFour {
+        parts: [Option<Word>; 4],
         from: Doubleword,
     },
     /// Two halves to a word.

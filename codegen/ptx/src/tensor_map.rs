@@ -177,7 +177,7 @@ impl TensorMap {
                 "a tensor map of rank {rank}, with {lengths:?} strides and sizes; wanted 1 to 5 of all"
             ));
         }
-        if self.address % 16 != 0 {
+        if !self.address.is_multiple_of(16) {
             return Err(format!("address {:#x} of a tensor is not a multiple of 16", self.address));
         }
         if let Some(size) = self.sizes.iter().find(|size| !(1..=1 << 32).contains(*size)) {

@@ -84,6 +84,10 @@ fn ternary(operands: &mut Operands, instruction: &Instruction) -> Decoded {
         let (a, b, c) = (source(operands, opcode, a)?, source(operands, opcode, b)?, source(operands, opcode, c)?);
         return Ok(Some(Op::Words3 { f, to: operands.destination_word(to)?, a, b, c }));
     }
+    if let Some(f) = integers::fields(opcode) {
+        let (a, b, c) = (operands.double(a)?, operands.word(b)?, operands.word(c)?);
+        return Ok(Some(Op::Field { f, to: operands.destination_double(to)?, a, b, c }));
+    }
     if let Some(f) = integers::doubles3(opcode).or_else(|| float::doubles3(opcode)) {
         let (a, b, c) = (operands.double(a)?, operands.double(b)?, operands.double(c)?);
         return Ok(Some(Op::Doubles3 { f, to: operands.destination_double(to)?, a, b, c }));
@@ -162,13 +166,16 @@ fn lookup(operands: &mut Operands, instruction: &Instruction) -> Decoded {
 }
 
 fn insert(operands: &mut Operands, instruction: &Instruction) -> Decoded {
-    if instruction.opcode != "bfi.b32" {
-        return Ok(None);
-    }
+    let bytes = match instruction.opcode.as_str() {
+        "bfi.b32" => 4,
+        "bfi.b64" => 8,
+        _ => return Ok(None),
+    };
     let [to, a, b, position, length] = exactly(instruction)?;
-    let (a, b) = (operands.word(a)?, operands.word(b)?);
+    let (a, b) = (operands.slot(a, bytes)?, operands.slot(b, bytes)?);
     let (position, length) = (operands.word(position)?, operands.word(length)?);
-    Ok(Some(Op::BitInsert { to: operands.destination_word(to)?, a, b, position, length }))
+    let to = operands.destination(to)?.ok_or("found destination `_`, wanted a register")?;
+    Ok(Some(Op::BitInsert { to, a, b, position, length }))
 }
 
 fn predicates(operands: &mut Operands, instruction: &Instruction) -> Decoded {

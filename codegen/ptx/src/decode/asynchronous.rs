@@ -85,8 +85,8 @@ fn mbarrier(operands: &mut Operands, instruction: &Instruction, parts: &[&str]) 
             let [address, bytes] = exactly(instruction)?;
             Ok(Some(Op::MbarrierExpect { address: operands.address(address)?, bytes: operands.word(bytes)? }))
         }
-        ("arrive", [rest @ ..]) => arrive(operands, instruction, rest),
-        ("try_wait" | "test_wait", [rest @ ..]) => wait(operands, instruction, rest),
+        ("arrive", rest) => arrive(operands, instruction, rest),
+        ("try_wait" | "test_wait", rest) => wait(operands, instruction, rest),
         _ => Ok(None),
     }
 }

@@ -4,7 +4,7 @@ use super::{
     operands::{Operands, exactly},
 };
 use crate::{
-    op::Op,
+    op::{Op, Word},
     parse::{Instruction, Operand, Register, Space},
 };
 
@@ -23,6 +23,11 @@ pub fn decode(operands: &mut Operands, instruction: &Instruction) -> Decoded {
         }
         "ret" | "ret.uni" | "exit" => Ok(Some(Op::Exit)),
         "trap" => Ok(Some(Op::Trap)),
+        // What the cache is to do with an access has no effect here.
+        _ if opcode.starts_with("createpolicy.") => {
+            let to = instruction.operands.first().ok_or("wanted a destination")?;
+            Ok(Some(Op::MoveDouble { to: operands.destination_double(to)?, from: operands.constant_double(0) }))
+        }
         _ if opcode.starts_with("cvta.") => address_conversion(operands, instruction),
         _ => Ok(None),
     }
@@ -43,27 +48,34 @@ fn movement(operands: &mut Operands, instruction: &Instruction) -> Decoded {
     }))
 }
 
-fn split(operands: &mut Operands, to: &[Operand], from: &Operand) -> Result<Op, String> {
-    let [low, high] = to else { return Err(format!("found {} parts, wanted 2", to.len())) };
-    let part = |operand: &Operand| match operand {
+/// A destination of up to 32 bits, or none for `_`.
+fn part(operands: &Operands, operand: &Operand) -> Result<Option<Word>, String> {
+    match operand {
         Operand::Sink => Ok(None),
         other => operands.destination_word(other).map(Some),
-    };
-    let (low, high) = (part(low)?, part(high)?);
-    if matches!(from, Operand::Register(Register::Double(_))) {
-        return Ok(Op::Split { low, high, from: operands.double(from)? });
     }
-    Ok(Op::SplitHalves { low, high, from: operands.word(from)? })
+}
+
+fn split(operands: &mut Operands, to: &[Operand], from: &Operand) -> Result<Op, String> {
+    let wide = matches!(from, Operand::Register(Register::Double(_)));
+    let parts = to.iter().map(|operand| part(operands, operand)).collect::<Result<Vec<_>, _>>()?;
+    match *parts.as_slice() {
+        [low, high] if wide => Ok(Op::Split { low, high, from: operands.double(from)? }),
+        [low, high] => Ok(Op::SplitHalves { low, high, from: operands.word(from)? }),
+        [a, b, c, d] if wide => Ok(Op::SplitFour { parts: [a, b, c, d], from: operands.double(from)? }),
+        _ => Err(format!("found {} parts, wanted 2, or 4 of 64 bits", to.len())),
+    }
 }
 
 fn join(operands: &mut Operands, to: &Operand, from: &[Operand]) -> Result<Op, String> {
-    let [low, high] = from else { return Err(format!("found {} parts, wanted 2", from.len())) };
-    if matches!(to, Operand::Register(Register::Double(_))) {
-        let (low, high) = (operands.word(low)?, operands.word(high)?);
-        return Ok(Op::Join { to: operands.destination_double(to)?, low, high });
+    let wide = matches!(to, Operand::Register(Register::Double(_)));
+    let parts = from.iter().map(|operand| operands.word(operand)).collect::<Result<Vec<_>, _>>()?;
+    match *parts.as_slice() {
+        [low, high] if wide => Ok(Op::Join { to: operands.destination_double(to)?, low, high }),
+        [low, high] => Ok(Op::JoinHalves { to: operands.destination_word(to)?, low, high }),
+        [a, b, c, d] if wide => Ok(Op::JoinFour { to: operands.destination_double(to)?, parts: [a, b, c, d] }),
+        _ => Err(format!("found {} parts, wanted 2, or 4 of 64 bits", from.len())),
     }
-    let (low, high) = (operands.half(low)?, operands.half(high)?);
-    Ok(Op::JoinHalves { to: operands.destination_word(to)?, low, high })
 }
 
 /// `cvta.SPACE.u64` and `cvta.to.SPACE.u64`

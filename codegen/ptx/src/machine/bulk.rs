@@ -109,7 +109,7 @@ impl Cluster<'_> {
                     let found = format!("{} coordinates for a tensor of rank {}", coordinates.len(), map.rank());
                     return Err(misuse(lane, found));
                 }
-                if to % 128 != 0 {
+                if !to.is_multiple_of(128) {
                     return Err(misuse(lane, format!("shared address {to:#x} of a box is not a multiple of 128")));
                 }
                 let mut at = Vec::new();
@@ -359,9 +359,9 @@ fn pieces(map: &TensorMap, at: &[i64], shared: u64) -> Vec<Piece> {
 /// The address of the tensor's row that is row `row` of the box, if the tensor has it.
 fn row_start(map: &TensorMap, at: &[i64], row: u64) -> Option<u64> {
     let (mut left, mut address) = (row, map.address);
-    for dimension in 1..map.rank() {
+    for (dimension, first) in at.iter().enumerate().skip(1) {
         let size = u64::from(map.box_sizes[dimension]);
-        let index = at[dimension] + (left % size) as i64;
+        let index = first + (left % size) as i64;
         left /= size;
         if !(0..map.sizes[dimension] as i64).contains(&index) {
             return None;

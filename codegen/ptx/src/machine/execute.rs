@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     error::FaultKind,
-    op::{Combine, Op, Predicate, Slot},
-    ops::{Mask, convert, integer},
+    op::{Combine, Op, Predicate},
+    ops::{LANES, Mask, convert, integer},
     parse::Guard,
 };
 
@@ -234,10 +234,16 @@ fn arithmetic(warp: &mut Warp, lanes: Mask, op: &Op) -> Outcome<()> {
             registers.set_word(to, lanes, &values)
         }
         Op::BitInsert { to, a, b, position, length } => {
-            let (a, b) = (registers.word(a, lanes, "a")?, registers.word(b, lanes, "b")?);
+            let (a, b) = (registers.wide(a, lanes, "a")?, registers.wide(b, lanes, "b")?);
             let (position, length) = (registers.word(position, lanes, "c")?, registers.word(length, lanes, "d")?);
             let values = std::array::from_fn(|i| integer::insert(a[i], b[i], position[i], length[i]));
-            registers.set_word(to, lanes, &values)
+            registers.set_wide(to, lanes, &values)
+        }
+        Op::Field { f, to, a, b, c } => {
+            let (b, c) = (registers.word(b, lanes, "b")?, registers.word(c, lanes, "c")?);
+            let values = f(registers.double(a, lanes, "a")?, b, c);
+            registers.set_double(to, lanes, &values);
+            Ok(())
         }
         Op::Lookup { to, a, b, c, table } => {
             let (a, b) = (registers.word(a, lanes, "a")?, registers.word(b, lanes, "b")?);
@@ -254,28 +260,16 @@ fn selection(warp: &mut Warp, lanes: Mask, op: &Op) -> Outcome<()> {
     let registers = &mut warp.registers;
     match *op {
         Op::Convert { read, write, to, from } => {
-            let wide = match (read, from) {
-                (convert::Read::Words(f), Slot::Word(from)) => f(registers.word(from, lanes, "a")?),
-                (convert::Read::Words(f), Slot::Double(from)) => {
-                    f(&registers.double(from, lanes, "a")?.map(|value| value as u32))
-                }
-                (convert::Read::Doubles(f), Slot::Double(from)) => f(registers.double(from, lanes, "a")?),
-                (convert::Read::Doubles(f), Slot::Word(from)) => f(&registers.word(from, lanes, "a")?.map(u64::from)),
+            let from = registers.wide(from, lanes, "a")?;
+            let wide = match read {
+                convert::Read::Words(f) => f(&from.map(|value| value as u32)),
+                convert::Read::Doubles(f) => f(&from),
             };
-            match (write, to) {
-                (convert::Write::Words(f), Slot::Word(to)) => registers.set_word(to, lanes, &f(&wide)),
-                (convert::Write::Words(f), Slot::Double(to)) => {
-                    registers.set_double(to, lanes, &f(&wide).map(u64::from));
-                    Ok(())
-                }
-                (convert::Write::Doubles(f), Slot::Double(to)) => {
-                    registers.set_double(to, lanes, &f(&wide));
-                    Ok(())
-                }
-                (convert::Write::Doubles(f), Slot::Word(to)) => {
-                    registers.set_word(to, lanes, &f(&wide).map(|value| value as u32))
-                }
-            }
+            let values = match write {
+                convert::Write::Words(f) => f(&wide).map(u64::from),
+                convert::Write::Doubles(f) => f(&wide),
+            };
+            registers.set_wide(to, lanes, &values)
         }
         Op::TestWords { f, to, a, b, combine } => {
             let values = f(registers.word(a, lanes, "a")?, registers.word(b, lanes, "b")?);
@@ -357,6 +351,27 @@ fn packing(warp: &mut Warp, lanes: Mask, op: &Op) -> Outcome<()> {
                 registers.copy_word(low, lanes, &values.map(|value| value & 0xffff), ready)?;
             }
             high.map_or(Ok(()), |high| registers.copy_word(high, lanes, &values.map(|value| value >> 16), ready))
+        }
+        Op::JoinFour { to, parts } => {
+            let (mut values, mut ready) = ([0; LANES], Mask::MAX);
+            for (i, part) in parts.iter().enumerate() {
+                let (part, part_ready) = registers.held_word(*part)?;
+                values.iter_mut().zip(part).for_each(|(value, part)| *value |= u64::from(part & 0xffff) << (16 * i));
+                ready &= part_ready;
+            }
+            registers.copy_double(to, lanes, &values, ready);
+            Ok(())
+        }
+        Op::SplitFour { parts, from } => {
+            let (values, ready) = registers.double_unchecked(from);
+            let values = *values;
+            for (i, part) in parts.iter().enumerate() {
+                if let Some(part) = part {
+                    let value = values.map(|value| (value >> (16 * i)) as u32 & 0xffff);
+                    registers.copy_word(*part, lanes, &value, ready)?;
+                }
+            }
+            Ok(())
         }
         Op::Nothing => Ok(()),
         ref other => unreachable!("{other:?} is handled by an earlier stage"),

@@ -219,7 +219,7 @@ fn shape(kernel: &Kernel, launch: &Launch) -> Result<Shape, String> {
     };
     let shape = Shape { grid: launch.grid, threads: launch.threads, cluster };
     let empty = [launch.grid, launch.threads, cluster].concat().contains(&0);
-    if empty || (0..3).any(|axis| launch.grid[axis] % cluster[axis] != 0) {
+    if empty || (0..3).any(|axis| !launch.grid[axis].is_multiple_of(cluster[axis])) {
         return Err(format!("a grid of {:?} blocks is not made of clusters of {cluster:?}", launch.grid));
     }
     let count = shape.threads_per_block();

@@ -76,7 +76,7 @@ impl Cluster<'_> {
         let rows = addresses(warp, rows_used(from.len()), address)?;
         for (i, from) in from.iter().enumerate() {
             let values = *warp.registers.word(*from, lanes, "the stored matrix")?;
-            for lane in 0..LANES {
+            for (lane, value) in values.into_iter().enumerate() {
                 let (row, column) = (lane / 4, lane % 4 * 2);
                 let pieces: [(usize, usize, u64, u64); 2] = if transposed {
                     [(column, row, 0, 2), (column + 1, row, 16, 2)]
@@ -91,7 +91,7 @@ impl Cluster<'_> {
                     let actor = warp.actor(lane, &own, false);
                     let target = Target::new(Space::Shared, start + 2 * column as u64, bytes, pc);
                     let (region, offset) = self.writable(warp.block, lane, target, &actor)?;
-                    region.store(offset, bytes, u64::from(values[lane] >> shift));
+                    region.store(offset, bytes, u64::from(value >> shift));
                 }
             }
         }

@@ -94,6 +94,25 @@ impl Registers {
         })
     }
 
+    /// A slot of either size, as 64 bits.
+    pub fn wide(&self, slot: Slot, lanes: Mask, operand: &'static str) -> Outcome<Doubles> {
+        Ok(match slot {
+            Slot::Word(word) => self.word(word, lanes, operand)?.map(u64::from),
+            Slot::Double(double) => *self.double(double, lanes, operand)?,
+        })
+    }
+
+    /// Writes a slot of either size, cut to it.
+    pub fn set_wide(&mut self, to: Slot, lanes: Mask, values: &Doubles) -> Outcome<()> {
+        match to {
+            Slot::Word(word) => self.set_word(word, lanes, &values.map(|value| value as u32)),
+            Slot::Double(double) => {
+                self.set_double(double, lanes, values);
+                Ok(())
+            }
+        }
+    }
+
     /// The values, and the lanes that were written, for moves.
     pub fn held_word(&self, word: Word) -> Outcome<(&Words, Mask)> {
         if self.holds > 0 {
@@ -199,13 +218,7 @@ impl Registers {
 
     /// A number to one lane, cut to the slot's size.
     pub fn set_lane(&mut self, to: Slot, lane: usize, value: u64) -> Outcome<()> {
-        match to {
-            Slot::Word(word) => self.set_word(word, 1 << lane, &[value as u32; LANES]),
-            Slot::Double(double) => {
-                self.set_double(double, 1 << lane, &[value; LANES]);
-                Ok(())
-            }
-        }
+        self.set_wide(to, 1 << lane, &[value; LANES])
     }
 }
 

@@ -89,7 +89,7 @@ impl Cluster<'_> {
         op: &WarpgroupMultiplyOp,
     ) -> Outcome<()> {
         whole_warp(warp, lanes)?;
-        if self.launch.shape.threads_per_block() % 128 != 0 {
+        if !self.launch.shape.threads_per_block().is_multiple_of(128) {
             return Err(misuse(0, "a wgmma in a block that is not made of warpgroups of 128 threads"));
         }
         let accumulate = match op.accumulate {

@@ -1,5 +1,7 @@
 //! Integer arithmetic, logic, shifts and bit fields.
-use super::{Doubles1, Doubles2, Doubles3, DoublesByWords, Narrowing1, Widening2, Words1, Words2, Words3, lanes};
+use super::{
+    Doubles1, Doubles2, Doubles3, DoublesByWords, DoublesByWords2, Narrowing1, Widening2, Words1, Words2, Words3, lanes,
+};
 
 pub fn words1(opcode: &str) -> Option<Words1> {
     Some(match opcode {
@@ -61,8 +63,8 @@ pub fn words3(opcode: &str) -> Option<Words3> {
         "mad.hi.u32" => lanes!(|a, b, c| (((u64::from(a) * u64::from(b)) >> 32) as u32).wrapping_add(c)),
         "mad.lo.s16" | "mad.lo.u16" => lanes!(|a, b, c| a.wrapping_mul(b).wrapping_add(c) & 0xffff),
         "mad.wide.u16" => lanes!(|a, b, c| ((a & 0xffff) * (b & 0xffff)).wrapping_add(c)),
-        "bfe.u32" => lanes!(|a, b, c| bit_field(u64::from(a), b, c) as u32),
-        "bfe.s32" => lanes!(|a, b, c| signed_bit_field(a, b, c)),
+        "bfe.u32" => lanes!(|a, b, c| extract(u64::from(a), b, c) as u32),
+        "bfe.s32" => lanes!(|a, b, c| extract_signed(a as i32 as u64, b, c) as u32),
         "prmt.b32" => lanes!(|a, b, c| permute(a, b, c)),
         "shf.l.wrap.b32" => lanes!(|a, b, c| ((joined(a, b) << (c & 31)) >> 32) as u32),
         "shf.r.wrap.b32" => lanes!(|a, b, c| (joined(a, b) >> (c & 31)) as u32),
@@ -111,6 +113,15 @@ pub fn doubles3(opcode: &str) -> Option<Doubles3> {
     })
 }
 
+/// `bfe` of 64 bits.
+pub fn fields(opcode: &str) -> Option<DoublesByWords2> {
+    Some(match opcode {
+        "bfe.u64" => lanes!(|a, b, c| extract(a, b, c)),
+        "bfe.s64" => lanes!(|a, b, c| extract_signed(a, b, c)),
+        _ => return None,
+    })
+}
+
 pub fn shifts(opcode: &str) -> Option<DoublesByWords> {
     Some(match opcode {
         "shl.b64" => lanes!(|a, b| a.checked_shl(b).unwrap_or(0)),
@@ -144,30 +155,31 @@ pub fn lookup(a: u32, b: u32, c: u32, table: u32) -> u32 {
     (0..8).fold(0, |sum, i| sum | (term(i) & pick(a, i, 4) & pick(b, i, 2) & pick(c, i, 1)))
 }
 
-/// `bfi.b32`: the low `length` bits of `a` laid over `b` from bit `position` on.
-pub fn insert(a: u32, b: u32, position: u32, length: u32) -> u32 {
+/// `bfi`: the low `length` bits of `a` laid over `b` from bit `position` on. Cut to 32 bits it is `bfi.b32`.
+pub fn insert(a: u64, b: u64, position: u32, length: u32) -> u64 {
     let (position, length) = (position & 0xff, length & 0xff);
-    let field = 1u64.checked_shl(length).map_or(u64::MAX, |end| end - 1);
-    let mask = field.checked_shl(position).unwrap_or(0) as u32;
-    let value = u64::from(a).checked_shl(position).unwrap_or(0) as u32;
-    value & mask | b & !mask
+    let mask = low_bits(length).checked_shl(position).unwrap_or(0);
+    a.checked_shl(position).unwrap_or(0) & mask | b & !mask
 }
 
-fn bit_field(a: u64, position: u32, length: u32) -> u64 {
-    let (position, length) = (position & 0xff, length & 0xff);
-    let field = 1u64.checked_shl(length).map_or(u64::MAX, |end| end.wrapping_sub(1));
-    a.checked_shr(position).unwrap_or(0) & field
+/// `bfe.u64`: `length` bits from bit `position` on.
+pub fn extract(a: u64, position: u32, length: u32) -> u64 {
+    a.checked_shr(position & 0xff).unwrap_or(0) & low_bits(length & 0xff)
 }
 
-/// The sign bit is the field's last, or the word's where the field reaches beyond it.
-fn signed_bit_field(a: u32, position: u32, length: u32) -> u32 {
+/// `bfe.s64`: the sign bit is the field's last, or the number's where the field reaches beyond it.
+pub fn extract_signed(a: u64, position: u32, length: u32) -> u64 {
     let (position, length) = (position & 0xff, length & 0xff);
     if length == 0 {
         return 0;
     }
-    let shifted = i64::from(a as i32) >> position.min(31);
-    let unused = 64 - length.min(32);
-    ((shifted << unused) >> unused) as u32
+    let shifted = a as i64 >> position.min(63);
+    let unused = 64 - length.min(64);
+    ((shifted << unused) >> unused) as u64
+}
+
+fn low_bits(count: u32) -> u64 {
+    1u64.checked_shl(count).map_or(u64::MAX, |end| end - 1)
 }
 
 fn joined(low: u32, high: u32) -> u64 {

@@ -24,6 +24,8 @@ pub type Doubles2 = fn(&Doubles, &Doubles) -> Doubles;
 pub type Doubles3 = fn(&Doubles, &Doubles, &Doubles) -> Doubles;
 /// A shift: the amount is a word.
 pub type DoublesByWords = fn(&Doubles, &Words) -> Doubles;
+/// A bit field: position and length are words.
+pub type DoublesByWords2 = fn(&Doubles, &Words, &Words) -> Doubles;
 pub type Widening2 = fn(&Words, &Words) -> Doubles;
 pub type Narrowing1 = fn(&Doubles) -> Words;
 pub type WordsTest = fn(&Words, &Words) -> Mask;

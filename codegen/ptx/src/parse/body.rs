@@ -165,13 +165,8 @@ impl Body<'_> {
 
     fn address(&mut self) -> Result<Operand, ParseError> {
         let base = self.simple()?;
-        let offset = if self.cursor.accept('+') {
-            self.signed()?
-        } else if self.cursor.peek() == Some(&Token::Punctuation('-')) {
-            self.signed()?
-        } else {
-            0
-        };
+        let signed = self.cursor.accept('+') || self.cursor.peek() == Some(&Token::Punctuation('-'));
+        let offset = if signed { self.signed()? } else { 0 };
         let mut coordinates = Vec::new();
         if self.cursor.accept(',') {
             self.cursor.expect('{')?;

@@ -79,11 +79,7 @@ fn initial(cursor: &mut Cursor, element: u64) -> Result<Vec<u8>, ParseError> {
 /// `.align N` (optional) and a type, as (alignment, bytes of an element); `.ptr .global .align N` is skipped.
 fn align_and_type(cursor: &mut Cursor) -> Result<(u64, u64), ParseError> {
     let (mut align, mut element) = (None, None);
-    loop {
-        let Some(Token::Name(name)) = cursor.peek() else { break };
-        if !name.starts_with('.') {
-            break;
-        }
+    while matches!(cursor.peek(), Some(Token::Name(name)) if name.starts_with('.')) {
         match cursor.name()?.as_str() {
             ".align" if element.is_none() => align = Some(cursor.integer()?),
             ".align" => cursor.skip(1),
