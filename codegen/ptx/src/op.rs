@@ -318,12 +318,7 @@ pub enum Op {
     /// Hints, and what has no effect here.
     Nothing,
 
-    Barrier {
-        kind: BarrierKind,
-        aligned: bool,
-        id: Word,
-        threads: Option<Word>,
-    },
+    Barrier(BarrierOp),
     WarpSync {
         members: Word,
     },
@@ -331,15 +326,7 @@ pub enum Op {
         release: bool,
     },
     ClusterWait,
-    Shuffle {
-        kind: Shuffle,
-        to: Word,
-        valid: Option<Predicate>,
-        from: Word,
-        lane: Word,
-        clamp: Word,
-        members: Word,
-    },
+    Shuffle(Box<ShuffleOp>),
     Vote {
         kind: Vote,
         to: Predicate,
@@ -366,12 +353,7 @@ pub enum Op {
         members: Word,
     },
 
-    CopyAsync {
-        shared: Address,
-        global: Address,
-        bytes: u8,
-        source_bytes: Option<Word>,
-    },
+    CopyAsync(CopyOp),
     CopyCommit,
     /// `all` counts copies that are in no group yet.
     CopyWait {
@@ -391,12 +373,7 @@ pub enum Op {
         address: Address,
         bytes: Word,
     },
-    MbarrierWait {
-        to: Predicate,
-        address: Address,
-        phase: Phase,
-        acquire: bool,
-    },
+    MbarrierWait(WaitOp),
     /// An arrival when the lane's copies so far are done.
     CopyArrive {
         address: Address,
@@ -541,4 +518,45 @@ pub enum MatrixSource {
 pub enum Accumulate {
     Always(bool),
     If(Predicate),
+}
+
+/// `bar.sync`, `bar.arrive`.
+#[derive(Clone, Copy, Debug)]
+pub struct BarrierOp {
+    pub kind: BarrierKind,
+    pub aligned: bool,
+    pub id: Word,
+    /// None for all threads of the block.
+    pub threads: Option<Word>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ShuffleOp {
+    pub kind: Shuffle,
+    pub to: Word,
+    /// Whether the lane that was read lies in the segment.
+    pub valid: Option<Predicate>,
+    pub from: Word,
+    pub lane: Word,
+    pub clamp: Word,
+    pub members: Word,
+}
+
+/// `cp.async`.
+#[derive(Clone, Copy, Debug)]
+pub struct CopyOp {
+    pub shared: Address,
+    pub global: Address,
+    pub bytes: u8,
+    /// Bytes that are read, if fewer; the rest is zero.
+    pub source_bytes: Option<Word>,
+}
+
+/// `mbarrier.try_wait`, `mbarrier.test_wait`.
+#[derive(Clone, Copy, Debug)]
+pub struct WaitOp {
+    pub to: Predicate,
+    pub address: Address,
+    pub phase: Phase,
+    pub acquire: bool,
 }

@@ -4,7 +4,7 @@ use super::{
     operands::{Operands, exactly, integer},
 };
 use crate::{
-    op::{Address, ArriveOp, BulkDirection, BulkGlobal, BulkOp, Op, Phase},
+    op::{Address, ArriveOp, BulkDirection, BulkGlobal, BulkOp, CopyOp, Op, Phase, WaitOp},
     parse::{Instruction, Operand},
 };
 
@@ -61,7 +61,7 @@ fn copy(operands: &mut Operands, instruction: &Instruction, cache: &str) -> Deco
         more => return Err(format!("found {} operands, wanted 3 or 4", 3 + more.len())),
     };
     let (shared, global) = (operands.address(shared)?, operands.address(global)?);
-    Ok(Some(Op::CopyAsync { shared, global, bytes, source_bytes }))
+    Ok(Some(Op::CopyAsync(CopyOp { shared, global, bytes, source_bytes })))
 }
 
 /// Modifiers of an mbarrier instruction that only say what holds anyway: scopes, spaces, the type.
@@ -131,7 +131,7 @@ fn wait(operands: &mut Operands, instruction: &Instruction, special: &[&str]) ->
     };
     let phase = if parity { Phase::Parity(operands.word(phase)?) } else { Phase::State(operands.double(phase)?) };
     let (to, address) = (operands.predicate(to)?, operands.address(address)?);
-    Ok(Some(Op::MbarrierWait { to, address, phase, acquire }))
+    Ok(Some(Op::MbarrierWait(WaitOp { to, address, phase, acquire })))
 }
 
 fn bulk(operands: &mut Operands, instruction: &Instruction, parts: &[&str], adds: bool) -> Decoded {

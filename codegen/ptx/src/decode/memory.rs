@@ -54,7 +54,12 @@ impl Access {
     fn elements(&self) -> Option<usize> {
         match self.others.as_slice() {
             [] => Some(1),
-            [only] => only.strip_prefix('v')?.parse().ok(),
+            [only] => match only.as_str() {
+                "v2" => Some(2),
+                "v4" => Some(4),
+                "v8" => Some(8),
+                _ => None,
+            },
             _ => None,
         }
     }

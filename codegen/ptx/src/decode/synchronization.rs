@@ -4,7 +4,7 @@ use super::{
     operands::{Operands, exactly},
 };
 use crate::{
-    op::{BarrierKind, Op, Reduction, Shuffle, Vote},
+    op::{BarrierKind, BarrierOp, Op, Reduction, Shuffle, ShuffleOp, Vote},
     parse::{Instruction, Operand},
 };
 
@@ -55,7 +55,7 @@ fn barrier(operands: &mut Operands, instruction: &Instruction, aligned: bool, mo
         [id, threads] => (id, Some(operands.word(threads)?)),
         other => return Err(format!("found {} operands, wanted a barrier and a number of threads", other.len())),
     };
-    Ok(Some(Op::Barrier { kind, aligned, id: operands.word(id)?, threads }))
+    Ok(Some(Op::Barrier(BarrierOp { kind, aligned, id: operands.word(id)?, threads })))
 }
 
 fn shuffle(operands: &mut Operands, instruction: &Instruction, kind: &str) -> Decoded {
@@ -74,7 +74,7 @@ fn shuffle(operands: &mut Operands, instruction: &Instruction, kind: &str) -> De
     let to = operands.destination_word(to)?;
     let (from, lane) = (operands.word(from)?, operands.word(lane)?);
     let (clamp, members) = (operands.word(clamp)?, operands.word(members)?);
-    Ok(Some(Op::Shuffle { kind, to, valid, from, lane, clamp, members }))
+    Ok(Some(Op::Shuffle(Box::new(ShuffleOp { kind, to, valid, from, lane, clamp, members }))))
 }
 
 fn vote(operands: &mut Operands, instruction: &Instruction, kind: &str) -> Decoded {

@@ -8,7 +8,7 @@ use super::{
     warp::Warp,
 };
 use crate::{
-    op::{BarrierKind, Word},
+    op::{BarrierKind, BarrierOp, Word},
     ops::{LANES, Mask},
 };
 use std::rc::Rc;
@@ -39,14 +39,6 @@ impl ClusterBarrier {
         let (arriving, published) = (Knowledge::default(), Rc::default());
         ClusterBarrier { expected: threads, arrived: 0, round: 0, arriving, published }
     }
-}
-
-/// `bar.sync`, `bar.arrive`.
-pub struct BarrierOp {
-    pub kind: BarrierKind,
-    pub aligned: bool,
-    pub id: Word,
-    pub threads: Option<Word>,
 }
 
 impl Cluster<'_> {

@@ -2,19 +2,9 @@
 use super::{Outcome, barrier::uniform, cluster::Cluster, halt, lanes_of, misuse, warp::Warp};
 use crate::{
     error::FaultKind,
-    op::{Predicate, Reduction, Shuffle, Vote, Word},
+    op::{Predicate, Reduction, Shuffle, ShuffleOp, Vote, Word},
     ops::{LANES, Mask},
 };
-
-pub struct ShuffleOp {
-    pub kind: Shuffle,
-    pub to: Word,
-    pub valid: Option<Predicate>,
-    pub from: Word,
-    pub lane: Word,
-    pub clamp: Word,
-    pub members: Word,
-}
 
 /// Checks that just the members that still live run the instruction together.
 fn members(warp: &Warp, lanes: Mask, members: Word) -> Outcome<Mask> {

@@ -15,7 +15,7 @@ use super::{
     warp::Warp,
 };
 use crate::{
-    op::{Address, Word},
+    op::CopyOp,
     ops::{LANES, Mask},
     parse::Space,
 };
@@ -71,13 +71,6 @@ struct Copy {
     bytes: u64,
     /// Bytes that are read; the rest is zero.
     source_bytes: [u32; LANES],
-}
-
-pub struct CopyOp {
-    pub shared: Address,
-    pub global: Address,
-    pub bytes: u8,
-    pub source_bytes: Option<Word>,
 }
 
 impl Cluster<'_> {

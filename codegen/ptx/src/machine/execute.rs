@@ -3,10 +3,8 @@ use super::{
     Outcome,
     access::Transfer,
     address,
-    barrier::{BarrierOp, whole_warp},
+    barrier::whole_warp,
     cluster::{Cluster, Next},
-    collective::ShuffleOp,
-    copies::CopyOp,
     halt, lanes_of, misuse,
     warp::Warp,
 };
@@ -54,16 +52,11 @@ impl Cluster<'_> {
                 Ok(if active == lanes { Next::Done } else { Next::Advance })
             }
             _ if active == 0 => Ok(Next::Advance),
-            Op::Barrier { kind, aligned, id, threads } => {
-                let op = BarrierOp { kind: *kind, aligned: *aligned, id: *id, threads: *threads };
-                self.barrier(warp, path, active, &op)
-            }
+            Op::Barrier(op) => self.barrier(warp, path, active, op),
             Op::WarpSync { members } => self.warp_sync(warp, path, active, *members),
             Op::ClusterArrive { release } => self.cluster_arrive(warp, active, *release),
             Op::ClusterWait => self.cluster_wait(warp, path, active),
-            Op::MbarrierWait { to, address, phase, acquire } => {
-                self.mbarrier_wait(warp, path, pc, active, (*to, *address, *phase, *acquire))
-            }
+            Op::MbarrierWait(op) => self.mbarrier_wait(warp, path, pc, active, op),
             Op::WarpgroupWait { pending } => self.wait_for_products(warp, path, active, *pending),
             op => {
                 self.compute(warp, active, pc, op)?;
@@ -91,20 +84,13 @@ impl Cluster<'_> {
                 if *release_acquire { self.fence(warp, lanes) } else { Ok(()) }
             }
             Op::Trap => Err(halt(lanes.trailing_zeros() as usize, FaultKind::Trap)),
-            Op::Shuffle { kind, to, valid, from, lane, clamp, members } => {
-                let (kind, to, valid, from) = (*kind, *to, *valid, *from);
-                let op = ShuffleOp { kind, to, valid, from, lane: *lane, clamp: *clamp, members: *members };
-                self.shuffle(warp, lanes, &op)
-            }
+            Op::Shuffle(op) => self.shuffle(warp, lanes, op),
             Op::Vote { kind, to, from, members } => self.vote(warp, lanes, *kind, *to, *from, *members),
             Op::Ballot { to, from, members } => self.ballot(warp, lanes, *to, *from, *members),
             Op::ActiveMask { to } => warp.registers.set_word(*to, lanes, &[lanes; 32]),
             Op::Reduce { kind, to, from, members } => self.reduce(warp, lanes, *kind, *to, *from, *members),
             Op::Elect { leader, to, members } => self.elect(warp, lanes, *leader, *to, *members),
-            Op::CopyAsync { shared, global, bytes, source_bytes } => {
-                let op = CopyOp { shared: *shared, global: *global, bytes: *bytes, source_bytes: *source_bytes };
-                self.copy(warp, lanes, pc, &op)
-            }
+            Op::CopyAsync(op) => self.copy(warp, lanes, pc, op),
             Op::CopyCommit => {
                 self.commit_copies(warp, lanes);
                 Ok(())

@@ -112,7 +112,8 @@ struct Counters {
 
 /// The most dynamic and static shared memory that a block can have, the reserved part included.
 const MOST_SHARED: u64 = 228 * 1024;
-const MOST_THREADS: u32 = 1024;
+const MOST_THREADS: u64 = 1024;
+const MOST_BLOCKS_OF_CLUSTER: u64 = 16;
 
 impl Device {
     pub fn new() -> Device {
@@ -218,13 +219,18 @@ fn shape(kernel: &Kernel, launch: &Launch) -> Result<Shape, String> {
         (compiled, asked) => compiled.or(asked).unwrap_or([1; 3]),
     };
     let shape = Shape { grid: launch.grid, threads: launch.threads, cluster };
+    let product = |sizes: [u32; 3]| sizes.iter().fold(1u64, |product, size| product.saturating_mul(u64::from(*size)));
     let empty = [launch.grid, launch.threads, cluster].concat().contains(&0);
     if empty || (0..3).any(|axis| !launch.grid[axis].is_multiple_of(cluster[axis])) {
         return Err(format!("a grid of {:?} blocks is not made of clusters of {cluster:?}", launch.grid));
     }
-    let count = shape.threads_per_block();
-    let most = kernel.max_threads.map_or(MOST_THREADS, |most| most.iter().product());
-    if count > most.min(MOST_THREADS) {
+    if product(launch.grid) > u64::from(u32::MAX) || product(cluster) > MOST_BLOCKS_OF_CLUSTER {
+        let most = MOST_BLOCKS_OF_CLUSTER;
+        return Err(format!("a grid of {:?} with clusters of {cluster:?}, wanted up to {most} blocks", launch.grid));
+    }
+    let most = kernel.max_threads.map_or(MOST_THREADS, product).min(MOST_THREADS);
+    let count = product(launch.threads);
+    if count > most {
         return Err(format!("{count} threads in a block, wanted at most {most}"));
     }
     if kernel.required_threads.is_some_and(|required| required != launch.threads) {

@@ -14,7 +14,7 @@ use super::{
     warp::Warp,
 };
 use crate::{
-    op::{Address, ArriveOp, Phase, Predicate, Word},
+    op::{Address, ArriveOp, Phase, Predicate, WaitOp, Word},
     ops::Mask,
     parse::Space,
 };
@@ -257,14 +257,8 @@ impl Cluster<'_> {
         Ok(any)
     }
 
-    pub fn mbarrier_wait(
-        &mut self,
-        warp: &mut Warp,
-        path: usize,
-        pc: u32,
-        lanes: Mask,
-        (to, address, phase, acquire): (Predicate, Address, Phase, bool),
-    ) -> Outcome<Next> {
+    pub fn mbarrier_wait(&mut self, warp: &mut Warp, path: usize, pc: u32, lanes: Mask, op: &WaitOp) -> Outcome<Next> {
+        let WaitOp { to, address, phase, acquire } = *op;
         let addresses = addresses(warp, lanes, address)?;
         let mut waits = Vec::new();
         for lane in lanes_of(lanes) {
