@@ -15,7 +15,7 @@ pub struct GemmTuning {
     pub unroll: usize,
 }
 
-/// Zen 3, one core, f32, GFLOP/s of 103.7 (`cargo bench -p amc-codegen --bench gemm`), of 1024x192x576 · 1024x576x576 ·
+/// Zen 3, one core, f32, GFLOP/s of 103.7 (`./x bench kernels --plan 4,3,0,0,0,0`), of 1024x192x576 · 1024x576x576 ·
 /// 960x240x1536:
 ///
 /// | tile | | |
