@@ -107,309 +107,92 @@ pub enum Element {
 
 #[derive(Clone, Debug)]
 pub enum Op {
-    Words1 {
-        f: Words1,
-        to: Word,
-        a: Word,
-    },
-    Words2 {
-        f: Words2,
-        to: Word,
-        a: Word,
-        b: Word,
-    },
-    Words3 {
-        f: Words3,
-        to: Word,
-        a: Word,
-        b: Word,
-        c: Word,
-    },
-    Doubles1 {
-        f: Doubles1,
-        to: Doubleword,
-        a: Doubleword,
-    },
-    Doubles2 {
-        f: Doubles2,
-        to: Doubleword,
-        a: Doubleword,
-        b: Doubleword,
-    },
-    Doubles3 {
-        f: Doubles3,
-        to: Doubleword,
-        a: Doubleword,
-        b: Doubleword,
-        c: Doubleword,
-    },
-    Shift {
-        f: DoublesByWords,
-        to: Doubleword,
-        a: Doubleword,
-        b: Word,
-    },
-    Field {
-        f: DoublesByWords2,
-        to: Doubleword,
-        a: Doubleword,
-        b: Word,
-        c: Word,
-    },
-    Widen2 {
-        f: Widening2,
-        to: Doubleword,
-        a: Word,
-        b: Word,
-    },
-    WideMultiplyAdd {
-        f: Widening2,
-        to: Doubleword,
-        a: Word,
-        b: Word,
-        c: Doubleword,
-    },
-    Narrow1 {
-        f: Narrowing1,
-        to: Word,
-        a: Doubleword,
-    },
-    BitInsert {
-        to: Slot,
-        a: Slot,
-        b: Slot,
-        position: Word,
-        length: Word,
-    },
-    Lookup {
-        to: Word,
-        a: Word,
-        b: Word,
-        c: Word,
-        table: u32,
-    },
-    Convert {
-        read: Read,
-        write: Write,
-        to: Slot,
-        from: Slot,
-    },
-    TestWords {
-        f: WordsTest,
-        to: Predicate,
-        a: Word,
-        b: Word,
-        combine: Option<Combine>,
-    },
-    TestDoubles {
-        f: DoublesTest,
-        to: Predicate,
-        a: Doubleword,
-        b: Doubleword,
-        combine: Option<Combine>,
-    },
-    Predicates1 {
-        f: fn(u32) -> u32,
-        to: Predicate,
-        a: Predicate,
-    },
-    Predicates2 {
-        f: fn(u32, u32) -> u32,
-        to: Predicate,
-        a: Predicate,
-        b: Predicate,
-    },
-    SelectWord {
-        to: Word,
-        a: Word,
-        b: Word,
-        by: Predicate,
-    },
-    SelectDouble {
-        to: Doubleword,
-        a: Doubleword,
-        b: Doubleword,
-        by: Predicate,
-    },
-    MoveWord {
-        to: Word,
-        from: Word,
-    },
-    MoveDouble {
-        to: Doubleword,
-        from: Doubleword,
-    },
-    /// Two words to a doubleword.
-    Join {
-        to: Doubleword,
-        low: Word,
-        high: Word,
-    },
-    /// A doubleword to two words.
-    Split {
-        low: Option<Word>,
-        high: Option<Word>,
-        from: Doubleword,
-    },
-    /// Four halves to a doubleword.
-    JoinFour {
-        to: Doubleword,
-        parts: [Word; 4],
-    },
-    /// A doubleword to four halves.
-    SplitFour {
-        parts: [Option<Word>; 4],
-        from: Doubleword,
-    },
-    /// Two halves to a word.
-    JoinHalves {
-        to: Word,
-        low: Word,
-        high: Word,
-    },
-    /// A word to two halves.
-    SplitHalves {
-        low: Option<Word>,
-        high: Option<Word>,
-        from: Word,
-    },
-    /// Between the address spaces and the generic one.
-    ToGeneric {
-        space: Space,
-        to: Doubleword,
-        from: Doubleword,
-    },
-    FromGeneric {
-        space: Space,
-        to: Doubleword,
-        from: Doubleword,
-    },
+    Words1 { f: Words1, to: Word, a: Word },
+    Words2 { f: Words2, to: Word, a: Word, b: Word },
+    Words3 { f: Words3, to: Word, a: Word, b: Word, c: Word },
+    Doubles1 { f: Doubles1, to: Doubleword, a: Doubleword },
+    Doubles2 { f: Doubles2, to: Doubleword, a: Doubleword, b: Doubleword },
+    Doubles3 { f: Doubles3, to: Doubleword, a: Doubleword, b: Doubleword, c: Doubleword },
+    Shift { f: DoublesByWords, to: Doubleword, a: Doubleword, b: Word },
+    Field { f: DoublesByWords2, to: Doubleword, a: Doubleword, b: Word, c: Word },
+    Widen2 { f: Widening2, to: Doubleword, a: Word, b: Word },
+    WideMultiplyAdd { f: Widening2, to: Doubleword, a: Word, b: Word, c: Doubleword },
+    Narrow1 { f: Narrowing1, to: Word, a: Doubleword },
+    BitInsert { to: Slot, a: Slot, b: Slot, position: Word, length: Word },
+    Lookup { to: Word, a: Word, b: Word, c: Word, table: u32 },
+    Convert { read: Read, write: Write, to: Slot, from: Slot },
+    TestWords { f: WordsTest, to: Predicate, a: Word, b: Word, combine: Option<Combine> },
+    TestDoubles { f: DoublesTest, to: Predicate, a: Doubleword, b: Doubleword, combine: Option<Combine> },
+    Predicates1 { f: fn(u32) -> u32, to: Predicate, a: Predicate },
+    Predicates2 { f: fn(u32, u32) -> u32, to: Predicate, a: Predicate, b: Predicate },
+    SelectWord { to: Word, a: Word, b: Word, by: Predicate },
+    SelectDouble { to: Doubleword, a: Doubleword, b: Doubleword, by: Predicate },
+    MoveWord { to: Word, from: Word },
+    MoveDouble { to: Doubleword, from: Doubleword },
+    // Two words to a doubleword.
+    Join { to: Doubleword, low: Word, high: Word },
+    // A doubleword to two words.
+    Split { low: Option<Word>, high: Option<Word>, from: Doubleword },
+    // Four halves to a doubleword.
+    JoinFour { to: Doubleword, parts: [Word; 4] },
+    // A doubleword to four halves.
+    SplitFour { parts: [Option<Word>; 4], from: Doubleword },
+    // Two halves to a word.
+    JoinHalves { to: Word, low: Word, high: Word },
+    // A word to two halves.
+    SplitHalves { low: Option<Word>, high: Option<Word>, from: Word },
+    // Between the address spaces and the generic one.
+    ToGeneric { space: Space, to: Doubleword, from: Doubleword },
+    FromGeneric { space: Space, to: Doubleword, from: Doubleword },
 
-    Load {
-        space: Space,
-        bytes: u8,
-        signed: bool,
-        order: Order,
-        to: Vec<Option<Slot>>,
-        address: Address,
-    },
-    Store {
-        space: Space,
-        bytes: u8,
-        order: Order,
-        from: Vec<Slot>,
-        address: Address,
-    },
+    Load { space: Space, bytes: u8, signed: bool, order: Order, to: Vec<Option<Slot>>, address: Address },
+    Store { space: Space, bytes: u8, order: Order, from: Vec<Slot>, address: Address },
     Atomic(Box<AtomicOp>),
-    Fence {
-        release_acquire: bool,
-        proxy: bool,
-    },
+    Fence { release_acquire: bool, proxy: bool },
 
-    Branch {
-        target: u32,
-    },
-    BranchIndexed {
-        index: Word,
-        targets: Vec<u32>,
-    },
+    Branch { target: u32 },
+    BranchIndexed { index: Word, targets: Vec<u32> },
     Exit,
     Trap,
-    /// Hints, and what has no effect here.
+    // Hints, and what has no effect here.
     Nothing,
 
     Barrier(BarrierOp),
-    WarpSync {
-        members: Word,
-    },
-    ClusterArrive {
-        release: bool,
-    },
+    WarpSync { members: Word },
+    ClusterArrive { release: bool },
     ClusterWait,
     Shuffle(Box<ShuffleOp>),
-    Vote {
-        kind: Vote,
-        to: Predicate,
-        from: Predicate,
-        members: Word,
-    },
-    Ballot {
-        to: Word,
-        from: Predicate,
-        members: Word,
-    },
-    ActiveMask {
-        to: Word,
-    },
-    Reduce {
-        kind: Reduction,
-        to: Word,
-        from: Word,
-        members: Word,
-    },
-    Elect {
-        leader: Option<Word>,
-        to: Predicate,
-        members: Word,
-    },
+    Vote { kind: Vote, to: Predicate, from: Predicate, members: Word },
+    Ballot { to: Word, from: Predicate, members: Word },
+    ActiveMask { to: Word },
+    Reduce { kind: Reduction, to: Word, from: Word, members: Word },
+    Elect { leader: Option<Word>, to: Predicate, members: Word },
 
     CopyAsync(CopyOp),
     CopyCommit,
-    /// `all` counts copies that are in no group yet.
-    CopyWait {
-        pending: u32,
-        all: bool,
-    },
+    // `all` counts copies that are in no group yet.
+    CopyWait { pending: u32, all: bool },
 
-    MbarrierInit {
-        address: Address,
-        count: Word,
-    },
-    MbarrierInvalidate {
-        address: Address,
-    },
+    MbarrierInit { address: Address, count: Word },
+    MbarrierInvalidate { address: Address },
     MbarrierArrive(Box<ArriveOp>),
-    MbarrierExpect {
-        address: Address,
-        bytes: Word,
-    },
+    MbarrierExpect { address: Address, bytes: Word },
     MbarrierWait(WaitOp),
-    /// An arrival when the lane's copies so far are done.
-    CopyArrive {
-        address: Address,
-        counted: bool,
-    },
+    // An arrival when the lane's copies so far are done.
+    CopyArrive { address: Address, counted: bool },
     Bulk(Box<BulkOp>),
     BulkCommit,
-    BulkWait {
-        pending: u32,
-        reads_only: bool,
-    },
-    /// `mapa`: a shared address in the block of another rank.
-    MapShared {
-        to: Doubleword,
-        from: Doubleword,
-        rank: Word,
-        generic: bool,
-    },
+    BulkWait { pending: u32, reads_only: bool },
+    // `mapa`: a shared address in the block of another rank.
+    MapShared { to: Doubleword, from: Doubleword, rank: Word, generic: bool },
 
     WarpgroupFence,
     WarpgroupCommit,
-    WarpgroupWait {
-        pending: u32,
-    },
+    WarpgroupWait { pending: u32 },
     WarpgroupMultiply(Box<WarpgroupMultiplyOp>),
 
-    LoadMatrix {
-        to: Vec<Word>,
-        address: Address,
-        transposed: bool,
-    },
-    StoreMatrix {
-        from: Vec<Word>,
-        address: Address,
-        transposed: bool,
-    },
+    LoadMatrix { to: Vec<Word>, address: Address, transposed: bool },
+    StoreMatrix { from: Vec<Word>, address: Address, transposed: bool },
     Multiply(Box<MultiplyOp>),
 }
 
