@@ -37,7 +37,7 @@ struct Piece {
 pub struct BulkLoad {
     pieces: Rc<Vec<Piece>>,
     fill: [u8; 16],
-    bytes: u64,
+    pub bytes: u64,
 }
 
 /// The stores of a warp's lanes that are under way.

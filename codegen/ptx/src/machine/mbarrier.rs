@@ -70,6 +70,11 @@ impl Mbarrier {
         }
     }
 
+    /// Bytes that no copy was issued for; below zero where copies bring more than was expected.
+    fn bytes_to_come(&self) -> i64 {
+        self.bytes - self.loads.iter().map(|load| load.bytes as i64).sum::<i64>()
+    }
+
     pub fn complete_bytes(&mut self, bytes: u64) {
         self.bytes -= bytes as i64;
         self.complete_if_done();
@@ -324,7 +329,7 @@ impl Cluster<'_> {
     /// At the end of a block: a copy that nobody waited for, or a wrong number of bytes.
     pub fn unfinished_mbarrier(&self) -> Option<(usize, u32, String)> {
         self.blocks.iter().enumerate().find_map(|(block, state)| {
-            state.mbarriers.iter().find_map(|(&offset, mbarrier)| match (mbarrier.unseen, mbarrier.bytes) {
+            state.mbarriers.iter().find_map(|(&offset, mbarrier)| match (mbarrier.unseen, mbarrier.bytes_to_come()) {
                 (Some(at), 0) => Some((block, at, "nobody waits for this bulk copy to end".to_owned())),
                 (Some(at), _) => Some((block, at, too_few_bytes(MbarrierId { block, offset }))),
                 (None, _) => None,
