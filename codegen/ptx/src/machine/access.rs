@@ -214,9 +214,12 @@ impl Cluster<'_> {
     ) -> Result<(), Trouble> {
         if let Location::Shared { rank: Some(rank), .. } = location
             && rank != block
-            && self.blocks.get(rank).is_some_and(|other| other.live == 0)
+            && let Some(other) = self.blocks.get_mut(rank)
         {
-            return Err(Trouble::Gone);
+            if other.live == 0 {
+                return Err(Trouble::Gone);
+            }
+            other.visits.insert(actor.stamp.agent(), (actor.stamp, target.at));
         }
         let asynchronous = self.agents.asynchronous();
         let access = Access { actor: *actor, cluster: self.number, at: target.at, asynchronous };

@@ -2,7 +2,7 @@
 use super::{
     Halt, address,
     barrier::{Barrier, ClusterBarrier},
-    clock::Agent,
+    clock::{Agent, Knowledge, Stamp},
     launch::{LaunchState, Shape},
     mbarrier::Mbarrier,
     memory::Region,
@@ -41,6 +41,10 @@ pub struct Block {
     pub warpgroups: Vec<Warpgroup>,
     /// Warps that still run.
     pub live: u32,
+    /// The last access of each agent of another block to this one's shared memory.
+    pub visits: BTreeMap<Agent, (Stamp, u32)>,
+    /// What its warps that ended knew.
+    pub ended: Knowledge,
 }
 
 /// What a step of a path came to.
@@ -69,6 +73,8 @@ impl<'l> Cluster<'l> {
                 mbarriers: BTreeMap::new(),
                 warpgroups: std::iter::repeat_with(Warpgroup::default).take(warps_per_block / WARPS).collect(),
                 live: warps_per_block as u32,
+                visits: BTreeMap::new(),
+                ended: Knowledge::default(),
             })
             .collect();
         let mut agents = Agents::default();
@@ -119,7 +125,7 @@ impl<'l> Cluster<'l> {
             path += 1;
         }
         if warp.is_done() && !std::mem::replace(&mut warp.retired, true) {
-            self.blocks[warp.block].live -= 1;
+            self.retire(warp)?;
         }
         Ok(ran)
     }
@@ -151,6 +157,26 @@ impl<'l> Cluster<'l> {
             }
         }
         Ok(true)
+    }
+
+    /// Counts a warp that ended. With its last warp a block's shared memory goes, so all that other blocks did to it has
+    /// to be known to have happened before.
+    fn retire(&mut self, warp: &mut Warp) -> Run<()> {
+        let misuse = |found| Halt { lane: 0, kind: FaultKind::Misuse(found) };
+        let knowledge = warp.release(warp.lanes).map_err(|found| self.fault(warp, 0, misuse(found)))?;
+        let block = &mut self.blocks[warp.block];
+        block.ended.join(&knowledge);
+        block.live -= 1;
+        let ended = &block.ended.generic;
+        let late = block.visits.values().find(|(stamp, _)| !ended.covers(*stamp, stamp.lanes())).map(|visit| visit.1);
+        match late {
+            Some(at) if block.live == 0 => {
+                let found =
+                    "another block's shared memory may be gone by then: that block does not wait for this".into();
+                Err(self.fault(warp, at, misuse(found)))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The thread in `lane` of a warp.

@@ -7,6 +7,7 @@ use crate::{
     ops::{Doubles, LANES, Mask, Words},
     program::Files,
 };
+use std::cell::Cell;
 
 #[derive(Clone)]
 pub struct Registers {
@@ -19,8 +20,10 @@ pub struct Registers {
     /// Running products that use a word: they may neither be read nor written.
     held: Vec<u32>,
     holds: u32,
-    /// By word: how many `wgmma.fence`s came before its last write.
-    written_at: Vec<u32>,
+    /// By word: how many `wgmma.fence`s came before its last use by the warp: a write, or a read of a product's sum.
+    used_at: Vec<Cell<u32>>,
+    /// Words that got a product's sum.
+    sums: Vec<bool>,
     pub fences: u32,
 }
 
@@ -35,7 +38,8 @@ impl Registers {
             predicates_ready: vec![0; files.predicates as usize],
             held: vec![0; files.words as usize],
             holds: 0,
-            written_at: vec![0; files.words as usize],
+            used_at: vec![Cell::new(0); files.words as usize],
+            sums: vec![false; files.words as usize],
             fences: 0,
         };
         for (word, value) in &files.constant_words {
@@ -59,6 +63,7 @@ impl Registers {
         if missing != 0 || self.holds > 0 {
             self.check_word(word, missing, operand)?;
         }
+        self.note_read(word);
         Ok(&self.words[word.0 as usize])
     }
 
@@ -118,6 +123,7 @@ impl Registers {
         if self.holds > 0 {
             self.check_word(word, 0, "a")?;
         }
+        self.note_read(word);
         Ok((&self.words[word.0 as usize], self.words_ready[word.0 as usize]))
     }
 
@@ -141,16 +147,21 @@ impl Registers {
         }
         blend(&mut self.words[index], lanes, values);
         self.words_ready[index] = self.words_ready[index] & !lanes | ready & lanes;
-        self.written_at[index] = self.fences;
+        self.used_at[index].set(self.fences);
+        self.sums[index] = false;
         Ok(())
     }
 
-    /// A move: the copy counts as written when the original was, because the assembler removes it.
+    /// A move is no use of a register: the assembler removes it, and both stand for one.
     pub fn move_word(&mut self, to: Word, from: Word, lanes: Mask) -> Outcome<()> {
-        let (values, ready) = self.held_word(from)?;
-        let (values, written_at) = (*values, self.written_at[from.0 as usize]);
-        self.copy_word(to, lanes, &values, ready)?;
-        self.written_at[to.0 as usize] = written_at;
+        if self.holds > 0 {
+            self.check_word(from, 0, "a")?;
+        }
+        let (from, index) = (from.0 as usize, to.0 as usize);
+        let (values, used_at, sum) = (self.words[from], self.used_at[from].get(), self.sums[from]);
+        self.copy_word(to, lanes, &values, self.words_ready[from])?;
+        self.used_at[index].set(used_at);
+        self.sums[index] = sum;
         Ok(())
     }
 
@@ -166,15 +177,22 @@ impl Registers {
         self.predicates_ready[index] |= lanes;
     }
 
-    /// Checks that a `wgmma.fence` came between the last writes of these words and now, unless a product holds them.
+    fn note_read(&self, word: Word) {
+        if self.sums[word.0 as usize] {
+            self.used_at[word.0 as usize].set(self.fences);
+        }
+    }
+
+    /// Checks that a `wgmma.fence` came between the warp's last uses of these words and now, unless a product holds
+    /// them.
     pub fn check_fenced(&self, words: &[Word]) -> Outcome<()> {
         let unfenced = |word: &&Word| {
             let index = word.0 as usize;
-            self.held[index] == 0 && self.written_at[index] >= self.fences
+            self.held[index] == 0 && self.used_at[index].get() >= self.fences
         };
         match words.iter().find(unfenced) {
             None => Ok(()),
-            Some(_) => Err(misuse(0, "uses registers that were written after the last wgmma.fence")),
+            Some(_) => Err(misuse(0, "uses registers that the warp used after the last wgmma.fence")),
         }
     }
 
@@ -213,6 +231,7 @@ impl Registers {
             *value = (old + sum(lane)).to_bits();
         }
         self.words_ready[index] = Mask::MAX;
+        self.sums[index] = true;
         self.let_go(&[word]);
     }
 
