@@ -5,17 +5,17 @@
 use super::{
     Outcome,
     access::{Target, addresses},
-    clock::{Actor, Agent, Stamp},
+    clock::{Actor, Agent, Knowledge, Stamp},
     cluster::Cluster,
     lanes_of,
     launch::Mode,
-    mbarrier::MbarrierId,
+    mbarrier::{Mbarrier, MbarrierId},
     misuse,
     shadow::AgentKind,
     warp::Warp,
 };
 use crate::{
-    op::CopyOp,
+    op::{Address, CopyOp},
     ops::{LANES, Mask},
     parse::Space,
 };
@@ -166,6 +166,56 @@ impl Cluster<'_> {
         }
         groups.retain(|group| group.lanes != 0);
         warp.copies.groups = groups;
+    }
+
+    /// An arrival that is due once the lanes' copies so far are done.
+    pub fn arrive_after_copies(
+        &mut self,
+        warp: &mut Warp,
+        lanes: Mask,
+        pc: u32,
+        address: Address,
+        counted: bool,
+    ) -> Outcome<()> {
+        let addresses = addresses(warp, lanes, address)?;
+        for lane in lanes_of(lanes) {
+            let id = self.use_mbarrier(warp, lane, pc, addresses[lane])?;
+            if !counted {
+                self.mbarrier(lane, id)?.expect_arrival();
+            }
+            warp.copies.arrivals.push(Arrival { lane, id, epoch: warp.copies.epoch() });
+        }
+        warp.copies.next_epoch();
+        if self.launch.mode == Mode::Early {
+            self.due_arrivals(warp, |_| true)?;
+        }
+        Ok(())
+    }
+
+    /// Arrivals at mbarriers that a thread waits for are made, and the copies before them done.
+    pub fn awaited_arrivals(&mut self, warp: &mut Warp) -> Outcome<bool> {
+        if warp.copies.arrivals.is_empty() {
+            return Ok(false);
+        }
+        self.due_arrivals(warp, |mbarrier| mbarrier.awaited)
+    }
+
+    fn due_arrivals(&mut self, warp: &mut Warp, is_due: impl Fn(&Mbarrier) -> bool) -> Outcome<bool> {
+        let mut any = false;
+        for arrival in std::mem::take(&mut warp.copies.arrivals) {
+            if !is_due(self.mbarrier(arrival.lane, arrival.id)?) {
+                warp.copies.arrivals.push(arrival);
+                continue;
+            }
+            self.finish_copies(warp, arrival.lane, arrival.epoch);
+            let mut knowledge = Knowledge::default();
+            if let Some(agent) = warp.copies.agent {
+                knowledge.generic.raise(agent, 1 << arrival.lane, arrival.epoch);
+            }
+            self.arrive(arrival.lane, arrival.id, 1, Some(&knowledge))?;
+            any = true;
+        }
+        Ok(any)
     }
 
     /// Completes a lane's copies up to an epoch, in a group or not.

@@ -6,10 +6,7 @@ use super::{
     bulk::BulkLoad,
     clock::{Actor, Agent, Knowledge},
     cluster::{Cluster, Next},
-    copies::Arrival,
-    lanes_of,
-    launch::Mode,
-    misuse,
+    lanes_of, misuse,
     waiting::Wait,
     warp::Warp,
 };
@@ -73,6 +70,11 @@ impl Mbarrier {
     /// Bytes that no copy was issued for; below zero where copies bring more than was expected.
     fn bytes_to_come(&self) -> i64 {
         self.bytes - self.loads.iter().map(|load| load.bytes as i64).sum::<i64>()
+    }
+
+    /// The current phase waits for one more arrival.
+    pub fn expect_arrival(&mut self) {
+        self.pending += 1;
     }
 
     pub fn complete_bytes(&mut self, bytes: u64) {
@@ -212,56 +214,6 @@ impl Cluster<'_> {
         Ok(())
     }
 
-    /// An arrival that is due once the lanes' copies so far are done.
-    pub fn arrive_after_copies(
-        &mut self,
-        warp: &mut Warp,
-        lanes: Mask,
-        pc: u32,
-        address: Address,
-        counted: bool,
-    ) -> Outcome<()> {
-        let addresses = addresses(warp, lanes, address)?;
-        for lane in lanes_of(lanes) {
-            let id = self.use_mbarrier(warp, lane, pc, addresses[lane])?;
-            if !counted {
-                self.mbarrier(lane, id)?.pending += 1;
-            }
-            warp.copies.arrivals.push(Arrival { lane, id, epoch: warp.copies.epoch() });
-        }
-        warp.copies.next_epoch();
-        if self.launch.mode == Mode::Early {
-            self.due_arrivals(warp, |_| true)?;
-        }
-        Ok(())
-    }
-
-    /// Arrivals at mbarriers that a thread waits for are made, and the copies before them done.
-    pub fn awaited_arrivals(&mut self, warp: &mut Warp) -> Outcome<bool> {
-        if warp.copies.arrivals.is_empty() {
-            return Ok(false);
-        }
-        self.due_arrivals(warp, |mbarrier| mbarrier.awaited)
-    }
-
-    fn due_arrivals(&mut self, warp: &mut Warp, is_due: impl Fn(&Mbarrier) -> bool) -> Outcome<bool> {
-        let mut any = false;
-        for arrival in std::mem::take(&mut warp.copies.arrivals) {
-            if !is_due(self.mbarrier(arrival.lane, arrival.id)?) {
-                warp.copies.arrivals.push(arrival);
-                continue;
-            }
-            self.finish_copies(warp, arrival.lane, arrival.epoch);
-            let mut knowledge = Knowledge::default();
-            if let Some(agent) = warp.copies.agent {
-                knowledge.generic.raise(agent, 1 << arrival.lane, arrival.epoch);
-            }
-            self.arrive(arrival.lane, arrival.id, 1, Some(&knowledge))?;
-            any = true;
-        }
-        Ok(any)
-    }
-
     pub fn mbarrier_wait(&mut self, warp: &mut Warp, path: usize, pc: u32, lanes: Mask, op: &WaitOp) -> Outcome<Next> {
         let WaitOp { to, address, phase, acquire } = *op;
         let addresses = addresses(warp, lanes, address)?;
@@ -364,7 +316,7 @@ impl Cluster<'_> {
     }
 
     /// The mbarrier at a shared address, which has to be initialised before, in the order of memory.
-    fn use_mbarrier(&mut self, warp: &Warp, lane: usize, pc: u32, address: u64) -> Outcome<MbarrierId> {
+    pub fn use_mbarrier(&mut self, warp: &Warp, lane: usize, pc: u32, address: u64) -> Outcome<MbarrierId> {
         let id = self.mbarrier_id(warp, lane, address)?;
         let own = warp.own(lane);
         let actor = warp.actor(lane, &own, true);
