@@ -2,7 +2,7 @@
 //!
 //! It runs a kernel as a GPU would, warp by warp, and ends with a fault wherever a GPU's behaviour is undefined: an
 //! access out of bounds or misaligned, a read of memory or of a register that nobody wrote, a data race, a barrier that
-//! not all threads come to. What it does not model is speed, and the rounding of approximate functions and tensor cores.
+//! not all threads come to. It models neither speed nor the rounding of approximate functions and tensor cores.
 //!
 //! ```
 //! let module = amc_ptx::load(

@@ -4,8 +4,8 @@
 //!
 //! The header, a comment each: `launch: grid X, threads X[, cluster X][, shared BYTES]`, and the kernel's arguments in
 //! order: `u32 N`, `f32 N`, `buffer NAME TYPE VALUES`, `room NAME BYTES` (which nobody wrote), and
-//! `result NAME TYPE VALUES` to compare with afterwards. VALUES are numbers, or `A..B`, or `N x VALUE`, or `N mod M` for
-//! the numbers below N modulo M. `map NAME SIZES box SIZES` is a bf16 tensor map of a buffer that is no argument itself
+//! `result NAME TYPE VALUES` to compare with afterwards. VALUES are numbers, `A..B`, `N x VALUE`, or `N mod M` for the
+//! numbers below N modulo M. `map NAME SIZES box SIZES` is a bf16 tensor map of a buffer that is no argument itself
 //! (`hidden NAME TYPE VALUES`, `hole NAME BYTES`), with 128-byte swizzle.
 use amc_ptx::{Argument, Device, Error, Kernel, Launch, Mode, Swizzle, TensorElement, TensorMap, load};
 use std::{collections::BTreeMap, fs, path::Path};

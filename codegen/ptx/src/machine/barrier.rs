@@ -68,7 +68,7 @@ impl Cluster<'_> {
             ));
         }
         barrier.expected = expected;
-        barrier.arrived += if op.aligned { LANES as u32 } else { lanes.count_ones() };
+        barrier.arrived += if lanes == warp.lanes { LANES as u32 } else { lanes.count_ones() };
         barrier.arriving.join(&knowledge);
         let round = barrier.round;
         if barrier.arrived > expected {

@@ -329,7 +329,7 @@ impl Piece {
     }
 }
 
-/// The pieces of a box whose first element is at the given index, in 16 bytes where the tensor's edge does not cut them.
+/// The pieces of a box whose first element is at the given index: 16 bytes where the tensor's edge does not cut them.
 fn pieces(map: &TensorMap, at: &[i64], shared: u64) -> Vec<Piece> {
     let (row_bytes, element) = (map.row_bytes(), map.element.bytes());
     let rows: u64 = map.box_sizes[1..].iter().map(|size| u64::from(*size)).product();

@@ -1,7 +1,7 @@
 //! Who knows of whose accesses: vector clocks over agents.
 //!
 //! An agent is a warp, or something asynchronous that acts on its behalf (the copies of a warp, the bulk copies that
-//! end at one mbarrier, the matrix products of a warpgroup). An agent's accesses carry its epoch and the lane; its epoch
+//! end at one mbarrier, the matrix products of a warpgroup). Its accesses carry its epoch and the lane; its epoch
 //! advances whenever it publishes what it did. A [`Clock`] says for each agent and lane up to which epoch its accesses
 //! happened before. Two accesses are ordered when the later one's clock covers the earlier one's [`Stamp`].
 use std::{collections::BTreeMap, rc::Rc};

@@ -159,8 +159,8 @@ impl<'l> Cluster<'l> {
         Ok(true)
     }
 
-    /// Counts a warp that ended. With its last warp a block's shared memory goes, so all that other blocks did to it has
-    /// to be known to have happened before.
+    /// Counts a warp that ended. With its last warp a block's shared memory goes, so what other blocks did to it has to
+    /// be known to have happened before.
     fn retire(&mut self, warp: &mut Warp) -> Run<()> {
         let misuse = |found| Halt { lane: 0, kind: FaultKind::Misuse(found) };
         let knowledge = warp.release(warp.lanes).map_err(|found| self.fault(warp, 0, misuse(found)))?;

@@ -1,7 +1,7 @@
 //! `cp.async`: copies from global to shared memory that a thread waits for by groups.
 //!
-//! Ordering is checked when a copy is issued, in either mode: its accesses carry the stamp of the warp's copies, which a
-//! thread knows once it waited for the group. In late mode the bytes move only then.
+//! Ordering is checked when a copy is issued, in either mode: its accesses carry the stamp of the warp's copies, which
+//! a thread knows once it waited for the group. In late mode the bytes move only then.
 use super::{
     Outcome,
     access::{Target, addresses},

@@ -1,7 +1,7 @@
 //! `wgmma`: matrix products of four warps, with operands in shared memory.
 //!
 //! The k-th product of each of the four warps is one operation; it can read shared memory once all four issued it. Its
-//! rows of A need what the warp that owns them knows, its B what all four know. Registers of a product are held, neither
+//! rows of A need what the warp that owns them knows, its B what all four know. A product's registers are held, neither
 //! read nor written by anything but further products, until its group was waited for; only then do sums appear in them.
 //! In late mode operands in shared memory are read then, too, in early mode when the fourth warp issues the product.
 use super::{
