@@ -1,7 +1,9 @@
-//! Every CPU kernel template, compared with plain f64 code: with vectors of 8 lanes, and with those of 16.
+//! Every CPU kernel template, compared with plain f64 code: with vectors of 8 lanes, and with those of 16. And the way
+//! from text to shared object.
 // Loading the tests twice is the point.
 #![allow(clippy::duplicate_mod)]
 mod harness;
+mod shared_object;
 
 use amc_codegen::host_target;
 use amc_kernels::Target;
