@@ -2,3 +2,4 @@
 pub mod commands;
 #[cfg(feature = "compiler")]
 pub mod compiler;
+pub mod report;

@@ -1,5 +1,6 @@
 //! `amc show`: what an artifact holds.
 use amc_artifact::{Arg, Artifact, Kernel, Program};
+use amc_runtime::disk::RealDisk;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -17,6 +18,12 @@ pub struct Arguments {
     /// The phase of the graph to print (`ir`), such as `fuse`.
     #[arg(long)]
     phase: Option<String>,
+    /// Where to write the page (`report`); by default report.html in the artifact.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// A trace of `amc run --profile`, whose times the page (`report`) shows beside the forecast.
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -33,6 +40,8 @@ enum What {
     Kernels,
     /// Trained parameters.
     Params,
+    /// A page for the browser with all of it: timeline, memory, roofline, graph, recipe.
+    Report,
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
@@ -45,7 +54,15 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         What::Memory => memory(&artifact, &mut out),
         What::Kernels => kernels(&artifact, &mut out),
         What::Params => params(&artifact, &mut out),
+        What::Report => report(&artifact, arguments, &mut out),
     }
+}
+
+fn report(artifact: &Artifact, arguments: &Arguments, out: &mut impl Write) -> Result<()> {
+    let page = crate::report::html(artifact, arguments.profile.as_deref())?;
+    let path = arguments.output.clone().unwrap_or_else(|| artifact.dir.join("report.html"));
+    amc_runtime::disk::replace(&RealDisk, &path, page.as_bytes())?;
+    Ok(writeln!(out, "{}: open it in a browser", path.display())?)
 }
 
 fn programs<'a>(artifact: &'a Artifact, arguments: &Arguments) -> Result<Vec<&'a Program>> {

@@ -62,7 +62,7 @@ fn table(plan: &Plan, program: &Program, times: &ProgramTimes, threads: usize) -
 pub(crate) fn write_trace(plan: &Plan, profile: &Profile, path: &Path) -> Result<()> {
     let mut events = Vec::new();
     for (program, times) in plan.programs.iter().zip(profile.programs()).filter(|(_, times)| times.runs > 0) {
-        for (launch, time) in program.launches.iter().zip(&times.launches) {
+        for (index, (launch, time)) in program.launches.iter().zip(&times.launches).enumerate() {
             let spans = time.last.iter().enumerate().filter(|(_, (begin, end))| begin < end);
             events.extend(spans.map(|(thread, &(begin, end))| -> Value {
                 json!({
@@ -73,7 +73,7 @@ pub(crate) fn write_trace(plan: &Plan, profile: &Profile, path: &Path) -> Result
                     "dur": (end - begin) as f64 / 1e3,
                     "pid": 0,
                     "tid": thread,
-                    "args": {"computes": launch.label, "module": launch.module, "tasks": launch.tasks},
+                    "args": {"launch": index, "computes": launch.label, "module": launch.module, "tasks": launch.tasks},
                 })
             }));
         }
