@@ -77,7 +77,7 @@ impl Facts<'_> {
 
     fn program(&self, program: &Program, phases: &[Phase], links: &Links) -> Result<Value> {
         let plan = &self.artifact.plan;
-        let memory = self.artifact.header.memory.iter().find(|memory| memory.program == program.name);
+        let memory = self.artifact.header.memory.iter().find(|memory| memory.phase == program.name);
         let memory = memory.with_context(|| format!("manifest.json has no memory of program {}", program.name))?;
         let (mut labels, mut modules) = (Table::default(), Table::default());
         let (mut reasons, mut reason_of) = (vec![], HashMap::new());
