@@ -15,8 +15,8 @@ use melior::{
 };
 use std::sync::{Arc, Mutex, Once};
 
-const PIPELINE: &str = "builtin.module(convert-scf-to-cf,convert-math-to-llvm,convert-vector-to-llvm,convert-to-llvm,\
-    reconcile-unrealized-casts)";
+const PIPELINE: &str = "builtin.module(convert-scf-to-cf,convert-math-to-llvm,convert-vector-to-llvm,\
+    convert-nvvm-to-llvm,convert-to-llvm,reconcile-unrealized-casts)";
 
 /// An MLIR context that keeps what MLIR says instead of printing it.
 pub struct Lowering {

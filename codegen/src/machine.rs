@@ -1,6 +1,6 @@
-//! LLVM IR → optimised x86-64 object, assembly or text.
+//! LLVM IR → optimised x86-64 object, PTX, assembly or text.
 use crate::{Error, lower::Lowering};
-use amc_kernels::{Kernel, Target};
+use amc_kernels::{Gpu, Kernel, Target};
 use inkwell::{
     OptimizationLevel,
     attributes::AttributeLoc,
@@ -12,7 +12,8 @@ use inkwell::{
     },
 };
 
-const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+const CPU_TRIPLE: &str = "x86_64-unknown-linux-gnu";
+const GPU_TRIPLE: &str = "nvptx64-nvidia-cuda";
 
 /// Everything that one thread needs to compile kernels for one target.
 pub struct Compiler {
@@ -23,23 +24,31 @@ pub struct Compiler {
 impl Compiler {
     pub fn new(target: &Target) -> Result<Compiler, Error> {
         LlvmTarget::initialize_x86(&InitializationConfig::default());
-        let triple = TargetTriple::create(TRIPLE);
+        Compiler::of(CPU_TRIPLE, &target.cpu, &target.features, RelocMode::PIC)
+    }
+
+    pub fn for_gpu(gpu: Gpu) -> Result<Compiler, Error> {
+        LlvmTarget::initialize_nvptx(&InitializationConfig::default());
+        Compiler::of(GPU_TRIPLE, gpu.name(), &format!("+ptx{}", gpu.ptx_version()), RelocMode::Default)
+    }
+
+    fn of(triple: &str, cpu: &str, features: &str, relocation: RelocMode) -> Result<Compiler, Error> {
+        let triple = TargetTriple::create(triple);
         let llvm = LlvmTarget::from_triple(&triple).map_err(|error| Error::Llvm(error.to_string()))?;
+        let level = OptimizationLevel::Aggressive;
         let machine = llvm
-            .create_target_machine(
-                &triple,
-                &target.cpu,
-                &target.features,
-                OptimizationLevel::Aggressive,
-                RelocMode::PIC,
-                CodeModel::Default,
-            )
-            .ok_or_else(|| Error::Llvm(format!("no target machine for `{}`", target.cpu)))?;
+            .create_target_machine(&triple, cpu, features, level, relocation, CodeModel::Default)
+            .ok_or_else(|| Error::Llvm(format!("no target machine for `{cpu}`")))?;
         Ok(Compiler { lowering: Lowering::new(), machine })
     }
 
     pub fn object(&self, kernel: &Kernel) -> Result<Vec<u8>, Error> {
         self.emit(kernel, FileType::Object)
+    }
+
+    /// The kernel as a module of PTX.
+    pub fn ptx(&self, kernel: &Kernel) -> Result<Vec<u8>, Error> {
+        self.emit(kernel, FileType::Assembly)
     }
 
     pub fn assembly(&self, kernel: &Kernel) -> Result<String, Error> {

@@ -1,6 +1,6 @@
-//! Which CPU code is generated for: the one at hand, or one named by the recipe.
+//! Which machine code is generated for: the CPU at hand, or a CPU or GPU named by the recipe.
 use crate::Error;
-use amc_kernels::Target;
+use amc_kernels::{Gpu, Target};
 use inkwell::targets::TargetMachine;
 
 /// Processors with AVX2 and FMA but without usable AVX-512, by LLVM's names.
@@ -69,6 +69,19 @@ pub fn named_target(name: &str) -> Result<Target, Error> {
     }
 }
 
+/// `cuda:NAME`, with the name of an architecture.
+///
+/// # Errors
+/// A name that is none of these.
+pub fn named_gpu(name: &str) -> Result<Gpu, Error> {
+    let found = Gpu::ALL.into_iter().find(|gpu| name.strip_prefix("cuda:") == Some(gpu.name()));
+    found.ok_or_else(|| Error::Target {
+        name: name.into(),
+        found: "no such target".into(),
+        wanted: format!("`cuda:` with one of {}", Gpu::ALL.map(Gpu::name).join(", ")),
+    })
+}
+
 /// The features are sorted, and part of the target, because a virtual machine may mask some that its CPU's name
 /// implies.
 fn from_features(cpu: &str, features: &str) -> Result<Target, Error> {
@@ -112,6 +125,8 @@ mod tests {
     fn names_are_checked() {
         assert_eq!(named_target("cpu:avx2").unwrap(), Target::avx2());
         assert!(named_target("cpu:sapphirerapids").unwrap().bf16);
+        assert_eq!(named_gpu("cuda:sm_80").unwrap().name(), "sm_80");
+        assert!(named_gpu("cuda:sm_61").unwrap_err().to_string().contains("with one of sm_80, sm_90a"));
         assert!(named_target("cpu:pentium").unwrap_err().to_string().contains("`cpu:pentium`: no such target"));
     }
 }

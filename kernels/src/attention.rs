@@ -13,6 +13,7 @@ mod sight;
 mod tile;
 
 use crate::emit::{Elem, Emitter, Value};
+use crate::steps::{Slot, Steps};
 use crate::{Kernel, Target, Work};
 use pack::HeadRows;
 use sight::Sight;
@@ -58,6 +59,19 @@ impl Attention {
         finish::build(self, target)
     }
 
+    /// The whole gradient, from operands `q`, `k`, `v`, `segments`, `o`, `lse`, `do`, `dq`, `dk`, `dv`.
+    pub fn gradient_steps(&self, target: &Target) -> Steps {
+        let operands = |list: &[usize]| list.iter().map(|i| Slot::Operand(*i)).collect::<Vec<_>>();
+        let workspace = Slot::Temporary(0);
+        Steps {
+            temporaries: vec![self.workspace_len(target) * 4],
+            launches: vec![
+                (self.gradient(target), [operands(&[0, 1, 2, 3, 4, 5, 6, 7]), vec![workspace]].concat()),
+                (self.gradient_finish(target), [vec![workspace], operands(&[8, 9])].concat()),
+            ],
+        }
+    }
+
     /// Elements of the workspace between the two kernels of the gradient.
     pub fn workspace_len(&self, target: &Target) -> usize {
         let layout = Layout::new(self, target);
@@ -86,7 +100,7 @@ impl Attention {
 
     /// Work of so many products for every score that a query sees, with `arrays` arrays like the queries (and keys and
     /// values beside them) read and as many written.
-    fn work(&self, family: &'static str, products: usize, arrays: usize) -> Work {
+    pub(crate) fn work(&self, family: &'static str, products: usize, arrays: usize) -> Work {
         let window = self.window.map_or(self.seq, |window| window.min(self.seq));
         let seen = window * (window + 1) / 2 + (self.seq - window) * window;
         let tokens = self.batch * self.seq;
@@ -95,7 +109,7 @@ impl Attention {
             .moving(tokens * self.head_dim * 2 * arrays * (self.heads + self.kv_heads), self.elem)
     }
 
-    fn name(&self, kind: &str) -> String {
+    pub(crate) fn name(&self, kind: &str) -> String {
         let Attention { batch, seq, heads, kv_heads, head_dim, elem, .. } = self;
         format!("{kind}_{batch}x{seq}_{heads}x{kv_heads}x{head_dim}_{}", elem.name())
     }
@@ -176,7 +190,7 @@ fn block_of_turn(e: &mut Emitter, turn: &str, blocks: usize) -> Value {
 }
 
 /// `task` as digits: the last runs fastest.
-fn digits<const N: usize>(e: &mut Emitter, task: &str, sizes: [usize; N]) -> [Value; N] {
+pub(crate) fn digits<const N: usize>(e: &mut Emitter, task: &str, sizes: [usize; N]) -> [Value; N] {
     let mut rest = task.to_string();
     let mut result = std::array::from_fn(|_| Value::new());
     for (i, size) in sizes.into_iter().enumerate().rev() {

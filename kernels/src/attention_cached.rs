@@ -1,7 +1,7 @@
 //! Attention of a chunk of new tokens against a key/value cache, and writing to the cache.
 use crate::emit::{Elem, Emitter, Value, float_type};
 use crate::loops::Reduction;
-use crate::{Kernel, Target, Work, math};
+use crate::{Kernel, Machine, Target, Work, math};
 
 /// Writes the rows of `new` into `cache` from row `start[0]` on; rows that would lie outside are left out.
 ///
@@ -16,9 +16,9 @@ pub struct CacheAppend {
 }
 
 impl CacheAppend {
-    pub fn build(&self, target: &Target) -> Kernel {
+    pub fn build(&self, machine: &dyn Machine) -> Kernel {
         let (width, elem) = (self.width, self.elem);
-        let mut e = Emitter::new();
+        let mut e = machine.emitter();
         let [new, cache, start] = [0, 1, 2].map(|i| e.arg(i));
         let zero = e.index(0);
         let start = e.load_int_at(&start, &zero);
@@ -27,7 +27,7 @@ impl CacheAppend {
             let inside = e.within(&place, self.capacity);
             let copy = |e: &mut Emitter| {
                 let (from, to) = (e.row(&new, row, width, elem), e.row(&cache, &place, width, elem));
-                e.copy_row(&from, &to, elem, width, 2 * target.lanes);
+                e.copy_row(&from, &to, elem, width, 2 * machine.lanes());
             };
             e.branch(&inside, copy, |_| {});
         });

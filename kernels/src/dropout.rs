@@ -1,6 +1,6 @@
 //! Dropout whose mask is a pure function of seed, site and element, so that the backward pass draws the same one.
 use crate::emit::{Elem, Emitter, Value, int_type};
-use crate::{Kernel, Target, Work};
+use crate::{Kernel, Machine, Work};
 
 /// Elements of a task.
 const FLAT_CHUNK: usize = 4096;
@@ -26,12 +26,12 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    pub fn build(&self, target: &Target) -> Kernel {
-        let mut e = Emitter::new();
+    pub fn build(&self, machine: &dyn Machine) -> Kernel {
+        let mut e = machine.emitter();
         let [x, seed, y] = [0, 1, 2].map(|i| e.arg(i));
         let keys = round_keys(&mut e, &seed);
         e.chunks(self.n, FLAT_CHUNK, |e, first, count| {
-            e.each(count, 4 * target.lanes, |e, i, lanes| {
+            e.each(count, 4 * machine.lanes(), |e, i, lanes| {
                 let at = e.int2("addi", first, i);
                 let words = self.words(e, &keys, &at, lanes);
                 let kept = self.kept(e, &words, lanes);
@@ -168,8 +168,8 @@ pub struct DeriveSeed {
 }
 
 impl DeriveSeed {
-    pub fn build(&self, _target: &Target) -> Kernel {
-        let mut e = Emitter::new();
+    pub fn build(&self, machine: &dyn Machine) -> Kernel {
+        let mut e = machine.emitter();
         let (seed, out) = (e.arg(0), e.arg(1));
         e.tasks(|e, _| {
             let (zero, one) = (e.index(0), e.index(1));

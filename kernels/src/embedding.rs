@@ -1,6 +1,6 @@
 //! Table lookup and its gradient. An id outside the table reads as zeros and gets no gradient.
 use crate::emit::{Elem, Emitter, Value};
-use crate::{Kernel, Target, Work};
+use crate::{Kernel, Machine, Work};
 
 /// Most tasks of the gradient.
 const GRAD_TASKS: usize = 32;
@@ -19,9 +19,9 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    pub fn build(&self, target: &Target) -> Kernel {
-        let (width, wide) = (self.width, 2 * target.lanes);
-        let mut e = Emitter::new();
+    pub fn build(&self, machine: &dyn Machine) -> Kernel {
+        let (width, wide) = (self.width, 2 * machine.lanes());
+        let mut e = machine.emitter();
         let [table, tokens, x] = [0, 1, 2].map(|i| e.arg(i));
         e.tasks(|e, token| {
             let to = e.row(&x, token, width, self.elem);
@@ -63,9 +63,9 @@ pub struct EmbeddingGrad {
 }
 
 impl EmbeddingGrad {
-    pub fn build(&self, target: &Target) -> Kernel {
-        let (width, wide, tasks) = (self.width, 2 * target.lanes, GRAD_TASKS.min(self.vocab));
-        let mut e = Emitter::new();
+    pub fn build(&self, machine: &dyn Machine) -> Kernel {
+        let (width, wide, tasks) = (self.width, 2 * machine.lanes(), GRAD_TASKS.min(self.vocab));
+        let mut e = machine.emitter();
         let [tokens, dy, grad] = [0, 1, 2].map(|i| e.arg(i));
         e.tasks(|e, task| {
             if !self.accumulate {

@@ -1,6 +1,7 @@
 //! Writes MLIR text a line at a time: fresh names, constants, addresses, loads and stores.
 //!
 //! Float values are `f32` or vectors of it; bf16 exists only in memory and is widened on load, rounded on store.
+use crate::gpu::block::Block;
 use std::fmt::Write;
 
 /// How the elements of an operand are stored in memory.
@@ -34,6 +35,8 @@ pub type Value = String;
 pub struct Emitter {
     text: String,
     next: usize,
+    /// The threads that share a task, on a GPU.
+    pub(crate) block: Option<Block>,
 }
 
 /// The type of `lanes` f32 values: `f32` for one, a vector otherwise.
@@ -152,6 +155,9 @@ impl Emitter {
 
     /// The `i`-th operand pointer of the kernel.
     pub fn arg(&mut self, i: usize) -> Value {
+        if let Some(operand) = self.block_operand(i) {
+            return operand;
+        }
         let slot = self.op(format!("llvm.getelementptr inbounds %args[{i}] : (!llvm.ptr) -> !llvm.ptr, !llvm.ptr"));
         self.op(format!("llvm.load {slot} invariant : !llvm.ptr -> !llvm.ptr"))
     }
@@ -217,7 +223,7 @@ impl Emitter {
     /// Stores `lanes` floats, rounding to nearest even where the memory is bf16.
     pub fn store(&mut self, value: &str, pointer: &str, elem: Elem, lanes: usize) {
         match elem {
-            Elem::F32 => self.line(format!(
+            Elem::F32 => self.store_line(format!(
                 "llvm.store {value}, {pointer} {{alignment = 4 : i64}} : {}, !llvm.ptr",
                 float_type(lanes)
             )),
@@ -232,7 +238,7 @@ impl Emitter {
                 let bits = self.op(format!("arith.addi {bits}, {odd} : {wide}"));
                 let bits = self.op(format!("arith.shrui {bits}, {sixteen} : {wide}"));
                 let bits = self.op(format!("arith.trunci {bits} : {wide} to {narrow}"));
-                self.line(format!("llvm.store {bits}, {pointer} {{alignment = 2 : i64}} : {narrow}, !llvm.ptr"));
+                self.store_line(format!("llvm.store {bits}, {pointer} {{alignment = 2 : i64}} : {narrow}, !llvm.ptr"));
             }
             Elem::I32 => panic!("integers are stored by store_int"),
         }
@@ -292,6 +298,11 @@ impl Emitter {
             "func.func @{symbol}(%args: !llvm.ptr, %begin: i64, %end: i64, %scratch: !llvm.ptr) {{\n{}  return\n}}\n",
             self.text
         )
+    }
+
+    /// The body written so far, and the block that it is for.
+    pub(crate) fn into_parts(self) -> (String, Option<Block>) {
+        (self.text, self.block)
     }
 
     /// The body written so far.

@@ -72,7 +72,7 @@ impl Gemm {
         finish(self, ("gemm", family), &functions, e, plan.tasks(self), plan.scratch(self).total)
     }
 
-    fn work(&self, family: &'static str) -> Work {
+    pub(crate) fn work(&self, family: &'static str) -> Work {
         let work = Work::new(family, 2 * self.m * self.n * self.depth());
         let operands = self
             .terms
@@ -87,17 +87,17 @@ impl Gemm {
     }
 
     /// Position of the first of the epilogue's operands.
-    fn first_epilogue_operand(&self) -> usize {
+    pub(crate) fn first_epilogue_operand(&self) -> usize {
         2 * self.terms.len()
     }
 
     /// Position of the count operand.
-    fn count_operand(&self) -> usize {
+    pub(crate) fn count_operand(&self) -> usize {
         self.first_epilogue_operand() + self.epilogue.inputs.len() - 1 + self.epilogue.outputs.len()
     }
 
     /// Such as `1024x576x1536_8_nt`, with the depths of all terms, and `n` or `t` for A and B of the first.
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let depths: Vec<String> = self.terms.iter().map(|term| term.k.to_string()).collect();
         let letter = |operand: &Operand| if operand.transposed { 't' } else { 'n' };
         let first = &self.terms[0];
@@ -120,7 +120,7 @@ pub(crate) fn finish(
         "{functions}func.func @{symbol}(%args: !llvm.ptr, %begin: i64, %end: i64, %scratch: !llvm.ptr) {{\n{body}  return\n}}\n"
     );
     let tasks = u32::try_from(tasks).expect("a kernel has less than 2^32 tasks");
-    Kernel { symbol, text, tasks, scratch_bytes: 4 * scratch as u64, work: gemm.work(family) }
+    Kernel { symbol, text, tasks, scratch_bytes: 4 * scratch as u64, work: gemm.work(family), geometry: None }
 }
 
 /// A function for use inside one kernel, never inlined, so that each is allocated registers on its own.

@@ -1,9 +1,10 @@
 //! Kernel templates: a problem and a target become MLIR text.
 //!
-//! Every kernel has the same calling convention:
+//! Every kernel of a CPU has the same calling convention:
 //! `func.func @symbol(%args: !llvm.ptr, %begin: i64, %end: i64, %scratch: !llvm.ptr)`.
 //! `args` points at an array of operand pointers; the kernel computes tasks `begin..end` of its fixed number of tasks;
-//! `scratch` is private to the calling thread. Tasks never depend on each other, so any split gives the same bits.
+//! `scratch` is private to the calling thread. Tasks never depend on each other, so any split gives the same bits. Kernels
+//! of GPUs are described in [`gpu`]; templates that serve both in [`machine`].
 pub mod attention;
 pub mod attention_cached;
 pub mod cross_entropy;
@@ -12,7 +13,9 @@ pub mod embedding;
 pub mod emit;
 pub mod gemm;
 pub mod gemv;
+pub mod gpu;
 pub mod loops;
+pub mod machine;
 pub mod math;
 pub mod norm;
 pub mod optimizer;
@@ -21,10 +24,14 @@ pub mod reduce;
 pub mod region;
 pub mod rope;
 pub mod rows;
+pub mod steps;
 pub mod target;
 pub mod tuning;
 pub mod work;
 
+pub use gpu::Gpu;
+pub use gpu::block::Geometry;
+pub use machine::Machine;
 pub use target::Target;
 pub use work::Work;
 
@@ -33,11 +40,13 @@ pub use work::Work;
 pub struct Kernel {
     /// Unique for its text: template name and problem.
     pub symbol: String,
-    /// MLIR text: one or more `func.func`, the one named `symbol` has the calling convention above.
+    /// MLIR text: one or more functions, of which the one named `symbol` has the calling convention.
     pub text: String,
     /// Number of independent tasks.
     pub tasks: u32,
     /// Bytes of scratch that a task needs.
     pub scratch_bytes: u64,
     pub work: Work,
+    /// How a GPU launches it; none for a CPU's kernel.
+    pub geometry: Option<Geometry>,
 }

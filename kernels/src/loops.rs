@@ -42,6 +42,9 @@ impl Emitter {
 
     /// `body(task)` for every task asked for.
     pub fn tasks(&mut self, body: impl FnOnce(&mut Emitter, &str)) {
+        if self.block.is_some() {
+            return body(self, "%task");
+        }
         self.repeat("%begin", "%end", 1, body);
     }
 
@@ -57,12 +60,42 @@ impl Emitter {
         });
     }
 
-    /// `body(index, lanes)` over `0..count`, `lanes` elements at a time, then one at a time.
+    /// `body(index, lanes)` over `0..count`: on a CPU `lanes` elements at a time, then one at a time; on a GPU one by each
+    /// thread, the same in every loop over as many.
     pub fn each(&mut self, count: &str, lanes: usize, mut body: impl FnMut(&mut Emitter, &str, usize)) {
+        if let Some(threads) = self.threads() {
+            return self.apart(|e| e.repeat("%thread", count, threads as i64, |e, i| body(e, i, 1)));
+        }
         let zero = self.index(0);
         let whole = self.rounded_down(count, lanes);
         self.repeat(&zero, &whole, lanes as i64, |e, i| body(e, i, lanes));
         self.repeat(&whole, count, 1, |e, i| body(e, i, 1));
+    }
+
+    /// `write(read(index, lanes), index, lanes)` over `0..count`, where what is written may lie over what later turns read,
+    /// but not over what they have not yet passed: narrow elements in the place of wide ones.
+    pub fn each_trailing(
+        &mut self,
+        count: &str,
+        lanes: usize,
+        mut read: impl FnMut(&mut Emitter, &str, usize) -> Value,
+        mut write: impl FnMut(&mut Emitter, &str, &str, usize),
+    ) {
+        let Some(threads) = self.threads() else {
+            return self.each(count, lanes, |e, i, lanes| {
+                let value = read(e, i, lanes);
+                write(e, &value, i, lanes);
+            });
+        };
+        // All threads take their turns together, so that a turn's elements are read before one of them is written.
+        self.repeat("%zero", count, threads as i64, |e, first| {
+            let i = e.int2("addi", first, "%thread");
+            let inside = e.less(&i, count);
+            let nothing = e.float(0.0, 1);
+            let value = e.either(&inside, &[float_type(1)], |e| vec![read(e, &i, 1)], |_| vec![nothing]);
+            e.sync();
+            e.branch(&inside, |e| e.apart(|e| write(e, &value[0], &i, 1)), |_| {});
+        });
     }
 
     /// Reduces over `0..count`: `body(index, lanes, so far)` returns the next accumulators, one for each of `kinds`.
@@ -74,6 +107,12 @@ impl Emitter {
         kinds: &[Reduction],
         mut body: impl FnMut(&mut Emitter, &str, usize, &[Value]) -> Vec<Value>,
     ) -> Vec<Value> {
+        if let Some(threads) = self.threads() {
+            let start: Vec<_> = kinds.iter().map(|k| (self.float(k.initial(), 1), float_type(1))).collect();
+            let own = self
+                .apart(|e| e.for_loop("%thread", count, threads as i64, &start, |e, i, so_far| body(e, i, 1, so_far)));
+            return self.across_block(&own, kinds);
+        }
         let zero = self.index(0);
         let whole = self.rounded_down(count, lanes);
         let start: Vec<_> = kinds.iter().map(|k| (self.float(k.initial(), lanes), float_type(lanes))).collect();
@@ -168,7 +207,7 @@ impl Emitter {
     pub fn store_int_at(&mut self, value: &str, pointer: &str, index: &str) {
         let pointer = self.offset(pointer, index, Elem::I32);
         let value = self.op(format!("arith.trunci {value} : i64 to i32"));
-        self.line(format!("llvm.store {value}, {pointer} {{alignment = 4 : i64}} : i32, !llvm.ptr"));
+        self.store_line(format!("llvm.store {value}, {pointer} {{alignment = 4 : i64}} : i32, !llvm.ptr"));
     }
 
     /// The only f32 that the `i`-th operand holds.
@@ -213,13 +252,17 @@ impl Emitter {
 
     /// The finished kernel; its symbol is `name` and a digest of its text (FNV-1a), so equal symbols mean equal kernels.
     pub fn finish(self, name: &str, tasks: usize, scratch_bytes: u64, work: Work) -> Kernel {
-        let body = self.into_text();
+        let (body, block) = self.into_parts();
         let symbol = format!("{name}_{:016x}", digest(&body));
+        let tasks = u32::try_from(tasks).expect("a kernel has less than 2^32 tasks");
+        if let Some(block) = block {
+            let (text, geometry) = Emitter::block_function(&symbol, &body, &block);
+            return Kernel { symbol, text, tasks, scratch_bytes: 0, work, geometry: Some(geometry) };
+        }
         let text = format!(
             "func.func @{symbol}(%args: !llvm.ptr, %begin: i64, %end: i64, %scratch: !llvm.ptr) {{\n{body}  return\n}}\n"
         );
-        let tasks = u32::try_from(tasks).expect("a kernel has less than 2^32 tasks");
-        Kernel { symbol, text, tasks, scratch_bytes, work }
+        Kernel { symbol, text, tasks, scratch_bytes, work, geometry: None }
     }
 }
 

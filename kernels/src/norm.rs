@@ -6,7 +6,7 @@
 use crate::emit::{Elem, Emitter, Value};
 use crate::loops::Reduction;
 use crate::reduce::ColumnSum;
-use crate::{Kernel, Target, Work};
+use crate::{Kernel, Machine, Work};
 
 /// `y = norm(x)`. Operands: `x [rows, n]`, `weight [n]`, `y [rows, n]`; `y` may be `x`.
 ///
@@ -27,9 +27,9 @@ pub struct RmsNorm {
 }
 
 impl RmsNorm {
-    pub fn build(&self, target: &Target) -> Kernel {
-        let (n, elem, wide) = (self.n, self.elem, 4 * target.lanes);
-        let mut e = Emitter::new();
+    pub fn build(&self, machine: &dyn Machine) -> Kernel {
+        let (n, elem, wide) = (self.n, self.elem, 4 * machine.lanes());
+        let mut e = machine.emitter();
         let operands: Vec<Value> = (0..if self.residual { 5 } else { 3 }).map(|i| e.arg(i)).collect();
         let (weight, y) = if self.residual { (&operands[2], &operands[4]) } else { (&operands[1], &operands[2]) };
         let normed = if self.residual { &operands[3] } else { &operands[0] };
@@ -80,9 +80,9 @@ pub struct RmsNormGrad {
 }
 
 impl RmsNormGrad {
-    pub fn build(&self, target: &Target) -> Kernel {
-        let (n, elem, wide) = (self.n, self.elem, 2 * target.lanes);
-        let mut e = Emitter::new();
+    pub fn build(&self, machine: &dyn Machine) -> Kernel {
+        let (n, elem, wide) = (self.n, self.elem, 2 * machine.lanes());
+        let mut e = machine.emitter();
         let [x, weight, dy] = [0, 1, 2].map(|i| e.arg(i));
         let rest: Vec<Value> = (3..if self.add { 5 } else { 4 }).map(|i| e.arg(i)).collect();
         e.tasks(|e, row| {
@@ -146,9 +146,9 @@ impl RmsNormGradWeight {
         self.rows.div_ceil(32).max(8)
     }
 
-    pub fn build(&self, target: &Target) -> Kernel {
-        let (n, elem, wide) = (self.n, self.elem, 4 * target.lanes);
-        let mut e = Emitter::new();
+    pub fn build(&self, machine: &dyn Machine) -> Kernel {
+        let (n, elem, wide) = (self.n, self.elem, 4 * machine.lanes());
+        let mut e = machine.emitter();
         let [x, dy, partials] = [0, 1, 2].map(|i| e.arg(i));
         let part_rows = self.rows_of_part();
         e.tasks(|e, part| {
@@ -181,9 +181,9 @@ impl RmsNormGradWeight {
     }
 
     /// The sum of the partial sums.
-    pub fn finish(&self, target: &Target) -> Kernel {
+    pub fn finish(&self, machine: &dyn Machine) -> Kernel {
         let sum = ColumnSum { rows: self.parts(), n: self.n, elem: Elem::F32, accumulate: self.accumulate };
-        sum.build(target)
+        sum.build(machine)
     }
 }
 

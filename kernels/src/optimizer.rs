@@ -1,7 +1,7 @@
 //! The end of the gradient's norm, and Adam.
 use crate::emit::{Elem, Emitter, Value};
 use crate::loops::Reduction;
-use crate::{Kernel, Target, Work};
+use crate::{Kernel, Machine, Work};
 
 /// Elements of a task.
 const FLAT_CHUNK: usize = 4096;
@@ -18,13 +18,13 @@ pub struct FinishNorm {
 }
 
 impl FinishNorm {
-    pub fn build(&self, target: &Target) -> Kernel {
-        let mut e = Emitter::new();
+    pub fn build(&self, machine: &dyn Machine) -> Kernel {
+        let mut e = machine.emitter();
         let [partials, norm, coefficient] = [0, 2, 3].map(|i| e.arg(i));
         let max_norm = e.scalar_arg(1);
         e.tasks(|e, _| {
             let count = e.index(self.parts as i64);
-            let total = e.reduce(&count, 4 * target.lanes, &[Reduction::Sum], |e, i, lanes, so_far| {
+            let total = e.reduce(&count, 4 * machine.lanes(), &[Reduction::Sum], |e, i, lanes, so_far| {
                 let part = e.load_at(&partials, i, Elem::F32, lanes);
                 vec![e.float2("addf", &so_far[0], &part, lanes)]
             });
@@ -75,12 +75,12 @@ struct Scalars {
 }
 
 impl Adam {
-    pub fn build(&self, target: &Target) -> Kernel {
-        let mut e = Emitter::new();
+    pub fn build(&self, machine: &dyn Machine) -> Kernel {
+        let mut e = machine.emitter();
         let pointers = [0, 1, 2, 3].map(|i| e.arg(i));
         let scalars = self.scalars(&mut e);
         e.chunks(self.n, FLAT_CHUNK, |e, first, count| {
-            e.each(count, 2 * target.lanes, |e, i, lanes| {
+            e.each(count, 2 * machine.lanes(), |e, i, lanes| {
                 let at = e.int2("addi", first, i);
                 self.update(e, &pointers, &scalars, &at, lanes);
             });

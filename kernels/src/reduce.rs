@@ -1,7 +1,7 @@
 //! Sums in f32 whose order is fixed: over the rows of a matrix, over a vector, of squares; and sums into an accumulator.
-use crate::emit::{Elem, Emitter, float_type};
+use crate::emit::{Elem, float_type};
 use crate::loops::Reduction;
-use crate::{Kernel, Target, Work};
+use crate::{Kernel, Machine, Work};
 
 /// Elements of a task over flat arrays.
 const FLAT_CHUNK: usize = 16_384;
@@ -18,9 +18,9 @@ pub struct ColumnSum {
 }
 
 impl ColumnSum {
-    pub fn build(&self, target: &Target) -> Kernel {
-        let (n, elem, wide) = (self.n, self.elem, 4 * target.lanes);
-        let mut e = Emitter::new();
+    pub fn build(&self, machine: &dyn Machine) -> Kernel {
+        let (n, elem, wide) = (self.n, self.elem, 4 * machine.lanes());
+        let mut e = machine.emitter();
         let (x, sum) = (e.arg(0), e.arg(1));
         e.chunks(n, wide, |e, first, count| {
             let (x, sum) = (e.offset(&x, first, elem), e.offset(&sum, first, Elem::F32));
@@ -51,12 +51,12 @@ pub struct Accumulate {
 }
 
 impl Accumulate {
-    pub fn build(&self, target: &Target) -> Kernel {
-        let mut e = Emitter::new();
+    pub fn build(&self, machine: &dyn Machine) -> Kernel {
+        let mut e = machine.emitter();
         let (x, sum) = (e.arg(0), e.arg(1));
         e.chunks(self.n, FLAT_CHUNK, |e, first, count| {
             let (x, sum) = (e.offset(&x, first, self.elem), e.offset(&sum, first, Elem::F32));
-            e.each(count, 4 * target.lanes, |e, i, lanes| {
+            e.each(count, 4 * machine.lanes(), |e, i, lanes| {
                 let (x, so_far) = (e.load_at(&x, i, self.elem, lanes), e.load_at(&sum, i, Elem::F32, lanes));
                 let total = e.float2("addf", &so_far, &x, lanes);
                 e.store_at(&total, &sum, i, Elem::F32, lanes);
@@ -74,12 +74,12 @@ pub struct Sum {
 }
 
 impl Sum {
-    pub fn build(&self, target: &Target) -> Kernel {
-        let mut e = Emitter::new();
+    pub fn build(&self, machine: &dyn Machine) -> Kernel {
+        let mut e = machine.emitter();
         let (x, sum) = (e.arg(0), e.arg(1));
         e.tasks(|e, _| {
             let count = e.index(self.n as i64);
-            let total = e.reduce(&count, 4 * target.lanes, &[Reduction::Sum], |e, i, lanes, so_far| {
+            let total = e.reduce(&count, 4 * machine.lanes(), &[Reduction::Sum], |e, i, lanes, so_far| {
                 let x = e.load_at(&x, i, Elem::F32, lanes);
                 vec![e.float2("addf", &so_far[0], &x, lanes)]
             });
@@ -101,12 +101,12 @@ impl SumSquares {
         self.n.div_ceil(FLAT_CHUNK)
     }
 
-    pub fn build(&self, target: &Target) -> Kernel {
-        let mut e = Emitter::new();
+    pub fn build(&self, machine: &dyn Machine) -> Kernel {
+        let mut e = machine.emitter();
         let (x, partials) = (e.arg(0), e.arg(1));
         e.chunks(self.n, FLAT_CHUNK, |e, first, count| {
             let x = e.offset(&x, first, Elem::F32);
-            let total = e.reduce(count, 4 * target.lanes, &[Reduction::Sum], |e, i, lanes, so_far| {
+            let total = e.reduce(count, 4 * machine.lanes(), &[Reduction::Sum], |e, i, lanes, so_far| {
                 let x = e.load_at(&x, i, Elem::F32, lanes);
                 vec![e.fma(&x, &x, &so_far[0], lanes)]
             });

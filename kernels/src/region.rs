@@ -56,6 +56,13 @@ pub struct RegionOutput {
     pub elem: Elem,
 }
 
+/// Where an element of a problem lies: its index in `[m, n]`, its row and its column.
+pub struct Place<'a> {
+    pub full: &'a str,
+    pub row: &'a str,
+    pub column: &'a str,
+}
+
 /// Operations that a function of [`math`] counts as.
 const FUNCTION: usize = 16;
 
@@ -152,6 +159,21 @@ scalar_ops! {
     };
 }
 
+impl RegionInput {
+    /// Its value at `lanes` elements; `operand` is its pointer, or the value of a scalar.
+    fn load(self, e: &mut Emitter, operand: &str, place: &Place, lanes: usize) -> Value {
+        match self.broadcast {
+            Broadcast::Full => e.load_at(operand, place.full, self.elem, lanes),
+            Broadcast::Row => e.load_at(operand, place.column, self.elem, lanes),
+            Broadcast::Column => {
+                let value = e.load_at(operand, place.row, self.elem, 1);
+                e.splat(&value, lanes)
+            }
+            Broadcast::Scalar => e.splat(operand, lanes),
+        }
+    }
+}
+
 impl ScalarOp {
     /// How many floating-point operations it counts as.
     fn operations(self) -> usize {
@@ -186,6 +208,33 @@ impl Region {
         };
         let work = self.inputs[skip..].iter().fold(work, |work, input| work.moving(elements(input), input.elem));
         self.outputs.iter().fold(work, |work, output| work.moving(m * n, output.elem))
+    }
+
+    /// The kernel's operands from the `first` on: pointers of the inputs but the first `given`, which have no memory, and of
+    /// the outputs; of a scalar input its value.
+    pub fn operands(&self, e: &mut Emitter, first: usize, given: usize) -> Vec<Value> {
+        let inputs = self.inputs[given..].iter().enumerate().map(|(i, input)| {
+            let pointer = e.arg(first + i);
+            if input.broadcast == Broadcast::Scalar { e.load(&pointer, input.elem, 1) } else { pointer }
+        });
+        let mut operands: Vec<Value> = inputs.collect();
+        let outputs = first + operands.len();
+        operands.extend((0..self.outputs.len()).map(|i| e.arg(outputs + i)));
+        operands
+    }
+
+    /// Loads the inputs of `lanes` elements behind those that are `given`, computes, and stores the outputs. All inputs are
+    /// read before an output is written.
+    pub fn element(&self, e: &mut Emitter, given: &[Value], operands: &[Value], place: &Place, lanes: usize) {
+        let mut inputs = given.to_vec();
+        for (input, operand) in self.inputs[given.len()..].iter().zip(operands) {
+            inputs.push(input.load(e, operand, place, lanes));
+        }
+        let results = self.emit(e, &inputs, lanes);
+        let outputs = &operands[self.inputs.len() - given.len()..];
+        for ((output, pointer), value) in self.outputs.iter().zip(outputs).zip(&results) {
+            e.store_at(value, pointer, place.full, output.elem, lanes);
+        }
     }
 
     /// Writes the computation on `lanes` elements; `inputs` are the loaded values in order. Returns the outputs' values,

@@ -1,6 +1,6 @@
 //! Rotary position embedding (Su et al., "RoFormer") on halves, as transformers' `rotate_half`.
 use crate::emit::{Elem, Emitter, Value};
-use crate::{Kernel, Target, Work};
+use crate::{Kernel, Machine, Work};
 
 /// Rotates the first `rotary_dim` entries of every head; the others are copied.
 ///
@@ -25,9 +25,9 @@ pub struct Rope {
 }
 
 impl Rope {
-    pub fn build(&self, target: &Target) -> Kernel {
+    pub fn build(&self, machine: &dyn Machine) -> Kernel {
         let (half, elem) = (self.rotary_dim / 2, self.elem);
-        let mut e = Emitter::new();
+        let mut e = machine.emitter();
         let [x, positions, cos, sin, y] = [0, 1, 2, 3, 4].map(|i| e.arg(i));
         e.tasks(|e, token| {
             let position = e.load_int_at(&positions, token);
@@ -38,10 +38,10 @@ impl Rope {
             e.repeat(&zero, &heads, 1, |e, head| {
                 let [x, y] = [&x, &y].map(|p| e.row(p, head, self.head_dim, elem));
                 let count = e.index(half as i64);
-                e.each(&count, 2 * target.lanes, |e, j, lanes| self.rotate(e, [&x, &y, &cos, &sin], j, lanes));
+                e.each(&count, 2 * machine.lanes(), |e, j, lanes| self.rotate(e, [&x, &y, &cos, &sin], j, lanes));
                 let [x, y] = [&x, &y].map(|p| e.at(p, self.rotary_dim as i64, elem));
                 let rest = e.index((self.head_dim - self.rotary_dim) as i64);
-                e.each(&rest, 2 * target.lanes, |e, j, lanes| {
+                e.each(&rest, 2 * machine.lanes(), |e, j, lanes| {
                     let value = e.load_at(&x, j, elem, lanes);
                     e.store_at(&value, &y, j, elem, lanes);
                 });

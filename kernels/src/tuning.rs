@@ -1,4 +1,5 @@
-//! Tuning as data: a row for each kind of vector unit, with the figures that justify it.
+//! Tuning as data: a row for each kind of vector unit or GPU, with the figures that justify it.
+use crate::emit::Elem;
 
 /// What the matrix product template chooses from on one kind of CPU.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -49,4 +50,46 @@ const AVX512: GemmTuning = GemmTuning {
 /// The row for vectors of `lanes` f32.
 pub fn gemm(lanes: usize) -> &'static GemmTuning {
     if lanes >= 16 { &AVX512 } else { &AVX2 }
+}
+
+/// How a matrix product is cut on a GPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GpuGemmTuning {
+    /// A block's part of the result, and the steps of K that it takes at a time.
+    pub rows: usize,
+    pub columns: usize,
+    pub depth: usize,
+    /// A warp's part of that; it divides the block's, rows by 16 and columns by 16.
+    pub warp_rows: usize,
+    pub warp_columns: usize,
+    /// Tiles in flight between memory and the tensor cores, the one in use counted; 1 where they are not used.
+    pub stages: usize,
+}
+
+/// The tensor cores, largest first. The first is that of the reference GEMM for sm_80 (128 x 128, four warps of 64 x 64, no
+/// spills); the others serve results that are narrow (LoRA's products) or small. No figures yet: they wait for a GPU.
+const GPU_BF16: [GpuGemmTuning; 4] = [
+    GpuGemmTuning { rows: 128, columns: 128, depth: 32, warp_rows: 64, warp_columns: 64, stages: 4 },
+    GpuGemmTuning { rows: 128, columns: 16, depth: 32, warp_rows: 32, warp_columns: 16, stages: 4 },
+    GpuGemmTuning { rows: 16, columns: 128, depth: 32, warp_rows: 16, warp_columns: 32, stages: 4 },
+    GpuGemmTuning { rows: 64, columns: 64, depth: 32, warp_rows: 32, warp_columns: 32, stages: 4 },
+];
+
+/// The ordinary units.
+const GPU_F32: [GpuGemmTuning; 2] = [
+    GpuGemmTuning { rows: 64, columns: 64, depth: 32, warp_rows: 32, warp_columns: 32, stages: 1 },
+    GpuGemmTuning { rows: 32, columns: 32, depth: 32, warp_rows: 16, warp_columns: 16, stages: 1 },
+];
+
+/// Blocks that keep a GPU of some hundred multiprocessors busy.
+const BUSY_BLOCKS: usize = 96;
+
+/// The cut for an `[m, n]` result: the first that has blocks enough and wastes nothing on a narrow side, else the last.
+pub fn gpu_gemm(m: usize, n: usize, elem: Elem) -> GpuGemmTuning {
+    let rows: &[GpuGemmTuning] = if elem == Elem::Bf16 { &GPU_BF16 } else { &GPU_F32 };
+    let blocks = |cut: &GpuGemmTuning| m.div_ceil(cut.rows) * n.div_ceil(cut.columns);
+    let narrow = |cut: &GpuGemmTuning| (cut.columns <= 16 && n > 32) || (cut.rows <= 16 && m > 32);
+    let wasteful = |cut: &GpuGemmTuning| (n <= 32 && cut.columns > 32) || (m <= 32 && cut.rows > 32);
+    let suits = |cut: &&GpuGemmTuning| blocks(cut) >= BUSY_BLOCKS && !narrow(cut) && !wasteful(cut);
+    *rows.iter().find(suits).unwrap_or_else(|| rows.last().expect("a table has rows"))
 }

@@ -1,11 +1,13 @@
 //! Attention over packed rows and its gradient against plain f64 code.
 use crate::harness::*;
 use amc_kernels::attention::Attention;
+use amc_kernels::Machine;
 use amc_kernels::emit::Elem;
+use amc_kernels::steps::Slot;
 
 /// Rows, tokens a row, query and key heads, head size, window, storage, and the documents of the rows: lengths, the rest
 /// is padding.
-type Case = (usize, usize, usize, usize, usize, Option<usize>, Elem, &'static [&'static [usize]]);
+pub type Case = (usize, usize, usize, usize, usize, Option<usize>, Elem, &'static [&'static [usize]]);
 
 const CASES: &[Case] = &[
     // One document, sizes that divide everything; then sizes that divide nothing.
@@ -79,40 +81,51 @@ fn reference(a: &Attention, x: &Arrays) -> [Vec<f64>; 5] {
     result
 }
 
-fn check(case: &Case) {
-    let target = &super::target();
+pub fn check(case: &Case) {
+    let target = super::target();
     let &(batch, seq, heads, kv_heads, head_dim, window, elem, documents) = case;
     let a = Attention { batch, seq, heads, kv_heads, head_dim, scale: 1.3 / (head_dim as f32).sqrt(), window, elem };
     let (tokens, width, kv_width) = (batch * seq, heads * head_dim, kv_heads * head_dim);
     let (mut q, qs) = random_buffer(1, elem, tokens * width);
     let (mut k, ks) = random_buffer(2, elem, tokens * kv_width);
     let (mut v, vs) = random_buffer(3, elem, tokens * kv_width);
-    let (mut gradient, gradients) = random_buffer(4, elem, tokens * width);
+    let (gradient, gradients) = random_buffer(4, elem, tokens * width);
     let segments = segments(seq, documents);
     let mut documents = Buffer::ints(&segments);
     let want = reference(&a, &Arrays { q: qs, k: ks, v: vs, gradient: gradients, segments });
 
-    let kernels = [a.forward(target), a.gradient(target), a.gradient_finish(target)];
-    let library = load(&kernels.iter().collect::<Vec<_>>());
+    let (forward, gradients) = (target.attention(&a), target.attention_gradient(&a));
+    let kernels = [&forward].into_iter().chain(gradients.launches.iter().map(|(kernel, _)| kernel));
+    let library = load(&kernels.collect::<Vec<_>>());
     let mut o = Buffer::garbage(elem, tokens * width);
     let mut lse = Buffer::garbage(Elem::F32, tokens * heads);
-    library.run(&kernels[0], &mut [&mut q, &mut k, &mut v, &mut documents, &mut o, &mut lse]);
+    library.run(&forward, &mut [&mut q, &mut k, &mut v, &mut documents, &mut o, &mut lse]);
     let close = |what: &str, got: &Buffer, want: &[f64], times: f64| {
         assert_close(&format!("{what} of {a:?}"), got, want, rounding(elem) * times, rounding(elem) * times);
     };
     close("o", &o, &want[0], 2.0);
     assert_close("lse", &lse, &want[1], 1e-6, 2e-6);
 
-    let mut dq = Buffer::garbage(elem, tokens * width);
-    let mut workspace = Buffer::garbage(Elem::F32, a.workspace_len(target));
-    let operands =
-        &mut [&mut q, &mut k, &mut v, &mut documents, &mut o, &mut lse, &mut gradient, &mut dq, &mut workspace];
-    library.run(&kernels[1], operands);
-    close("dq", &dq, &want[2], 4.0);
-    let (mut dk, mut dv) = (Buffer::garbage(elem, tokens * kv_width), Buffer::garbage(elem, tokens * kv_width));
-    library.run(&kernels[2], &mut [&mut workspace, &mut dk, &mut dv]);
-    close("dk", &dk, &want[3], 8.0);
-    close("dv", &dv, &want[4], 8.0);
+    let results = [width, kv_width, kv_width].map(|width| Buffer::garbage(elem, tokens * width));
+    let temporaries = gradients.temporaries.iter().map(|bytes| Buffer::garbage(Elem::F32, bytes / 4));
+    let mut buffers: Vec<Buffer> = [q, k, v, documents, o, lse, gradient].into_iter().chain(results).collect();
+    let operands = buffers.len();
+    buffers.extend(temporaries);
+    for (kernel, slots) in &gradients.launches {
+        let place = |slot: &Slot| match slot {
+            Slot::Operand(i) => *i,
+            Slot::Temporary(i) => operands + i,
+        };
+        let places: Vec<usize> = slots.iter().map(place).collect();
+        let mut taken: Vec<Buffer> = places.iter().map(|i| buffers[*i].clone()).collect();
+        library.run(kernel, &mut taken.iter_mut().collect::<Vec<_>>());
+        for (i, buffer) in places.into_iter().zip(taken) {
+            buffers[i] = buffer;
+        }
+    }
+    close("dq", &buffers[7], &want[2], 4.0);
+    close("dk", &buffers[8], &want[3], 8.0);
+    close("dv", &buffers[9], &want[4], 8.0);
 }
 
 #[test]

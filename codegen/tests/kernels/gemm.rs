@@ -1,10 +1,9 @@
 //! The matrix product in all layouts and storage forms, odd sizes, several terms, epilogues and limits, against f64 loops.
 use crate::harness::*;
 use amc_kernels::emit::Elem::{self, Bf16, F32};
-use amc_kernels::gemm::plan::{Pairs, Plan};
 use amc_kernels::gemm::{Gemm, Operand, Term};
 use amc_kernels::region::*;
-use amc_kernels::Kernel;
+use amc_kernels::{Kernel, Machine};
 
 /// A term whose rows are stored `gap` elements longer than they need to be.
 pub fn term(m: usize, n: usize, k: usize, form: &str, elems: [Elem; 2], gap: usize) -> Term {
@@ -78,7 +77,7 @@ pub fn check(cases: Vec<(Gemm, Kernel)>) {
 }
 
 fn built(gemm: Gemm) -> (Gemm, Kernel) {
-    let kernel = gemm.build(&super::target());
+    let kernel = super::target().product(&gemm);
     (gemm, kernel)
 }
 
@@ -128,54 +127,6 @@ fn several_terms() {
     check(vec![built(plain(m, n, lora, Bf16)), built(plain(m, n, gradient, F32))]);
 }
 
-/// Plans that real sizes reach: long K in blocks, rows in several goes.
-#[test]
-fn every_way_through_the_loops() {
-    let lanes = super::target().lanes;
-    let mut cases = vec![];
-    for form in ["nt", "tn", "nn"] {
-        let terms = |m, n| vec![term(m, n, 70, form, [Bf16, F32], 0), term(m, n, 21, form, [F32, F32], 2)];
-        for (block_depth, m_cache, panels) in WAYS {
-            cases.push(planned(plain(61, 90, terms(61, 90), F32), block_depth, m_cache, panels, lanes, None));
-        }
-    }
-    check(cases);
-}
-
-/// Steps of K in pairs, as where the processor has an instruction for them; an odd number of them among others.
-#[test]
-fn pairs_of_steps() {
-    let lanes = super::target().lanes;
-    let mut cases = vec![];
-    for form in ["nt", "tn", "nn"] {
-        let terms = |m, n, k| vec![term(m, n, k, form, [Bf16, Bf16], 1), term(m, n, 9, form, [F32, F32], 2)];
-        for (m, n, k) in [(61, 90, 71), (24, 2 * lanes, 64), (5, 3 * lanes, 1)] {
-            for (block_depth, m_cache, panels) in WAYS {
-                let gemm = plain(m, n, terms(m, n, k), F32);
-                cases.push(planned(gemm, block_depth, m_cache, panels, lanes, Some(Pairs::Widened)));
-            }
-        }
-    }
-    check(cases);
-}
-
-/// Depth of a block, strips whose A is packed at a time, panels of a task.
-const WAYS: [(Option<usize>, usize, usize); 4] = [(None, 1, 2), (Some(16), 1, 1), (Some(32), 2, 3), (None, 4, 1)];
-
-fn planned(
-    gemm: Gemm,
-    block_depth: Option<usize>,
-    m_cache: usize,
-    panels: usize,
-    lanes: usize,
-    pairs: Option<Pairs>,
-) -> (Gemm, Kernel) {
-    let (rows, vectors) = if panels == 3 { (6, 2) } else { (4, 3) };
-    let (m_block, m_cache) = (4 * rows, m_cache * rows);
-    let kernel = gemm.build_with(&Plan { lanes, rows, vectors, m_block, panels, m_cache, block_depth, unroll: 4, pairs });
-    (gemm, kernel)
-}
-
 /// `C += alpha * sum + row`, and the sum times the column beside it.
 #[test]
 fn epilogues() {
@@ -199,7 +150,7 @@ fn epilogues() {
             outputs: vec![RegionOutput { value: Node(2), elem }, RegionOutput { value: Node(3), elem: F32 }],
         };
         let gemm = Gemm { epilogue: region, ..plain(m, n, vec![term(m, n, 19, "nt", [F32, F32], 0)], F32) };
-        let kernel = gemm.build(&super::target());
+        let kernel = super::target().product(&gemm);
         let mut p = problem(&gemm, usize::MAX);
         let (mut c, before) = random_buffer(1, elem, m * n);
         let (mut row, rows) = random_buffer(2, elem, n);
@@ -222,7 +173,7 @@ fn epilogues() {
 fn rows_stop_at_the_count() {
     let (m, n, start) = (64, 40, 100);
     let gemm = Gemm { row_limit: Some(start), ..plain(m, n, vec![term(m, n, 16, "nt", [F32, Bf16], 0)], F32) };
-    let kernel = gemm.build(&super::target());
+    let kernel = super::target().product(&gemm);
     let library = load(&[&kernel]);
     let mut p = problem(&gemm, usize::MAX);
     for (count, rows) in [(0, 0), (100, 0), (101, 1), (130, 30), (164, 64), (500, 64)] {
@@ -241,19 +192,23 @@ fn rows_stop_at_the_count() {
 /// Steps of K from the limit on hold what must not be read as numbers.
 #[test]
 fn steps_stop_at_the_count() {
-    let (m, n, k, start) = (20, 30, 50, 10);
-    for elem in [F32, Bf16] {
-        let gemm = Gemm { inner_limit: Some(start), ..plain(m, n, vec![term(m, n, k, "tn", [elem, Bf16], 0)], F32) };
-        steps_stop(&gemm, elem);
+    for (gemm, elem) in limited() {
+        steps_stop(&gemm, elem, &[super::target().product(&gemm)]);
     }
 }
 
-fn steps_stop(plain: &Gemm, elem: Elem) {
+/// Products that sum only so many steps, and the elems of their A.
+pub fn limited() -> [(Gemm, Elem); 2] {
+    let (m, n, k, start) = (20, 30, 50, 10);
+    [F32, Bf16].map(|elem| {
+        let terms = vec![term(m, n, k, "tn", [elem, Bf16], 0)];
+        (Gemm { inner_limit: Some(start), ..plain(m, n, terms, F32) }, elem)
+    })
+}
+
+/// Whether kernels of one product leave out what is not to be summed.
+pub fn steps_stop(plain: &Gemm, elem: Elem, kernels: &[Kernel]) {
     let (m, n) = (plain.m, plain.n);
-    let chosen = Plan::choose(plain, &super::target());
-    let plans = [Plan { block_depth: Some(16), ..chosen.clone() }, Plan { pairs: Some(Pairs::Widened), ..chosen.clone() }, chosen];
-    let mut kernels = Vec::from(plans.map(|plan| plain.build_with(&plan)));
-    kernels.dedup();
     let library = load(&kernels.iter().collect::<Vec<_>>());
     for (count, steps) in [(0, 0), (10, 0), (11, 1), (30, 20), (42, 32), (60, 50), (99, 50)] {
         let mut p = problem(plain, steps);
@@ -264,7 +219,7 @@ fn steps_stop(plain: &Gemm, elem: Elem) {
         };
         p.buffers =
             vec![Buffer::floats(elem, &poison(&p.buffers[0], m)), Buffer::floats(Bf16, &poison(&p.buffers[1], n))];
-        for kernel in &kernels {
+        for kernel in kernels {
             let (mut c, mut count) = (Buffer::garbage(F32, m * n), Buffer::ints(&[count]));
             let mut operands: Vec<&mut Buffer> = p.buffers.iter_mut().chain([&mut c, &mut count]).collect();
             library.run(kernel, &mut operands);

@@ -1,7 +1,9 @@
 //! Compiles kernels, runs them on buffers that end where memory ends, and compares with f64.
+use crate::interpreted::Interpreted;
 use amc_codegen::{host_target, shared_object};
 use amc_kernels::Kernel;
 use amc_kernels::emit::Elem;
+use amc_ptx::Mode;
 use libloading::{Library, Symbol};
 use std::ffi::c_void;
 
@@ -116,12 +118,17 @@ fn round_bf16(value: f32) -> u16 {
     ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) as u16
 }
 
-/// A shared object with some kernels.
-pub struct Loaded {
-    library: Library,
+/// Some kernels, ready to run.
+pub enum Loaded {
+    Cpu(Library),
+    Gpu(Interpreted),
 }
 
+/// Kernels of a CPU as a shared object, kernels of a GPU for the interpreter.
 pub fn load(kernels: &[&Kernel]) -> Loaded {
+    if kernels.iter().any(|kernel| kernel.geometry.is_some()) {
+        return Loaded::Gpu(Interpreted::load(kernels));
+    }
     let target = host_target().expect("a CPU with AVX2");
     let kernels: Vec<Kernel> = kernels.iter().map(|k| (*k).clone()).collect();
     let bytes = shared_object(&kernels, &target).unwrap_or_else(|error| panic!("{error}"));
@@ -129,19 +136,27 @@ pub fn load(kernels: &[&Kernel]) -> Loaded {
     let path = folder.path().join("kernels.so");
     std::fs::write(&path, bytes).expect("writing the shared object");
     // SAFETY: the object has no initialisers.
-    Loaded { library: unsafe { Library::new(&path) }.expect("loading the shared object") }
+    Loaded::Cpu(unsafe { Library::new(&path) }.expect("loading the shared object"))
 }
 
 impl Loaded {
-    /// Runs all tasks on copies of `operands`, once in order and once backwards one by one; both must give the same bits.
+    /// Runs all tasks on copies of `operands`: on a CPU once in order and once backwards one by one, on a GPU once with
+    /// asynchronous copies as late as they may come and once as early. Both must give the same bits.
     /// Puts the results into `operands`; `aliases` are pairs of operands that share the first one's memory.
     pub fn run_aliased(&self, kernel: &Kernel, operands: &mut [&mut Buffer], aliases: &[(usize, usize)]) {
-        let tasks = i64::from(kernel.tasks);
-        let forward = self.outcome(kernel, operands, aliases, &[(0, tasks)]);
-        let single: Vec<_> = (0..tasks).rev().map(|t| (t, t + 1)).collect();
-        let backward = self.outcome(kernel, operands, aliases, &single);
-        assert!(forward == backward, "{}: the order of tasks matters", kernel.symbol);
-        for (operand, bytes) in operands.iter_mut().zip(forward) {
+        let [first, second] = match self {
+            Loaded::Cpu(library) => {
+                let tasks = i64::from(kernel.tasks);
+                let single: Vec<_> = (0..tasks).rev().map(|t| (t, t + 1)).collect();
+                [&[(0, tasks)], &single[..]].map(|ranges| outcome(library, kernel, operands, aliases, ranges))
+            }
+            Loaded::Gpu(module) => {
+                let contents: Vec<&[u8]> = operands.iter().map(|operand| &operand.bytes[..]).collect();
+                [Mode::Late, Mode::Early].map(|mode| module.run(kernel, &contents, aliases, mode))
+            }
+        };
+        assert!(first == second, "{}: the order of what is done matters", kernel.symbol);
+        for (operand, bytes) in operands.iter_mut().zip(first) {
             operand.bytes = bytes;
         }
     }
@@ -149,32 +164,31 @@ impl Loaded {
     pub fn run(&self, kernel: &Kernel, operands: &mut [&mut Buffer]) {
         self.run_aliased(kernel, operands, &[]);
     }
-
-    fn outcome(
-        &self,
-        kernel: &Kernel,
-        operands: &[&mut Buffer],
-        aliases: &[(usize, usize)],
-        ranges: &[(i64, i64)],
-    ) -> Vec<Vec<u8>> {
-        // SAFETY: the symbol has the kernels' calling convention.
-        let entry: Symbol<Entry> = unsafe { self.library.get(kernel.symbol.as_bytes()) }.expect("the kernel's symbol");
-        let memory: Vec<Fenced> = operands.iter().map(|o| Fenced::new(&o.bytes)).collect();
-        let mut pointers: Vec<*mut u8> = memory.iter().map(Fenced::pointer).collect();
-        for &(from, to) in aliases {
-            pointers[to] = pointers[from];
-        }
-        let scratch = Fenced::new(&vec![0xFF; kernel.scratch_bytes as usize]);
-        for &(begin, end) in ranges {
-            // SAFETY: the operands have the sizes that the template states, which is what is tested.
-            unsafe { entry(pointers.as_ptr(), begin, end, scratch.pointer()) };
-        }
-        scratch.content();
-        let owner = |i: usize| aliases.iter().find(|a| a.1 == i).map_or(i, |a| a.0);
-        (0..memory.len()).map(|i| memory[owner(i)].content()).collect()
-    }
 }
 
+fn outcome(
+    library: &Library,
+    kernel: &Kernel,
+    operands: &[&mut Buffer],
+    aliases: &[(usize, usize)],
+    ranges: &[(i64, i64)],
+) -> Vec<Vec<u8>> {
+    // SAFETY: the symbol has the kernels' calling convention.
+    let entry: Symbol<Entry> = unsafe { library.get(kernel.symbol.as_bytes()) }.expect("the kernel's symbol");
+    let memory: Vec<Fenced> = operands.iter().map(|o| Fenced::new(&o.bytes)).collect();
+    let mut pointers: Vec<*mut u8> = memory.iter().map(Fenced::pointer).collect();
+    for &(from, to) in aliases {
+        pointers[to] = pointers[from];
+    }
+    let scratch = Fenced::new(&vec![0xFF; kernel.scratch_bytes as usize]);
+    for &(begin, end) in ranges {
+        // SAFETY: the operands have the sizes that the template states, which is what is tested.
+        unsafe { entry(pointers.as_ptr(), begin, end, scratch.pointer()) };
+    }
+    scratch.content();
+    let owner = |i: usize| aliases.iter().find(|a| a.1 == i).map_or(i, |a| a.0);
+    (0..memory.len()).map(|i| memory[owner(i)].content()).collect()
+}
 /// Numbers in (-1, 1), the same for the same seed.
 pub fn random(seed: u64, count: usize) -> Vec<f64> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;

@@ -1,40 +1,42 @@
-//! Every CPU kernel template, compared with plain f64 code: with vectors of 8 lanes, and with those of 16. And the way
-//! from text to shared object.
+//! Every kernel template, compared with plain f64 code: on CPUs with vectors of 8 lanes and of 16, and on a GPU, whose code
+//! is interpreted. And the way from text to shared object and to PTX.
 // Loading the tests twice is the point.
 #![allow(clippy::duplicate_mod)]
 mod harness;
+mod interpreted;
+mod ptx;
 mod shared_object;
 
 use amc_codegen::host_target;
 use amc_kernels::Target;
 
-/// The templates' tests, on one target.
+/// Tests of templates, on one target: those that any machine has, and others.
 macro_rules! on {
-    ($lanes:ident, $target:expr) => {
+    ($name:ident, $type:ty, $target:expr, $($other:ident),*) => {
         #[path = "."]
-        mod $lanes {
-            fn target() -> amc_kernels::Target {
+        mod $name {
+            fn target() -> $type {
                 $target
             }
 
             mod attention;
-            mod attention_cached;
             mod cross_entropy;
             mod dropout;
             mod embedding;
             mod gemm;
-            mod gemv;
             mod norm;
             mod optimizer;
             mod pointwise;
             mod reduce;
             mod rope;
+            $(mod $other;)*
         }
     };
 }
 
-on!(lanes8, amc_kernels::Target::avx2());
-on!(lanes16, crate::wide());
+on!(lanes8, amc_kernels::Target, amc_kernels::Target::avx2(), attention_cached, gemm_plans, gemv);
+on!(lanes16, amc_kernels::Target, crate::wide(), attention_cached, gemm_plans, gemv);
+on!(gpu, amc_kernels::Gpu, amc_kernels::Gpu::ALL[0], gpu_gemm, gpu_attention);
 
 /// A target with AVX-512: this machine where it has it. Elsewhere LLVM breaks the vectors up, which shows everything but
 /// that the processor's own instructions do what LLVM says.

@@ -21,7 +21,14 @@ fn scale(symbol: &str, factor: f32) -> Kernel {
         e.store(&value, &y, Elem::F32, 8);
         vec![]
     });
-    Kernel { symbol: symbol.into(), text: e.kernel(symbol), tasks: 4, scratch_bytes: 0, work: Work::new("test", 0) }
+    Kernel {
+        symbol: symbol.into(),
+        text: e.kernel(symbol),
+        tasks: 4,
+        scratch_bytes: 0,
+        work: Work::new("test", 0),
+        geometry: None,
+    }
 }
 
 #[test]
@@ -83,6 +90,7 @@ fn a_call_into_a_library_is_refused() {
         tasks: 1,
         scratch_bytes: 0,
         work: Work::new("test", 0),
+        geometry: None,
     };
     let error = shared_object(&[kernel], &host_target().unwrap()).unwrap_err().to_string();
     assert!(error.contains("powf"), "{error}");

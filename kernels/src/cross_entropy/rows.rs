@@ -1,6 +1,6 @@
 //! Which rows have a label, and their way into blocks and back.
 use crate::emit::{Elem, Emitter, Value, int_type};
-use crate::{Kernel, Target, Work};
+use crate::{Kernel, Machine, Work};
 
 /// Most tasks of a scatter: each counts the labels before its own.
 const SCATTER_TASKS: usize = 256;
@@ -20,8 +20,8 @@ pub struct CompactRows {
 }
 
 impl CompactRows {
-    pub fn build(&self, _target: &Target) -> Kernel {
-        let mut e = Emitter::new();
+    pub fn build(&self, machine: &dyn Machine) -> Kernel {
+        let mut e = machine.emitter();
         let [labels, index, compact, counts] = [0, 1, 2, 3].map(|i| e.arg(i));
         e.tasks(|e, _| {
             let (zero, tokens, padded) = (e.index(0), e.index(self.tokens as i64), e.index(self.padded as i64));
@@ -67,9 +67,9 @@ pub struct GatherRows {
 }
 
 impl GatherRows {
-    pub fn build(&self, target: &Target) -> Kernel {
-        let (width, elem, wide) = (self.width, self.elem, 2 * target.lanes);
-        let mut e = Emitter::new();
+    pub fn build(&self, machine: &dyn Machine) -> Kernel {
+        let (width, elem, wide) = (self.width, self.elem, 2 * machine.lanes());
+        let mut e = machine.emitter();
         let [x, index, counts, out] = [0, 1, 2, 3].map(|i| e.arg(i));
         e.tasks(|e, row| {
             let to = e.row(&out, row, width, elem);
@@ -104,10 +104,10 @@ pub struct ScatterRows {
 }
 
 impl ScatterRows {
-    pub fn build(&self, target: &Target) -> Kernel {
-        let (width, elem, wide) = (self.width, self.elem, 2 * target.lanes);
+    pub fn build(&self, machine: &dyn Machine) -> Kernel {
+        let (width, elem, wide) = (self.width, self.elem, 2 * machine.lanes());
         let part = self.tokens.div_ceil(SCATTER_TASKS).max(SCATTER_ROWS);
-        let mut e = Emitter::new();
+        let mut e = machine.emitter();
         let [compact, labels, dx] = [0, 3, 4].map(|i| e.arg(i));
         e.chunks(self.tokens, part, |e, first, count| {
             let (zero, end) = (e.index(0), e.int2("addi", first, count));

@@ -1,7 +1,7 @@
 //! Losses of rows of logits, and the gradient in the place of the logits.
 use crate::emit::{Elem, Emitter, Value};
 use crate::loops::Reduction;
-use crate::{Kernel, Target, Work, math};
+use crate::{Kernel, Machine, Work, math};
 
 /// Operations of a logit: scaling, maximum, the exponential's polynomial, sum, factor.
 const OPERATIONS: usize = 20;
@@ -34,9 +34,9 @@ struct Row<'a> {
 }
 
 impl CrossEntropyRows {
-    pub fn build(&self, target: &Target) -> Kernel {
-        let wide = 4 * target.lanes;
-        let mut e = Emitter::new();
+    pub fn build(&self, machine: &dyn Machine) -> Kernel {
+        let wide = 4 * machine.lanes();
+        let mut e = machine.emitter();
         let [logits, labels, count, losses] = [0, 1, 2, 4].map(|i| e.arg(i));
         let (loss_scale, zero) = (e.scalar_arg(3), e.index(0));
         let count = e.load_int_at(&count, &zero);
@@ -45,7 +45,7 @@ impl CrossEntropyRows {
             let used = e.less(row, &count);
             let compute = |e: &mut Emitter| {
                 let label = e.load_int_at(&labels, row);
-                self.row(e, target, &Row { logits: &logits, loss_scale: &loss_scale, label: &label, loss: &loss });
+                self.row(e, machine, &Row { logits: &logits, loss_scale: &loss_scale, label: &label, loss: &loss });
             };
             let clear = |e: &mut Emitter| {
                 let nothing = e.float(0.0, 1);
@@ -63,11 +63,12 @@ impl CrossEntropyRows {
         e.finish(&format!("cross_entropy{kind}_{}x{}", self.rows, self.vocab), self.rows, 0, work)
     }
 
-    fn row(&self, e: &mut Emitter, target: &Target, row: &Row) {
+    fn row(&self, e: &mut Emitter, machine: &dyn Machine, row: &Row) {
         let known = e.within(row.label, self.vocab);
-        let top = self.maximum(e, target, row.logits);
+        let top = self.maximum(e, machine, row.logits);
         let of_label = self.logit_of_label(e, row, &known);
-        let sum = self.exponentials(e, target, row.logits, &top);
+        e.sync();
+        let sum = self.exponentials(e, machine, row.logits, &top);
         // Logits are taken relative to the largest, so that large ones do not swallow the logarithm.
         let log = math::log(e, &sum, 1);
         let relative = e.float2("subf", &of_label, &top, 1);
@@ -75,13 +76,13 @@ impl CrossEntropyRows {
         let loss = e.float2("mulf", &loss, row.loss_scale, 1);
         e.store(&loss, row.loss, Elem::F32, 1);
         if let Some(elem) = self.gradient {
-            self.scale(e, target, row, &sum, &known, elem);
+            self.scale(e, machine, row, &sum, &known, elem);
         }
     }
 
-    fn maximum(&self, e: &mut Emitter, target: &Target, logits: &str) -> Value {
+    fn maximum(&self, e: &mut Emitter, machine: &dyn Machine, logits: &str) -> Value {
         let count = e.index(self.vocab as i64);
-        let top = e.reduce(&count, 8 * target.lanes, &[Reduction::Max], |e, i, lanes, so_far| {
+        let top = e.reduce(&count, 8 * machine.lanes(), &[Reduction::Max], |e, i, lanes, so_far| {
             let z = self.scaled(e, logits, i, lanes);
             vec![Reduction::Max.join(e, &so_far[0], &z, lanes)]
         });
@@ -102,9 +103,9 @@ impl CrossEntropyRows {
     }
 
     /// `Σ e^(z - top)`; the summands replace the logits if the gradient is wanted.
-    fn exponentials(&self, e: &mut Emitter, target: &Target, logits: &str, top: &str) -> Value {
+    fn exponentials(&self, e: &mut Emitter, machine: &dyn Machine, logits: &str, top: &str) -> Value {
         let count = e.index(self.vocab as i64);
-        let sum = e.reduce(&count, 2 * target.lanes, &[Reduction::Sum], |e, i, lanes, so_far| {
+        let sum = e.reduce(&count, 2 * machine.lanes(), &[Reduction::Sum], |e, i, lanes, so_far| {
             let (z, top) = (self.scaled(e, logits, i, lanes), e.splat(top, lanes));
             let z = e.float2("subf", &z, &top, lanes);
             let value = math::exp_of_small(e, &z, lanes);
@@ -117,18 +118,22 @@ impl CrossEntropyRows {
     }
 
     /// The gradient from the exponentials and their sum. Narrow results trail behind the wide values that they replace.
-    fn scale(&self, e: &mut Emitter, target: &Target, row: &Row, sum: &str, known: &str, elem: Elem) {
+    fn scale(&self, e: &mut Emitter, machine: &dyn Machine, row: &Row, sum: &str, known: &str, elem: Elem) {
         let scale = e.float(self.logit_scale, 1);
         let scale = e.float2("mulf", &scale, row.loss_scale, 1);
         let factor = e.float2("divf", &scale, sum, 1);
         let (first, count) = (e.index(0), e.index(self.vocab as i64));
         let place = e.choose(known, row.label, &first);
         let of_label = e.load_at(row.logits, &place, Elem::F32, 1);
-        e.each(&count, 4 * target.lanes, |e, i, lanes| {
+        e.sync();
+        let scaled = |e: &mut Emitter, i: &str, lanes| {
             let (value, factor) = (e.load_at(row.logits, i, Elem::F32, lanes), e.splat(&factor, lanes));
-            let value = e.float2("mulf", &value, &factor, lanes);
-            e.store_at(&value, row.logits, i, elem, lanes);
+            e.float2("mulf", &value, &factor, lanes)
+        };
+        e.each_trailing(&count, 4 * machine.lanes(), scaled, |e, value, i, lanes| {
+            e.store_at(value, row.logits, i, elem, lanes);
         });
+        e.sync();
         let subtract = |e: &mut Emitter| {
             let value = e.float2("mulf", &of_label, &factor, 1);
             let value = e.float2("subf", &value, &scale, 1);

@@ -1,0 +1,28 @@
+//! Kernels of a GPU as one text of PTX.
+use crate::machine::Compiler;
+use crate::{Error, emitted, ensure_distinct, processors};
+use amc_kernels::{Gpu, Kernel};
+
+/// The line that ends what every module begins with.
+const LAST_OF_HEAD: &str = ".address_size 64\n";
+
+/// Compiles `kernels` into one module of PTX that has their symbols as entries.
+///
+/// # Errors
+/// A kernel that MLIR or LLVM refuses, two kernels with one symbol.
+pub fn ptx(kernels: &[Kernel], gpu: Gpu) -> Result<String, Error> {
+    ensure_distinct(kernels)?;
+    let modules = emitted(kernels, processors(), || Compiler::for_gpu(gpu), Compiler::ptx)?;
+    let version = gpu.ptx_version();
+    let mut text = format!(".version {}.{}\n.target {}\n{LAST_OF_HEAD}", version / 10, version % 10, gpu.name());
+    for (kernel, module) in kernels.iter().zip(modules) {
+        let module = String::from_utf8_lossy(&module);
+        let (_, body) = module.split_once(LAST_OF_HEAD).ok_or_else(|| Error::Kernel {
+            symbol: kernel.symbol.clone(),
+            stage: "LLVM's PTX",
+            found: "no `.address_size 64`".into(),
+        })?;
+        text += body;
+    }
+    Ok(text)
+}

@@ -1,0 +1,151 @@
+//! The forward pass: a block's queries walk over the keys that they see.
+use super::*;
+use crate::attention::digits;
+use crate::emit::float_type;
+
+/// The softmax so far of a thread's two rows: the largest score, and the thread's share of the sum of exponentials.
+struct Softmax {
+    top: Vec<Value>,
+    sum: Vec<Value>,
+}
+
+pub fn build(walk: &Walk) -> Kernel {
+    let Attention { batch, seq, heads, kv_heads, .. } = *walk.attention;
+    let blocks = seq.div_ceil(walk.own());
+    let mut e = walk.emitter();
+    let [q, k, v, segments, o, lse] = [0, 1, 2, 3, 4, 5].map(|i| e.arg(i));
+    let q_at = walk.place(&mut e, &walk.own_tile());
+    let (k_at, v_at) = (walk.place(&mut e, &walk.other_tile()), walk.place(&mut e, &walk.other_tile()));
+    let passed = walk.passed(&mut e);
+    let [b, head, block] = digits(&mut e, "%task", [batch, heads, blocks]);
+    let kv_head = e.divided(&head, heads / kv_heads);
+    let first = e.times(&block, walk.own());
+    walk.load(&mut e, &walk.own_tile(), &q_at, (&q, heads), &Place { batch: &b, first: &first }, &head);
+    let (row, column) = Part::origin(&mut e);
+    let warp_row = e.times("%warp", WARP_ROWS);
+    let row = e.int2("addi", &row, &warp_row);
+    let query = e.int2("addi", &first, &row);
+    let queries = walk.tokens(&mut e, &segments, &b, &query, [0, 8].into_iter());
+    let mine = walk.mine(&mut e, &walk.own_tile(), &q_at);
+    let (from, to) = walk.key_range(&mut e, &first, walk.own());
+    let (lowest, zero) = (e.float(f32::NEG_INFINITY, 1), e.float(0.0, 1));
+    let mut carried = walk.results().zeros(&mut e);
+    let results = carried.len();
+    carried.extend([&lowest, &lowest, &zero, &zero].map(|value| (value.clone(), float_type(1))));
+    let last = e.for_loop(&from, &to, walk.others as i64, &carried, |e, key, so_far| {
+        e.sync();
+        let at = Place { batch: &b, first: key };
+        walk.load(e, &walk.other_tile(), &k_at, (&k, kv_heads), &at, &kv_head);
+        walk.load(e, &walk.other_tile(), &v_at, (&v, kv_heads), &at, &kv_head);
+        walk.arrived(e);
+        let scores: Vec<Value> = walk.scores().zeros(e).into_iter().map(|(value, _)| value).collect();
+        let (a, b_factor) = (walk.own_factor(&walk.own_tile(), &mine), walk.other_factor(&k_at, true));
+        let scores = walk.scores().multiply(e, scores, &a, &b_factor, walk.width);
+        let first_key = e.int2("addi", key, &column);
+        let keys = walk.tokens(e, &segments, &b, &first_key, column_distances(walk.scores()));
+        let scores = masked(walk, e, &scores, &queries, &keys);
+        let softmax = Softmax { top: so_far[results..results + 2].to_vec(), sum: so_far[results + 2..].to_vec() };
+        let (softmax, factors, probabilities) = softmax.with(walk, e, &scores);
+        let scaled = walk
+            .results()
+            .elements()
+            .map(|element| e.float2("mulf", &so_far[element.register], by_row(&factors, &element), 1));
+        let scaled = scaled.collect();
+        let mut next = walk.pass_on(e, scaled, &probabilities, &v_at, passed.as_deref());
+        next.extend(softmax.top);
+        next.extend(softmax.sum);
+        next
+    });
+    let softmax = Softmax { top: last[results..results + 2].to_vec(), sum: last[results + 2..].to_vec() };
+    let (factors, logarithms) = softmax.finish(&mut e);
+    let finished: Vec<Value> = (walk.results().elements())
+        .map(|element| e.float2("mulf", &last[element.register], by_row(&factors, &element), 1))
+        .collect();
+    walk.store(&mut e, &finished, (&o, heads, &head), &b, (&query, &column));
+    store_logarithms(walk, &mut e, &logarithms, &lse, (&b, &head), (&query, &column));
+    let work = walk.attention.work("attention", 2, 2);
+    e.finish(&walk.attention.name("attention"), batch * heads * blocks, 0, work)
+}
+
+/// Scores times their scale, -infinity where the query does not see the key.
+fn masked(
+    walk: &Walk,
+    e: &mut Emitter,
+    scores: &[Value],
+    queries: &[(Value, Value)],
+    keys: &[(Value, Value)],
+) -> Vec<Value> {
+    let (scale, lowest) = (e.float(walk.attention.scale, 1), e.float(f32::NEG_INFINITY, 1));
+    let one = |element: Element| {
+        let sees = walk.sees(e, &queries[element.row / 8], &keys[column_number(&element)]);
+        let score = e.float2("mulf", &scores[element.register], &scale, 1);
+        e.select(&sees, &score, &lowest, 1)
+    };
+    walk.scores().elements().map(one).collect()
+}
+
+impl Softmax {
+    /// The softmax with more scores, the factors of earlier results, and the exponentials of the scores.
+    fn with(self, walk: &Walk, e: &mut Emitter, scores: &[Value]) -> (Softmax, Vec<Value>, Vec<Value>) {
+        let (lowest, zero) = (e.float(f32::NEG_INFINITY, 1), e.float(0.0, 1));
+        let (mut top, mut sum, mut factors, mut bases) = (vec![], vec![], vec![], vec![]);
+        for (i, (old, so_far)) in self.top.iter().zip(&self.sum).enumerate() {
+            let of_row = walk.scores().elements().filter(|element| element.row / 8 == i);
+            let mut most = lowest.clone();
+            for element in of_row {
+                most = Reduction::Max.join(e, &most, &scores[element.register], 1);
+            }
+            // The four threads of a row have a quarter of it each.
+            let most = e.across_lanes(&most, Reduction::Max, 4);
+            let most = Reduction::Max.join(e, old, &most, 1);
+            // A row that has seen nothing: exponentials of -infinity, not of the difference of two.
+            let nothing = e.compare("oeq", &most, &lowest, 1);
+            let base = e.select(&nothing, &zero, &most, 1);
+            let distance = e.float2("subf", old, &base, 1);
+            let factor = walk.exponential(e, &distance);
+            sum.push(e.float2("mulf", so_far, &factor, 1));
+            (top.push(most), factors.push(factor), bases.push(base));
+        }
+        let mut exponentials = vec![];
+        for element in walk.scores().elements() {
+            let x = e.float2("subf", &scores[element.register], by_row(&bases, &element), 1);
+            let value = walk.exponential(e, &x);
+            sum[element.row / 8] = e.float2("addf", &sum[element.row / 8], &value, 1);
+            exponentials.push(value);
+        }
+        (Softmax { top, sum }, factors, exponentials)
+    }
+
+    /// What results are multiplied by, and the logarithms of the sums; zeros for rows that have seen nothing.
+    fn finish(&self, e: &mut Emitter) -> (Vec<Value>, Vec<Value>) {
+        let (zero, one) = (e.float(0.0, 1), e.float(1.0, 1));
+        let row = |(top, sum): (&Value, &Value)| {
+            let sum = e.across_lanes(sum, Reduction::Sum, 4);
+            let any = e.compare("ogt", &sum, &zero, 1);
+            let factor = e.float2("divf", &one, &sum, 1);
+            let logarithm = math::log(e, &sum, 1);
+            let logarithm = e.float2("addf", top, &logarithm, 1);
+            (e.select(&any, &factor, &zero, 1), e.select(&any, &logarithm, &zero, 1))
+        };
+        self.top.iter().zip(&self.sum).map(row).unzip()
+    }
+}
+
+/// The first of a row's four threads stores its logarithm.
+fn store_logarithms(
+    walk: &Walk,
+    e: &mut Emitter,
+    logarithms: &[Value],
+    lse: &str,
+    (batch, head): (&str, &str),
+    (query, column): (&str, &str),
+) {
+    let leads = e.op(format!("arith.cmpi eq, {column}, %zero : i64"));
+    for (i, logarithm) in logarithms.iter().enumerate() {
+        let token = e.plus(query, 8 * i as i64);
+        let (number, inside) = walk.token(e, batch, &token);
+        let wanted = e.op(format!("arith.andi {inside}, {leads} : i1"));
+        let row = e.row(lse, &number, walk.attention.heads, Elem::F32);
+        e.branch(&wanted, |e| e.apart(|e| e.store_at(logarithm, &row, head, Elem::F32, 1)), |_| {});
+    }
+}

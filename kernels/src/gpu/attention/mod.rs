@@ -1,0 +1,321 @@
+//! Attention on a GPU, with the operands of [`Attention`].
+//!
+//! A block owns some rows (queries in the forward pass) of one head, a warp 16 of them, and walks over tiles of the other
+//! side's tokens, of which it skips those that causality and the window hide. Scores stay in registers, laid out as
+//! `super::warp` has it (Dao, "FlashAttention-2"). bf16 goes through the tensor cores, probabilities rounded to bf16 on the
+//! way; f32 through the ordinary units and shared memory.
+mod forward;
+mod gradient;
+
+use super::Gpu;
+use super::block::{Block, WARP};
+use super::tile::{self, Source, Tile};
+use super::warp::{Element, Factor, Part};
+use crate::attention::Attention;
+use crate::emit::{Elem, Emitter, Value};
+use crate::loops::Reduction;
+use crate::steps::{Slot, Steps};
+use crate::{Kernel, Work, math};
+
+/// Rows of a warp.
+const WARP_ROWS: usize = 16;
+/// Warps of a block, and tokens of the other side's tiles, best first; the first that fits into shared memory is taken.
+const CUTS: [(usize, usize); 5] = [(4, 64), (4, 32), (2, 32), (2, 16), (1, 16)];
+
+/// The forward kernel; operands as [`Attention::forward`] has them.
+pub fn forward(attention: &Attention, gpu: &Gpu) -> Kernel {
+    forward::build(&Walk::new(attention, gpu, 1))
+}
+
+/// The gradient, from operands `q`, `k`, `v`, `segments`, `o`, `lse`, `do`, `dq`, `dk`, `dv`.
+///
+/// Scores are computed twice, once along the keys of a query for `dq`, once along the queries of a key for `dk` and `dv`:
+/// seven products instead of five, and no sum is shared between blocks.
+pub fn gradient(attention: &Attention, gpu: &Gpu) -> Steps {
+    let walk = Walk::new(attention, gpu, 2);
+    let delta = Slot::Temporary(0);
+    let operands = |before: &[usize], after: &[usize]| {
+        let [before, after] = [before, after].map(|list| list.iter().map(|i| Slot::Operand(*i)).collect::<Vec<_>>());
+        [before, vec![delta], after].concat()
+    };
+    Steps {
+        temporaries: vec![attention.batch * attention.seq * attention.heads * 4],
+        launches: vec![
+            (gradient::delta(attention), operands(&[4, 6], &[])),
+            (gradient::queries(&walk), operands(&[0, 1, 2, 3, 5, 6], &[7])),
+            (gradient::keys(&walk), operands(&[0, 1, 2, 3, 5, 6], &[8, 9])),
+        ],
+    }
+}
+
+/// A block's way through a problem.
+struct Walk<'a> {
+    attention: &'a Attention,
+    warps: usize,
+    /// Tokens of a tile of the other side.
+    others: usize,
+    /// Entries of a head, rounded up to what the tensor cores take.
+    width: usize,
+    /// How many tiles of each side are in shared memory.
+    arrays: usize,
+}
+
+/// Where a block is: its row of the batch, and the first of its own tokens in that row.
+struct Place<'a> {
+    batch: &'a str,
+    first: &'a str,
+}
+
+impl Walk<'_> {
+    fn new<'a>(attention: &'a Attention, gpu: &Gpu, arrays: usize) -> Walk<'a> {
+        let width = attention.head_dim.next_multiple_of(16);
+        let walks = CUTS.map(|(warps, others)| Walk { attention, warps, others, width, arrays });
+        let fits = |walk: &Walk| walk.shared_bytes() <= gpu.shared_bytes();
+        walks.into_iter().find(fits).unwrap_or_else(|| panic!("no attention for heads of {}", attention.head_dim))
+    }
+
+    fn elem(&self) -> Elem {
+        self.attention.elem
+    }
+
+    /// Tokens of a block.
+    fn own(&self) -> usize {
+        WARP_ROWS * self.warps
+    }
+
+    fn own_tile(&self) -> Tile {
+        Tile { rows: self.own(), columns: self.width, elem: self.elem() }
+    }
+
+    fn other_tile(&self) -> Tile {
+        Tile { rows: self.others, columns: self.width, elem: self.elem() }
+    }
+
+    /// What passes from registers to the next product where there are no tensor cores.
+    fn passed_tile(&self) -> Tile {
+        Tile { rows: self.own(), columns: self.others, elem: Elem::F32 }
+    }
+
+    fn scores(&self) -> Part {
+        Part { rows: WARP_ROWS, columns: self.others }
+    }
+
+    fn results(&self) -> Part {
+        Part { rows: WARP_ROWS, columns: self.width }
+    }
+
+    fn shared_bytes(&self) -> usize {
+        let aligned = |bytes: usize| bytes.next_multiple_of(128);
+        let passed = if self.elem() == Elem::F32 { self.passed_tile().bytes() } else { 0 };
+        // The forward pass has one tile of queries, and keys and values.
+        let others = self.arrays.max(2);
+        self.arrays * aligned(self.own_tile().bytes()) + others * aligned(self.other_tile().bytes()) + aligned(passed)
+    }
+
+    fn emitter(&self) -> Emitter {
+        Emitter::of_block(Block::new(WARP * self.warps))
+    }
+
+    /// A tile's place in shared memory.
+    fn place(&self, e: &mut Emitter, tile: &Tile) -> Value {
+        let offset = e.shared(tile.bytes());
+        e.shared_at(offset)
+    }
+
+    /// Copies the tokens from `first` on, of a row of the batch and a head, to a tile; whoever reads it calls
+    /// [`Walk::arrived`] first.
+    fn load(&self, e: &mut Emitter, tile: &Tile, to: &str, (array, heads): (&str, usize), at: &Place, head: &str) {
+        let Attention { seq, head_dim, elem, .. } = *self.attention;
+        let pitch = heads * head_dim;
+        let row = e.times(at.batch, seq);
+        let row = e.row(array, &row, pitch, elem);
+        let pointer = e.row(&row, head, head_dim, elem);
+        let (rows, columns) = (e.index(seq as i64), e.index(head_dim as i64));
+        let source = Source { pointer: &pointer, elem, pitch, rows: &rows, columns: &columns };
+        if self.copies_ahead() {
+            tile.copy_async(e, to, &source, at.first, "%zero");
+        } else {
+            tile.copy(e, to, &source, at.first, "%zero");
+        }
+    }
+
+    fn copies_ahead(&self) -> bool {
+        Source::is_aligned(self.elem(), self.attention.head_dim)
+    }
+
+    /// Waits until all that was loaded is there.
+    fn arrived(&self, e: &mut Emitter) {
+        if self.copies_ahead() {
+            tile::commit(e);
+            tile::wait(e, 0);
+        }
+        e.sync();
+    }
+
+    /// This warp's rows of an own tile, as the first factor.
+    fn own_factor<'v>(&self, tile: &Tile, mine: &'v str) -> Factor<'v> {
+        Factor { pointer: mine, pitch: tile.pitch(), elem: tile.elem, along: true }
+    }
+
+    /// Where this warp's rows of a tile begin.
+    fn mine(&self, e: &mut Emitter, tile: &Tile, pointer: &str) -> Value {
+        let row = e.times("%warp", WARP_ROWS);
+        e.row(pointer, &row, tile.pitch(), tile.elem)
+    }
+
+    /// A tile of the other side, as the second factor: summed over a head's entries, or over its tokens.
+    fn other_factor<'v>(&self, pointer: &'v str, over_entries: bool) -> Factor<'v> {
+        let tile = self.other_tile();
+        Factor { pointer, pitch: tile.pitch(), elem: tile.elem, along: over_entries }
+    }
+
+    /// `results + values · other`, summed over the other side's tokens; `values` are laid out as scores.
+    fn pass_on(
+        &self,
+        e: &mut Emitter,
+        results: Vec<Value>,
+        values: &[Value],
+        other: &str,
+        passed: Option<&str>,
+    ) -> Vec<Value> {
+        let b = self.other_factor(other, false);
+        let Some(passed) = passed else { return self.results().multiply_registers(e, results, values, &b) };
+        let tile = self.passed_tile();
+        let mine = self.mine(e, &tile, passed);
+        let (row, column) = Part::origin(e);
+        let first = tile.place(e, &mine, &row, &column);
+        // Before, whatever was passed on last has been read; behind, this has been written.
+        e.sync();
+        e.apart(|e| {
+            for element in self.scores().elements() {
+                let place = e.at(&first, (element.row * tile.pitch() + element.column) as i64, Elem::F32);
+                e.store(&values[element.register], &place, Elem::F32, 1);
+            }
+        });
+        e.sync();
+        let a = Factor { pointer: &mine, pitch: tile.pitch(), elem: Elem::F32, along: true };
+        self.results().multiply(e, results, &a, &b, self.others)
+    }
+
+    /// Where the tile is that scores pass through, if they do.
+    fn passed(&self, e: &mut Emitter) -> Option<Value> {
+        (self.elem() == Elem::F32).then(|| self.place(e, &self.passed_tile()))
+    }
+
+    /// `e^x` for x up to 0: with few bits where the result has few.
+    fn exponential(&self, e: &mut Emitter, x: &str) -> Value {
+        if self.elem() == Elem::F32 {
+            return math::exp_of_small(e, x, 1);
+        }
+        let log2_e = e.float(std::f32::consts::LOG2_E, 1);
+        let x = e.float2("mulf", x, &log2_e, 1);
+        e.op(format!("llvm.call_intrinsic \"llvm.nvvm.ex2.approx.ftz.f\"({x}) : (f32) -> f32"))
+    }
+
+    /// Keys `from..to` that queries `first..first + count` may see; `from` begins a tile.
+    fn key_range(&self, e: &mut Emitter, first: &str, count: usize) -> (Value, Value) {
+        let seq = e.index(self.attention.seq as i64);
+        let to = e.plus(first, count as i64);
+        let to = e.int2("minsi", &to, &seq);
+        let Some(window) = self.attention.window else { return ("%zero".into(), to) };
+        let from = e.plus(first, 1 - window as i64);
+        let from = e.int2("maxsi", &from, "%zero");
+        (e.rounded_down(&from, self.others), to)
+    }
+
+    /// Queries `from..to` that may see keys `first..first + count`; `from` begins a tile.
+    fn query_range(&self, e: &mut Emitter, first: &str, count: usize) -> (Value, Value) {
+        let seq = e.index(self.attention.seq as i64);
+        let from = e.rounded_down(first, self.others);
+        let Some(window) = self.attention.window else { return (from, seq) };
+        let to = e.plus(first, (count + window - 1) as i64);
+        (from, e.int2("minsi", &to, &seq))
+    }
+
+    /// Segment of token `token` of a row of the batch; 0, which is no document, behind its end.
+    fn segment(&self, e: &mut Emitter, segments: &str, batch: &str, token: &str) -> Value {
+        let (place, inside) = self.token(e, batch, token);
+        let segment = e.load_int_at(segments, &place);
+        e.choose(&inside, &segment, "%zero")
+    }
+
+    /// A token's number in the batch, and whether there is such a token; if not, another's number.
+    fn token(&self, e: &mut Emitter, batch: &str, token: &str) -> (Value, Value) {
+        let (seq, last) = (e.index(self.attention.seq as i64), e.index(self.attention.seq as i64 - 1));
+        let inside = e.less(token, &seq);
+        let token = e.int2("minsi", token, &last);
+        let row = e.times(batch, self.attention.seq);
+        (e.int2("addi", &row, &token), inside)
+    }
+
+    /// Whether a query sees a key, each given by number and segment.
+    fn sees(&self, e: &mut Emitter, query: &(Value, Value), key: &(Value, Value)) -> Value {
+        let mut parts = vec![
+            e.op(format!("arith.cmpi sle, {}, {} : i64", key.0, query.0)),
+            e.op(format!("arith.cmpi eq, {}, {} : i64", key.1, query.1)),
+            e.op(format!("arith.cmpi sgt, {}, %zero : i64", key.1)),
+        ];
+        if let Some(window) = self.attention.window {
+            let reach = e.plus(&key.0, window as i64);
+            parts.push(e.less(&query.0, &reach));
+        }
+        parts.into_iter().reduce(|a, b| e.op(format!("arith.andi {a}, {b} : i1"))).expect("at least three")
+    }
+
+    /// Number and segment of each of the tokens that lie `distances` behind `first`.
+    fn tokens(
+        &self,
+        e: &mut Emitter,
+        segments: &str,
+        batch: &str,
+        first: &str,
+        distances: impl Iterator<Item = usize>,
+    ) -> Vec<(Value, Value)> {
+        let one = |distance: usize| {
+            let token = e.plus(first, distance as i64);
+            let segment = self.segment(e, segments, batch, &token);
+            (token, segment)
+        };
+        distances.map(one).collect()
+    }
+
+    /// Stores results, a warp's rows of 16 own tokens, to an array with that many heads; `first` is the thread's token.
+    fn store(
+        &self,
+        e: &mut Emitter,
+        results: &[Value],
+        (array, heads, head): (&str, usize, &str),
+        batch: &str,
+        (first, column): (&str, &str),
+    ) {
+        let Attention { head_dim, elem, .. } = *self.attention;
+        let limit = e.index(head_dim as i64);
+        for row in [0, 8] {
+            let token = e.plus(first, row as i64);
+            let (number, inside) = self.token(e, batch, &token);
+            let pointer = e.row(array, &number, heads * head_dim, elem);
+            let pointer = e.row(&pointer, head, head_dim, elem);
+            for Element { register, column: c, .. } in self.results().elements().filter(|element| element.row == row) {
+                let c = e.plus(column, c as i64);
+                let fits = e.less(&c, &limit);
+                let wanted = e.op(format!("arith.andi {inside}, {fits} : i1"));
+                e.branch(&wanted, |e| e.apart(|e| e.store_at(&results[register], &pointer, &c, elem, 1)), |_| {});
+            }
+        }
+    }
+}
+
+/// Two values of a thread's rows, for its elements by their rows.
+fn by_row<'v>(rows: &'v [Value], element: &Element) -> &'v Value {
+    &rows[element.row / 8]
+}
+
+/// Which of the columns that a thread has elements in.
+fn column_number(element: &Element) -> usize {
+    element.column / 8 * 2 + element.column % 8
+}
+
+/// The columns of a part that a thread has elements in, relative to its first.
+fn column_distances(part: Part) -> impl Iterator<Item = usize> {
+    (0..part.columns / 4).map(|number| 8 * (number / 2) + number % 2)
+}

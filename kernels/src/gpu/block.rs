@@ -1,0 +1,184 @@
+//! A block of threads that does a task together: who is who, shared memory, and sums over all threads.
+use crate::emit::{Elem, Emitter, Value};
+use crate::loops::Reduction;
+
+/// Threads of a block in the kernels of rows and elements.
+pub const ROW_THREADS: usize = 256;
+/// Threads that run in step.
+pub const WARP: usize = 32;
+/// What bodies call the block's shared memory until the kernel has a name.
+const SHARED: &str = "@shared";
+/// Alignment of what is given out of shared memory, in bytes.
+const ALIGNMENT: usize = 128;
+
+/// How a kernel is launched on a GPU: a block for each task.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Geometry {
+    /// Threads of a block.
+    pub threads: u32,
+    /// Shared memory of a block, all of it given at the launch.
+    pub shared_bytes: u32,
+}
+
+/// What an emitter knows of the block that its kernel runs in.
+#[derive(Clone, Debug)]
+pub struct Block {
+    threads: usize,
+    shared_bytes: usize,
+    operands: usize,
+    /// Whether each thread does something of its own, rather than all the same.
+    apart: bool,
+}
+
+impl Block {
+    pub fn new(threads: usize) -> Block {
+        Block { threads, shared_bytes: 0, operands: 0, apart: false }
+    }
+
+    fn geometry(&self) -> Geometry {
+        Geometry { threads: self.threads as u32, shared_bytes: self.shared_bytes as u32 }
+    }
+}
+
+impl Emitter {
+    /// A body that a block of threads runs. `%task`, `%thread`, `%lane` and `%warp` are i64 numbers: of the block in the
+    /// grid, of the thread in the block, of the thread in its warp, and of the warp. `%is_first` says whether the thread is the block's
+    /// first; `%block_memory` is shared memory.
+    pub fn of_block(block: Block) -> Emitter {
+        let mut e = Emitter::new();
+        e.line("%task_word = nvvm.read.ptx.sreg.ctaid.x : i32");
+        e.line("%thread_word = nvvm.read.ptx.sreg.tid.x : i32");
+        e.line("%task = arith.extui %task_word : i32 to i64");
+        e.line("%thread = arith.extui %thread_word : i32 to i64");
+        e.line(format!("%warp_size = arith.constant {WARP} : i64"));
+        e.line("%lane = arith.remui %thread, %warp_size : i64");
+        e.line("%warp = arith.divui %thread, %warp_size : i64");
+        e.line("%zero = arith.constant 0 : i64");
+        e.line("%is_first = arith.cmpi eq, %thread, %zero : i64");
+        e.line(format!("%shared_memory = llvm.mlir.addressof {SHARED} : !llvm.ptr<3>"));
+        e.line("%block_memory = llvm.addrspacecast %shared_memory : !llvm.ptr<3> to !llvm.ptr");
+        e.block = Some(block);
+        e
+    }
+
+    /// Threads of the block, if the kernel is a GPU's.
+    pub fn threads(&self) -> Option<usize> {
+        self.block.as_ref().map(|block| block.threads)
+    }
+
+    /// Byte offset of `bytes` of shared memory that nothing else has.
+    pub fn shared(&mut self, bytes: usize) -> usize {
+        let block = self.block.as_mut().expect("only a block has shared memory");
+        let offset = block.shared_bytes;
+        block.shared_bytes += bytes.next_multiple_of(ALIGNMENT);
+        offset
+    }
+
+    /// A pointer `bytes` into shared memory.
+    pub fn shared_at(&mut self, bytes: usize) -> Value {
+        self.op(format!("llvm.getelementptr inbounds %block_memory[{bytes}] : (!llvm.ptr) -> !llvm.ptr, i8"))
+    }
+
+    /// The `i`-th operand of a GPU's kernel.
+    pub(crate) fn block_operand(&mut self, i: usize) -> Option<Value> {
+        let block = self.block.as_mut()?;
+        block.operands = block.operands.max(i + 1);
+        Some(format!("%operand{i}"))
+    }
+
+    /// Waits for all threads of the task; whatever they wrote before, all can read behind it. Nothing on a CPU, where a
+    /// task is one thread's.
+    pub fn sync(&mut self) {
+        if self.block.is_some() {
+            self.line("nvvm.barrier0");
+        }
+    }
+
+    /// Code in which every thread of the block does something of its own, and stores it.
+    pub fn apart<T>(&mut self, body: impl FnOnce(&mut Emitter) -> T) -> T {
+        let before = self.set_apart(true);
+        let result = body(self);
+        self.set_apart(before);
+        result
+    }
+
+    fn set_apart(&mut self, apart: bool) -> bool {
+        self.block.as_mut().is_some_and(|block| std::mem::replace(&mut block.apart, apart))
+    }
+
+    /// Stores something that all threads have: by the first of them.
+    pub(crate) fn store_line(&mut self, line: String) {
+        if self.block.as_ref().is_some_and(|block| !block.apart) {
+            self.line("scf.if %is_first {");
+            self.line(line);
+            self.line("}");
+        } else {
+            self.line(line);
+        }
+    }
+
+    /// The value of the thread whose lane differs in the bits of `mask`.
+    pub fn shuffle(&mut self, value: &str, mask: usize) -> Value {
+        let (all, mask) = (self.int_constant(-1, 1), self.int_constant(mask as i32, 1));
+        let clamp = self.int_constant(WARP as i32 - 1, 1);
+        self.op(format!("nvvm.shfl.sync bfly {all}, {value}, {mask}, {clamp} : f32 -> f32"))
+    }
+
+    /// Joins the values of `lanes` neighbouring threads of a warp, a power of two; all of them get the result.
+    pub fn across_lanes(&mut self, value: &str, kind: Reduction, lanes: usize) -> Value {
+        let (mut value, mut distance) = (value.to_string(), 1);
+        while distance < lanes {
+            let other = self.shuffle(&value, distance);
+            value = kind.join(self, &value, &other, 1);
+            distance *= 2;
+        }
+        value
+    }
+
+    /// Joins one value of every thread for each of `kinds`: within warps by halves, then the warps in order.
+    pub(crate) fn across_block(&mut self, values: &[Value], kinds: &[Reduction]) -> Vec<Value> {
+        let warps = self.threads().expect("only a block has threads") / WARP;
+        let values: Vec<Value> =
+            values.iter().zip(kinds).map(|(value, kind)| self.across_lanes(value, *kind, WARP)).collect();
+        let offset = self.shared(4 * warps * kinds.len());
+        let memory = self.shared_at(offset);
+        let leads = self.op("arith.cmpi eq, %lane, %zero : i64");
+        self.line(format!("scf.if {leads} {{"));
+        for (k, value) in values.iter().enumerate() {
+            let place = self.at(&memory, (k * warps) as i64, Elem::F32);
+            self.apart(|e| e.store_at(value, &place, "%warp", Elem::F32, 1));
+        }
+        self.line("}");
+        self.sync();
+        let joined = (kinds.iter().enumerate())
+            .map(|(k, kind)| {
+                let mut total = self.at(&memory, (k * warps) as i64, Elem::F32);
+                total = self.load(&total, Elem::F32, 1);
+                for warp in 1..warps {
+                    let next = self.at(&memory, (k * warps + warp) as i64, Elem::F32);
+                    let next = self.load(&next, Elem::F32, 1);
+                    total = kind.join(self, &total, &next, 1);
+                }
+                total
+            })
+            .collect();
+        // Others may write there again once all have read.
+        self.sync();
+        joined
+    }
+
+    /// The function around `body`, and its shared memory.
+    pub(crate) fn block_function(symbol: &str, body: &str, block: &Block) -> (String, Geometry) {
+        let params: Vec<String> = (0..block.operands).map(|i| format!("%operand{i}: !llvm.ptr")).collect();
+        let shared = format!("@{symbol}_shared");
+        let text = format!(
+            "llvm.mlir.global external {shared}() {{addr_space = 3 : i32, alignment = {ALIGNMENT} : i64}} : \
+             !llvm.array<0 x i8>\nllvm.func @{symbol}({}) attributes {{nvvm.kernel, nvvm.maxntid = \
+             array<i32: {}, 1, 1>}} {{\n{}  llvm.return\n}}\n",
+            params.join(", "),
+            block.threads,
+            body.replace(SHARED, &shared)
+        );
+        (text, block.geometry())
+    }
+}

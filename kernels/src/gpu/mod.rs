@@ -1,0 +1,55 @@
+//! Kernels for NVIDIA GPUs.
+//!
+//! A kernel is an `llvm.func` with the attribute `nvvm.kernel` whose parameters are the operands' addresses, in order. A
+//! task is a block of threads (`ctaid.x` is its number), and a block knows its kernel's whole problem: grids have one
+//! axis, sizes are constants. Nothing is added atomically, so every sum has one order.
+//!
+//! Operands begin at multiples of 16 bytes.
+pub mod attention;
+pub mod block;
+pub mod gemm;
+mod tile;
+mod warp;
+
+/// A generation of GPUs, by the architecture that code is generated for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Arch {
+    /// Ampere, and whatever came later.
+    Sm80,
+    /// Hopper alone.
+    Sm90a,
+}
+
+/// A GPU that code is generated for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Gpu {
+    pub arch: Arch,
+}
+
+impl Gpu {
+    pub const ALL: [Gpu; 2] = [Gpu { arch: Arch::Sm80 }, Gpu { arch: Arch::Sm90a }];
+
+    /// LLVM's name of the architecture.
+    pub fn name(self) -> &'static str {
+        match self.arch {
+            Arch::Sm80 => "sm_80",
+            Arch::Sm90a => "sm_90a",
+        }
+    }
+
+    /// The version of PTX that kernels are written in, times ten: the first that knows the architecture.
+    pub fn ptx_version(self) -> u32 {
+        match self.arch {
+            Arch::Sm80 => 70,
+            Arch::Sm90a => 80,
+        }
+    }
+
+    /// Most bytes of shared memory that a block can have.
+    pub fn shared_bytes(self) -> usize {
+        match self.arch {
+            Arch::Sm80 => 163 << 10,
+            Arch::Sm90a => 227 << 10,
+        }
+    }
+}

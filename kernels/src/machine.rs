@@ -1,0 +1,93 @@
+//! What the templates of rows and elements ask of a machine, so that one template serves CPUs and GPUs.
+//!
+//! Such a template says what a *task* does: scalar code, loops over elements ([`Emitter::each`]) and reductions over them
+//! ([`Emitter::reduce`]). On a CPU one thread does a task, and elements are lanes of its vectors. On a GPU a task is a
+//! block of threads: all of them run the scalar code, which gives all of them the same values, and elements are dealt out,
+//! element `i` to thread `i mod` their number. What the scalar code stores, the first thread stores. Where one thread of
+//! a task reads what another has written, the template says [`Emitter::sync`].
+//!
+//! Products and attention are different templates on different machines; here is where one is chosen.
+use crate::Kernel;
+use crate::attention::Attention;
+use crate::attention_cached::AttentionCached;
+use crate::emit::Emitter;
+use crate::gemm::Gemm;
+use crate::gpu::block::{Block, ROW_THREADS};
+use crate::gpu::{self, Gpu};
+use crate::steps::Steps;
+use crate::target::Target;
+
+/// A machine that kernels are written for.
+pub trait Machine {
+    /// Elements that the smallest step over a row takes side by side.
+    fn lanes(&self) -> usize;
+
+    /// A kernel body to write into.
+    fn emitter(&self) -> Emitter;
+
+    /// The matrix product; operands as [`Gemm`] has them.
+    fn product(&self, problem: &Gemm) -> Kernel;
+
+    /// Attention; operands as [`Attention::forward`] has them.
+    fn attention(&self, problem: &Attention) -> Kernel;
+
+    /// The gradient of attention, from operands `q`, `k`, `v`, `segments`, `o`, `lse`, `do`, `dq`, `dk`, `dv`.
+    fn attention_gradient(&self, problem: &Attention) -> Steps;
+
+    /// Attention behind a cache, if the machine has it.
+    fn attention_cached(&self, problem: &AttentionCached) -> Option<Kernel>;
+}
+
+impl Machine for Target {
+    fn lanes(&self) -> usize {
+        self.lanes
+    }
+
+    fn emitter(&self) -> Emitter {
+        Emitter::new()
+    }
+
+    fn product(&self, problem: &Gemm) -> Kernel {
+        problem.build(self)
+    }
+
+    fn attention(&self, problem: &Attention) -> Kernel {
+        problem.forward(self)
+    }
+
+    fn attention_gradient(&self, problem: &Attention) -> Steps {
+        problem.gradient_steps(self)
+    }
+
+    fn attention_cached(&self, problem: &AttentionCached) -> Option<Kernel> {
+        Some(problem.build(self))
+    }
+}
+
+impl Machine for Gpu {
+    /// Templates step by up to four times the lanes: then by one element a thread.
+    fn lanes(&self) -> usize {
+        ROW_THREADS / 4
+    }
+
+    fn emitter(&self) -> Emitter {
+        Emitter::of_block(Block::new(ROW_THREADS))
+    }
+
+    fn product(&self, problem: &Gemm) -> Kernel {
+        gpu::gemm::build(problem)
+    }
+
+    fn attention(&self, problem: &Attention) -> Kernel {
+        gpu::attention::forward(problem, self)
+    }
+
+    fn attention_gradient(&self, problem: &Attention) -> Steps {
+        gpu::attention::gradient(problem, self)
+    }
+
+    /// Text is generated on CPUs only.
+    fn attention_cached(&self, _problem: &AttentionCached) -> Option<Kernel> {
+        None
+    }
+}
