@@ -183,3 +183,20 @@ fn a_graph_that_is_shown_is_one_that_opt_reads() {
     let output = bench.run(&["opt", "graph.amc"]);
     assert!(output.status.success() && text(&graph).ends_with(&text(&output.stdout)), "{}", text(&output.stderr));
 }
+
+#[test]
+fn a_gpu_is_compiled_for_where_there_is_none() {
+    let bench = Bench::new();
+    for target in ["cuda:sm_80", "cuda:sm_90a"] {
+        let output = bench.run(&["compile", "r.yaml", "--target", target, "-o", "a"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let code = std::fs::read_to_string(bench.path("a/kernels/kernels.ptx")).unwrap();
+        assert!(code.contains(&target.replace("cuda:", ".target ")), "{target}");
+        let said = bench.error(&["run", "a"]);
+        assert!(said.contains("compiled for a GPU") && said.contains("--target cpu"), "{said}");
+    }
+    let output = bench.run(&["verify", "a"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let said = bench.error(&["compile", "r.yaml", "--target", "cuda:sm_61"]);
+    assert!(said.contains("`cuda:` with one of sm_80, sm_90a"), "{said}");
+}

@@ -1,8 +1,11 @@
 //! Whole models against Hugging Face: logits, loss, every gradient and three optimizer steps, for full fine-tuning and LoRA,
-//! through the compiled CPU code; documents in rows of their own and packed into one.
+//! through compiled code; documents in rows of their own and packed into one.
 //!
 //! Cases are the folders of `$AMC_ORACLE_DIR` (default `tests/oracle`), or those that `$AMC_ORACLE_CASES` names
-//! (separated by commas, `*` stands for anything). The last line is `oracle: N of M cases`.
+//! (separated by commas, `*` stands for anything), compiled for `$AMC_ORACLE_TARGET` (default `cpu`; the code for a GPU
+//! is interpreted). The last line is `oracle: N of M cases`.
+#[path = "support/interpreted.rs"]
+mod interpreted;
 #[path = "support/oracle/mod.rs"]
 mod oracle;
 #[path = "support/stages.rs"]
@@ -22,10 +25,11 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let target = std::env::var("AMC_ORACLE_TARGET").unwrap_or_else(|_| "cpu".into());
     let mut passed = 0;
     for case in &cases {
         let name = case.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let outcome = catch_unwind(AssertUnwindSafe(|| oracle::check(case)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| oracle::check(case, &target)));
         match outcome {
             Ok(Ok(worst)) => {
                 passed += 1;

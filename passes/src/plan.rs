@@ -9,7 +9,7 @@ use crate::select::{self, Kernels};
 use crate::stages::stages;
 use amc_artifact::{self as artifact, Arg, Plan, Port, Program, ProgramKind, Storage};
 use amc_ir::{Binding, Bindings, DType, Module, Type, View};
-use amc_kernels::Target;
+use amc_kernels::{Geometry, Machine};
 use modules::Owners;
 use std::collections::BTreeMap;
 use update::update_module;
@@ -61,7 +61,7 @@ pub struct ProgramMemory {
 }
 
 /// Lays out and schedules the programs; `optimizer` adds the program `update`.
-pub fn assemble(units: &[Unit], optimizer: Option<Optimizer>, target: &Target) -> Assembled {
+pub fn assemble(units: &[Unit], optimizer: Option<Optimizer>, target: &dyn Machine) -> Assembled {
     let mut assembler = Assembler::new(units, target, optimizer.is_some());
     for unit in units {
         assembler.unit(unit);
@@ -80,7 +80,7 @@ struct Flat {
 }
 
 struct Assembler<'a> {
-    target: &'a Target,
+    target: &'a dyn Machine,
     kernels: Kernels,
     plan: Plan,
     flat: BTreeMap<String, Flat>,
@@ -127,7 +127,7 @@ fn init(init: amc_ir::Init) -> artifact::Init {
 }
 
 impl<'a> Assembler<'a> {
-    fn new(units: &[Unit], target: &'a Target, trains: bool) -> Assembler<'a> {
+    fn new(units: &[Unit], target: &'a dyn Machine, trains: bool) -> Assembler<'a> {
         let mut assembler = Assembler {
             target,
             kernels: Kernels::default(),
@@ -408,6 +408,7 @@ fn listed(kernel: &amc_kernels::Kernel) -> artifact::Kernel {
     artifact::Kernel {
         symbol: kernel.symbol.clone(),
         work: artifact::Work { family: family.into(), operations, bytes },
+        block: kernel.geometry.map(|Geometry { threads, shared_bytes }| artifact::Block { threads, shared_bytes }),
     }
 }
 

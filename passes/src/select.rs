@@ -7,7 +7,8 @@ mod groups;
 mod region;
 
 use amc_ir::{Function, InstKind, Module, Value};
-use amc_kernels::{Kernel, Target};
+use amc_kernels::steps::{Slot, Steps};
+use amc_kernels::{Kernel, Machine};
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -94,14 +95,14 @@ pub struct Selected {
 }
 
 /// Selects kernels for every function of the module.
-pub fn select(module: &Module, target: &Target, kernels: &mut Kernels) -> Vec<Selected> {
+pub fn select(module: &Module, target: &dyn Machine, kernels: &mut Kernels) -> Vec<Selected> {
     module.functions.iter().map(|function| Selector::new(function, target, kernels).run()).collect()
 }
 
 /// A function on its way to steps.
 struct Selector<'a> {
     function: &'a Function,
-    target: &'a Target,
+    target: &'a dyn Machine,
     kernels: &'a mut Kernels,
     uses: Vec<usize>,
     /// The instruction that is being claimed; none while a region is.
@@ -110,7 +111,7 @@ struct Selector<'a> {
 }
 
 impl<'a> Selector<'a> {
-    fn new(function: &'a Function, target: &'a Target, kernels: &'a mut Kernels) -> Selector<'a> {
+    fn new(function: &'a Function, target: &'a dyn Machine, kernels: &'a mut Kernels) -> Selector<'a> {
         let places = vec![Place::Own; function.value_count()];
         let out = Selected { steps: vec![], places, temporaries: vec![] };
         Selector { function, target, kernels, uses: function.use_counts(), claimed: None, out }
@@ -184,6 +185,19 @@ impl<'a> Selector<'a> {
             None => format!("{}: {label}", self.function.name),
         };
         self.out.steps.push(Step::Launch { kernel, operands, writes: vec![], label });
+    }
+
+    /// Launches several kernels, between them temporaries of their own.
+    fn launch_steps(&mut self, steps: Steps, operands: &[Operand], label: &str) {
+        let temporaries: Vec<Operand> = steps.temporaries.iter().map(|bytes| self.temporary(*bytes)).collect();
+        for (kernel, slots) in steps.launches {
+            let operand = |slot: &Slot| match slot {
+                Slot::Operand(i) => operands[*i],
+                Slot::Temporary(i) => temporaries[*i],
+            };
+            let operands = slots.iter().map(operand).collect();
+            self.launch(kernel, operands, label);
+        }
     }
 
     /// The value that a launch on `operands` works on: its last result; a step on the way to one counts as the claimed

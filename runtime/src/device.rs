@@ -6,6 +6,7 @@
 //! - The bits that a program computes do not depend on how many threads a device has.
 mod barrier;
 pub mod cpu;
+pub mod cuda;
 mod features;
 mod library;
 mod memory;

@@ -1,5 +1,5 @@
 //! A plan loaded on a device: run its programs, fill and read its ports, look at its parameters.
-use crate::device::{CpuDevice, Device, Library, NullDevice, Profile, Symbols, missing_features};
+use crate::device::{CpuDevice, Device, Library, NullDevice, Profile, Symbols, WeightMemory, cuda, missing_features};
 use crate::element::{self, Element};
 use crate::params;
 use crate::weights::{Frozen, ModelWeights};
@@ -60,6 +60,9 @@ impl Session {
             let device = Box::new(NullDevice::new(&plan));
             return Ok(Session { device, _frozen: Frozen::default(), model: ModelWeights::none(), plan });
         }
+        if artifact.header.target.kind == TargetKind::Cuda {
+            return Err(cuda::refusal(&artifact.header.target.cpu));
+        }
         check_cpu(artifact)?;
         let model = open_model(artifact, options)?;
         let path = artifact.kernels_path().context("the artifact has no code")?;
@@ -75,13 +78,25 @@ impl Session {
         model: ModelWeights,
         threads: Option<usize>,
     ) -> Result<Session> {
+        let threads = threads.unwrap_or_else(default_threads);
+        Session::on_device(plan, model, |plan, weights| {
+            // SAFETY: that is what `on_device` promises of `weights`.
+            Ok(Box::new(unsafe { CpuDevice::new(plan, symbols, weights, threads)? }))
+        })
+    }
+
+    /// Loads a plan onto the device that `make` makes of it and of its frozen tensors: a row for each, of the checked size,
+    /// in memory that stays readable and unchanged while the session lives.
+    pub fn on_device(
+        plan: Plan,
+        model: ModelWeights,
+        make: impl FnOnce(&Plan, &[WeightMemory]) -> Result<Box<dyn Device>>,
+    ) -> Result<Session> {
         plan.validate()?;
         let frozen = model.frozen(&plan)?;
         model.release();
-        let threads = threads.unwrap_or_else(default_threads);
-        // SAFETY: `frozen` has a row for every frozen tensor, of the checked size, in memory that the session keeps.
-        let device = unsafe { CpuDevice::new(&plan, symbols, &frozen.memory, threads)? };
-        Ok(Session { device: Box::new(device), _frozen: frozen, model, plan })
+        let device = make(&plan, &frozen.memory)?;
+        Ok(Session { device, _frozen: frozen, model, plan })
     }
 
     /// Gives every parameter its first value: from the checkpoint, zero, or random under the seed. Moments and gradients

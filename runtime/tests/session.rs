@@ -19,7 +19,7 @@ fn artifact(toy: &Toy, kind: TargetKind, features: &[&str]) -> Artifact {
     let features = features.iter().map(|name| name.to_string()).collect();
     let model_files = match kind {
         TargetKind::Cpu => vec![InputFile::of(&toy.model_folder(), "model.safetensors").unwrap()],
-        TargetKind::Null => Vec::new(),
+        TargetKind::Cuda | TargetKind::Null => Vec::new(),
     };
     let contents = Contents {
         header: Header {
@@ -33,7 +33,7 @@ fn artifact(toy: &Toy, kind: TargetKind, features: &[&str]) -> Artifact {
         run: Some(toy.run.clone()),
         recipe: RECIPE.into(),
         recipe_lock: RECIPE.into(),
-        kernels: (kind == TargetKind::Cpu).then(|| b"no code".to_vec()),
+        kernels: (kind != TargetKind::Null).then(|| b"no code".to_vec()),
         ir: BTreeMap::new(),
     };
     Artifact::write(&dir, &contents).unwrap();
@@ -167,4 +167,12 @@ fn first_values_depend_on_seed_and_name_alone() {
     let uniform = values(kaiming, 1);
     let bound = (1.0f32 / 12.0).sqrt();
     assert!(uniform.iter().all(|x| x.abs() <= bound * 1.01) && uniform.iter().any(|x| x.abs() > 0.9 * bound));
+}
+
+#[test]
+fn an_artifact_for_a_gpu_says_what_is_missing() {
+    let folder = temporary();
+    let toy = toy(folder.path(), false);
+    let error = open_error(&artifact(&toy, TargetKind::Cuda, &[]));
+    assert!(error.contains("compiled for a GPU (somecpu)") && error.contains("--target cpu"), "{error}");
 }

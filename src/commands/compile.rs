@@ -20,7 +20,7 @@ pub struct Arguments {
     /// Change a key of the recipe.
     #[arg(long, value_name = "A.B=VALUE")]
     pub set: Vec<String>,
-    /// What code is generated for: cpu, cpu:avx2, cpu:NAME, or null; by default what the recipe says.
+    /// What code is generated for: cpu, cpu:avx2, cpu:NAME, cuda:sm_80, cuda:sm_90a, or null; by default what the recipe says.
     #[arg(long)]
     pub target: Option<String>,
     /// Also write the graph after each phase into this folder.

@@ -180,7 +180,7 @@ fn kernels(artifact: &Artifact, out: &mut impl Write) -> Result<()> {
         }
     }
     for ((kernel, program), count) in counts {
-        let Kernel { symbol, work } = &artifact.plan.kernels[kernel as usize];
+        let Kernel { symbol, work, .. } = &artifact.plan.kernels[kernel as usize];
         let (operations, bytes) = (work.operations as f64 / 1e6, work.bytes as f64 / 1e6);
         writeln!(out, "{symbol:<64} {count:5} x in {program}, each {operations:.3} M operations, {bytes:.3} MB")?;
     }

@@ -3,7 +3,7 @@ use crate::compiler::emit::Destination;
 use crate::compiler::project::Project;
 use crate::compiler::recipe;
 use crate::compiler::unit::Dumps;
-use amc_artifact::{Artifact, TargetKind, compare};
+use amc_artifact::{Artifact, compare};
 use anyhow::{Context, Result};
 use std::io::Write;
 use std::path::PathBuf;
@@ -20,10 +20,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let locked = arguments.artifact.join("recipe.lock.yaml");
     let mut project = Project::read(&locked, &[])?;
     project.text = artifact.recipe.clone();
-    let destination = match artifact.header.target.kind {
-        TargetKind::Null => Destination::Null,
-        TargetKind::Cpu => Destination::named(&artifact.header.target)?,
-    };
+    let destination = Destination::named(&artifact.header.target)?;
     let rebuilt = temporary.path().join("artifact");
     recipe::compile(&project, &rebuilt, &destination, Dumps::default())?;
     compare(&arguments.artifact, &rebuilt)?;

@@ -54,7 +54,7 @@ fn plan(
     dumps: &mut Dumps,
 ) -> Result<Fitted> {
     let units = units(project, rows, steps, dumps)?;
-    let assembled = assemble(&units, Some(optimizer(&project.recipe)), &destination.target());
+    let assembled = assemble(&units, Some(optimizer(&project.recipe)), destination.machine().as_ref());
     let most = units.iter().map(|unit| unit.recompute).max_by_key(|recompute| recompute.possible);
     Ok(Fitted { assembled, recompute: most.unwrap_or_default() })
 }

@@ -1,7 +1,7 @@
 //! The last step: programs to plan, kernels to code, everything into the artifact's directory.
 use amc_artifact::memory::PIECE_BYTES;
 use amc_artifact::{Artifact, Contents, Header, InputFile, PhaseMemory, RunConfig, TargetInfo, TargetKind};
-use amc_kernels::Target;
+use amc_kernels::{Gpu, Machine, Target};
 use amc_passes::plan::Assembled;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -10,30 +10,43 @@ use std::path::Path;
 /// Where code is generated for.
 pub enum Destination {
     Cpu(Target),
+    Gpu(Gpu),
     /// No code: the plan alone.
     Null,
 }
 
 impl Destination {
-    /// `null`, or a CPU by the names of [`amc_codegen::named_target`].
+    /// `null`, a CPU by the names of [`amc_codegen::named_target`], or a GPU by those of [`amc_codegen::named_gpu`].
     pub fn parse(name: &str) -> Result<Destination> {
         if name == "null" {
             return Ok(Destination::Null);
         }
+        if name.starts_with("cuda") {
+            return Ok(Destination::Gpu(amc_codegen::named_gpu(name)?));
+        }
         Ok(Destination::Cpu(amc_codegen::named_target(name)?))
     }
 
-    /// The CPU that an artifact names.
+    /// What an artifact names.
     pub fn named(info: &TargetInfo) -> Result<Destination> {
+        match info.kind {
+            TargetKind::Null => Ok(Destination::Null),
+            TargetKind::Cuda => Destination::parse(&format!("cuda:{}", info.cpu)),
+            TargetKind::Cpu => Destination::named_cpu(info),
+        }
+    }
+
+    fn named_cpu(info: &TargetInfo) -> Result<Destination> {
         let host = amc_codegen::host_target().ok().filter(|host| host.cpu == info.cpu);
         Ok(Destination::Cpu(host.map_or_else(|| amc_codegen::named_target(&format!("cpu:{}", info.cpu)), Ok)?))
     }
 
-    /// The CPU that kernels are planned for.
-    pub fn target(&self) -> Target {
+    /// The machine that kernels are planned for.
+    pub fn machine(&self) -> Box<dyn Machine> {
         match self {
-            Destination::Cpu(target) => target.clone(),
-            Destination::Null => Target::avx2(),
+            Destination::Cpu(target) => Box::new(target.clone()),
+            Destination::Gpu(gpu) => Box::new(*gpu),
+            Destination::Null => Box::new(Target::avx2()),
         }
     }
 
@@ -41,6 +54,7 @@ impl Destination {
     pub fn info(&self) -> TargetInfo {
         match self {
             Destination::Null => TargetInfo { kind: TargetKind::Null, cpu: String::new(), features: vec![] },
+            Destination::Gpu(gpu) => TargetInfo { kind: TargetKind::Cuda, cpu: gpu.name().into(), features: vec![] },
             Destination::Cpu(target) => {
                 let mut features = vec!["avx2", "fma", "f16c", "bmi2"];
                 if target.lanes == 16 {
@@ -80,6 +94,7 @@ pub fn emit(
     let code = match destination {
         Destination::Null => None,
         Destination::Cpu(target) => Some(amc_codegen::shared_object(&assembled.kernels, target)?),
+        Destination::Gpu(gpu) => Some(amc_codegen::ptx(&assembled.kernels, *gpu)?.into_bytes()),
     };
     let model_files = files.iter().map(|name| InputFile::of(folder, name)).collect::<Result<_>>()?;
     let header = Header {

@@ -66,7 +66,7 @@ impl Selector<'_> {
         let mut operands: Vec<Operand> = inst.args.iter().map(|a| (*a).into()).collect();
         operands.extend(inputs);
         operands.extend(outputs);
-        self.launch(gemm.build(self.target), operands, label);
+        self.launch(self.target.product(&gemm), operands, label);
     }
 }
 

@@ -6,7 +6,7 @@
 //! run.json            the RunConfig; absent where there is nothing to train
 //! recipe.yaml         the recipe as it was read
 //! recipe.lock.yaml    the recipe with every default written out
-//! kernels/kernels.so  the code; absent for the null target
+//! kernels/kernels.so  the code, or for a GPU kernels.ptx; absent for the null target
 //! ir/*                the graph as text after each phase
 //! ```
 //! Invariants: a directory of that name is either complete or absent, also after a crash; what `open` returns has hashes
@@ -25,7 +25,15 @@ const PLAN: &str = "plan.bin";
 const RUN: &str = "run.json";
 const RECIPE: &str = "recipe.yaml";
 const RECIPE_LOCK: &str = "recipe.lock.yaml";
-const KERNELS: &str = "kernels/kernels.so";
+
+/// The file with the code, where there is any.
+fn kernels_file(kind: TargetKind) -> Option<&'static str> {
+    match kind {
+        TargetKind::Cpu => Some("kernels/kernels.so"),
+        TargetKind::Cuda => Some("kernels/kernels.ptx"),
+        TargetKind::Null => None,
+    }
+}
 
 /// Everything that goes into an artifact.
 pub struct Contents {
@@ -36,7 +44,7 @@ pub struct Contents {
     pub recipe: String,
     /// The recipe with every default written out.
     pub recipe_lock: String,
-    /// The shared object; `None` for the null target.
+    /// The shared object, or PTX; `None` for the null target.
     pub kernels: Option<Vec<u8>>,
     /// Text of the graph by file name, such as `02-train.amc`.
     pub ir: BTreeMap<String, String>,
@@ -80,9 +88,9 @@ impl Artifact {
         open(dir).with_context(|| format!("cannot open the artifact {}", dir.display()))
     }
 
-    /// The shared object with the kernels; `None` for the null target.
+    /// The file with the kernels; `None` for the null target.
     pub fn kernels_path(&self) -> Option<PathBuf> {
-        (self.header.target.kind == TargetKind::Cpu).then(|| self.dir.join(KERNELS))
+        kernels_file(self.header.target.kind).map(|file| self.dir.join(file))
     }
 
     /// The training loop's settings; an error where the artifact has none.
@@ -139,8 +147,8 @@ fn open(dir: &Path) -> Result<Artifact> {
     for name in [PLAN, RECIPE, RECIPE_LOCK] {
         listed(name)?;
     }
-    if manifest.header.target.kind == TargetKind::Cpu {
-        listed(KERNELS)?;
+    if let Some(kernels) = kernels_file(manifest.header.target.kind) {
+        listed(kernels)?;
     }
     let plan = decode_plan(&read(dir, PLAN)?)?;
     let run = match manifest.files.contains_key(RUN) {
@@ -176,10 +184,11 @@ fn write_files(dir: &Path, contents: &Contents) -> Result<()> {
     }
     writer.add(RECIPE, contents.recipe.as_bytes())?;
     writer.add(RECIPE_LOCK, contents.recipe_lock.as_bytes())?;
-    match (&contents.kernels, contents.header.target.kind) {
-        (Some(kernels), TargetKind::Cpu) => writer.add(KERNELS, kernels)?,
-        (None, TargetKind::Null) => {}
-        (given, kind) => bail!("target {kind:?} with{} code", if given.is_some() { "" } else { "out" }),
+    let kind = contents.header.target.kind;
+    match (&contents.kernels, kernels_file(kind)) {
+        (Some(kernels), Some(file)) => writer.add(file, kernels)?,
+        (None, None) => {}
+        (given, _) => bail!("target {kind:?} with{} code", if given.is_some() { "" } else { "out" }),
     }
     for (name, text) in &contents.ir {
         writer.add(&format!("ir/{name}"), text.as_bytes())?;

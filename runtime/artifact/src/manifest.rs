@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Component, Path};
 
 /// Version of the artifact's format; a reader refuses every other.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// The table of contents of an artifact.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -38,7 +38,7 @@ pub struct Header {
 #[serde(deny_unknown_fields)]
 pub struct TargetInfo {
     pub kind: TargetKind,
-    /// LLVM's name of the processor, such as `znver3`.
+    /// LLVM's name of the processor, such as `znver3`, or of the GPU's architecture, such as `sm_80`.
     pub cpu: String,
     /// CPU features that the code uses, by LLVM's names (`avx2`, `fma`); checked before the code is loaded.
     pub features: Vec<String>,
@@ -49,6 +49,8 @@ pub struct TargetInfo {
 #[serde(rename_all = "lowercase")]
 pub enum TargetKind {
     Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
     /// Obeys every verb and does nothing; has no code.
     Null,
 }

@@ -38,11 +38,21 @@ pub struct Plan {
     pub programs: Vec<Program>,
 }
 
-/// A function of the shared object, and what one launch of it has to do.
+/// A function of the code, and what one launch of it has to do.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Kernel {
     pub symbol: String,
     pub work: Work,
+    /// What does a task on a GPU; none for a CPU's kernel.
+    pub block: Option<Block>,
+}
+
+/// The threads of a GPU that do a task together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Block {
+    pub threads: u32,
+    /// Bytes of memory that they share, given at the launch.
+    pub shared_bytes: u32,
 }
 
 /// What a launch has to do, whatever the machine; where that depends on what operands hold, the most that it can be.

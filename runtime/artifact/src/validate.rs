@@ -209,7 +209,7 @@ mod tests {
         Plan {
             arena_bytes: 320,
             scratch_bytes: 64,
-            kernels: vec![Kernel { symbol: "k".into(), work: Work::default() }],
+            kernels: vec![Kernel { symbol: "k".into(), work: Work::default(), block: None }],
             constants: vec![0; 4],
             weights: vec![WeightTensor { name: "e".into(), storage: Storage::F32, shape: vec![2] }],
             params: vec![param],

@@ -34,7 +34,7 @@ fn contents() -> Contents {
         header,
         plan: Plan {
             arena_bytes: 64,
-            kernels: vec![Kernel { symbol: "k".into(), work: Work::default() }],
+            kernels: vec![Kernel { symbol: "k".into(), work: Work::default(), block: None }],
             constants: vec![1, 2],
             programs: vec![program],
             ..Plan::default()

@@ -30,7 +30,7 @@ pub fn train(artifact_dir: &Path, options: RunOptions) -> Result<Summary> {
     let session_options = SessionOptions { threads: options.threads, model: options.model.clone() };
     let session = Session::open(&artifact, &session_options)?;
     let model = match artifact.header.target.kind {
-        TargetKind::Cpu => Some(model_folder(&artifact, &session_options)?),
+        TargetKind::Cpu | TargetKind::Cuda => Some(model_folder(&artifact, &session_options)?),
         TargetKind::Null => None,
     };
     let places = Places { model, shards: shard_folder(), checkpoints: PathBuf::from(&run.checkpoint.dir) };

@@ -21,18 +21,19 @@ const GRADIENT_FLOOR: f64 = 1e-7;
 const NEAR_ZERO_FLOOR: f64 = 1e-5;
 const PACKED_FLOOR: f64 = 1e-6;
 
-/// Checks everything that the case has numbers for; returns the worst differences as a share of what is allowed.
-pub fn check(folder: &Path) -> Result<Worst> {
+/// Checks everything that the case has numbers for, compiled for a target (a GPU's code is interpreted); returns the worst
+/// differences as a share of what is allowed.
+pub fn check(folder: &Path, target: &str) -> Result<Worst> {
     let case = Case::read(folder)?;
     let mut worst = Worst::default();
     for mode in [Mode::Full, Mode::Lora] {
-        check_mode(&case, mode, &mut worst).with_context(|| format!("{mode:?}"))?;
+        check_mode(&case, mode, target, &mut worst).with_context(|| format!("{mode:?}"))?;
     }
     Ok(worst)
 }
 
-fn check_mode(case: &Case, mode: Mode, worst: &mut Worst) -> Result<()> {
-    let mut runner = Runner::compile(case, mode)?;
+fn check_mode(case: &Case, mode: Mode, target: &str, worst: &mut Worst) -> Result<()> {
+    let mut runner = Runner::compile(case, mode, target)?;
     let expected = case.expected(mode);
     let logits = runner.logits(&case.padded(case.seq))?;
     worst.tensor(

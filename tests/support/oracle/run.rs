@@ -1,5 +1,6 @@
 //! Compiles a case and runs its programs.
 use super::case::{Batch, Case};
+use crate::interpreted;
 use crate::stages::reversed;
 use amc::compiler::emit::{Destination, Papers, emit};
 use amc::compiler::model::{self, LoadedModel};
@@ -9,6 +10,7 @@ use amc_artifact::safetensors::SafetensorsFile;
 use amc_frontend::build::{Lora, Purpose, Request};
 use amc_ir::{DType, Init};
 use amc_passes::plan::{Optimizer, Unit, assemble};
+use amc_runtime::ModelWeights;
 use amc_runtime::session::{Part, Session, SessionOptions};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -28,7 +30,7 @@ pub struct Runner {
 }
 
 impl Runner {
-    pub fn compile(case: &Case, mode: Mode) -> Result<Runner> {
+    pub fn compile(case: &Case, mode: Mode, target: &str) -> Result<Runner> {
         let model = model::load(&case.folder, &[], Some(DType::F32), true)?;
         let adapter = SafetensorsFile::open(&case.folder.join("adapter/adapter_model.safetensors"))?;
         let lora = (mode == Mode::Lora).then(|| lora(case, &adapter)).transpose()?;
@@ -36,14 +38,17 @@ impl Runner {
         let optimizer = Optimizer { beta1: 0.9, beta2: 0.999, eps: 1e-8, decoupled: true };
         let folder = tempfile::tempdir()?;
         let dir = folder.path().join("artifact");
-        let destination = Destination::parse("cpu")?;
+        let destination = Destination::parse(target)?;
         let files = model.weight_files()?;
-        let assembled = assemble(&units, Some(optimizer), &destination.target());
+        let assembled = assemble(&units, Some(optimizer), destination.machine().as_ref());
         emit(&dir, &assembled, &destination, &case.folder, &files, Papers::default())?;
         let mut artifact = Artifact::open(&dir)?;
         artifact.plan = reversed(&artifact.plan);
         let options = SessionOptions { threads: Some(2), model: Some(case.folder.clone()) };
-        let mut session = Session::open(&artifact, &options)?;
+        let mut session = match destination {
+            Destination::Gpu(_) => interpreted::session(&artifact, ModelWeights::open(&case.folder)?)?,
+            _ => Session::open(&artifact, &options)?,
+        };
         session.initialise(0)?;
         if mode == Mode::Lora {
             for name in adapter.tensors().keys() {

@@ -96,8 +96,14 @@ impl Head {
         let a = self.matrix(self.elem, self.width, false);
         let term = Term { k: self.width, a, b: operand(&self.weight, true) };
         let epilogue = Region::identity(Elem::F32, Elem::F32);
-        Gemm { m: self.block, n: self.vocab, terms: vec![term], epilogue, row_limit: Some(0), inner_limit: None }
-            .build(s.target)
+        s.target.product(&Gemm {
+            m: self.block,
+            n: self.vocab,
+            terms: vec![term],
+            epilogue,
+            row_limit: Some(0),
+            inner_limit: None,
+        })
     }
 
     /// How gradients of logits are stored: as the rows are, where the weight is too.
@@ -116,8 +122,14 @@ impl Head {
         let a = self.gradient(false);
         let term = Term { k: self.vocab, a, b: operand(&self.weight, false) };
         let epilogue = Region::identity(Elem::F32, self.elem);
-        Gemm { m: self.block, n: self.width, terms: vec![term], epilogue, row_limit: Some(0), inner_limit: None }
-            .build(s.target)
+        s.target.product(&Gemm {
+            m: self.block,
+            n: self.width,
+            terms: vec![term],
+            epilogue,
+            row_limit: Some(0),
+            inner_limit: None,
+        })
     }
 
     /// `dlogitsᵀ · x`, f32, added to what is there where `add` says so.
@@ -126,7 +138,7 @@ impl Head {
         let b = self.matrix(self.elem, self.width, false);
         let epilogue = if add { added() } else { Region::identity(Elem::F32, elem(DType::F32)) };
         let terms = vec![Term { k: self.block, a, b }];
-        Gemm { m: self.vocab, n: self.width, terms, epilogue, row_limit: None, inner_limit: Some(0) }.build(s.target)
+        s.target.product(&Gemm { m: self.vocab, n: self.width, terms, epilogue, row_limit: None, inner_limit: Some(0) })
     }
 }
 

@@ -95,17 +95,16 @@ fn attend(s: &mut Selector, at: usize, op: &Op) {
     match op {
         Op::Attention(a) => {
             let problem = problem(a.seq, a.heads, a.kv_heads, a.scale, a.window);
-            s.launch(problem.forward(s.target), operands(args, results), "attention");
+            s.launch(s.target.attention(&problem), operands(args, results), "attention");
         }
         Op::AttentionGrad(a) => {
             let problem = problem(a.seq, a.heads, a.kv_heads, a.scale, a.window);
-            let workspace = s.temporary(problem.workspace_len(s.target) * 4);
             let [q, k, v, o, lse, dy, segments] = args.iter().map(|a| Operand::from(*a)).collect::<Vec<_>>()[..] else {
                 unreachable!("checked by infer")
             };
             let [dq, dk, dv] = [0, 1, 2].map(|i| Operand::from(results[i]));
-            s.launch(problem.gradient(s.target), vec![q, k, v, segments, o, lse, dy, dq, workspace], "attention_grad");
-            s.launch(problem.gradient_finish(s.target), vec![workspace, dk, dv], "attention_grad");
+            let steps = s.target.attention_gradient(&problem);
+            s.launch_steps(steps, &[q, k, v, segments, o, lse, dy, dq, dk, dv], "attention_grad");
         }
         Op::CacheAppend(_) => {
             let (chunk, _) = rows(function.ty(args[1]));
@@ -124,7 +123,8 @@ fn attend(s: &mut Selector, at: usize, op: &Op) {
                 window: a.window,
                 elem,
             };
-            s.launch(kernel.build(s.target), operands(args, results), "attention_cached");
+            let kernel = s.target.attention_cached(&kernel).expect("text is generated on CPUs only");
+            s.launch(kernel, operands(args, results), "attention_cached");
         }
         other => unreachable!("`{}` is no attention", other.name()),
     }
