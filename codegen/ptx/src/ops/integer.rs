@@ -28,7 +28,7 @@ pub fn words2(opcode: &str) -> Option<Words2> {
         "mul.hi.u32" => lanes!(|a, b| ((u64::from(a) * u64::from(b)) >> 32) as u32),
         "mul.hi.s32" => lanes!(|a, b| ((i64::from(a as i32) * i64::from(b as i32)) >> 32) as u32),
         "mul.hi.u16" => lanes!(|a, b| ((a & 0xffff) * (b & 0xffff)) >> 16),
-        "mul.hi.s16" => lanes!(|a, b| (i32::from(a as i16) * i32::from(b as i16) >> 16) as u32 & 0xffff),
+        "mul.hi.s16" => lanes!(|a, b| ((i32::from(a as i16) * i32::from(b as i16)) >> 16) as u32 & 0xffff),
         "mul.wide.u16" => lanes!(|a, b| (a & 0xffff) * (b & 0xffff)),
         "mul.wide.s16" => lanes!(|a, b| (i32::from(a as i16) * i32::from(b as i16)) as u32),
         "div.u32" => lanes!(|a, b| a.checked_div(b).unwrap_or(u32::MAX)),

@@ -104,7 +104,9 @@ impl Softmax {
             let distance = e.float2("subf", old, &base, 1);
             let factor = walk.exponential(e, &distance);
             sum.push(e.float2("mulf", so_far, &factor, 1));
-            (top.push(most), factors.push(factor), bases.push(base));
+            top.push(most);
+            factors.push(factor);
+            bases.push(base);
         }
         let mut exponentials = vec![];
         for element in walk.scores().elements() {

@@ -174,7 +174,8 @@ impl Gradient<'_> {
             let sees = walk.sees(e, query, key);
             let (score, slope) = (&scores[element.register], &slopes[element.register]);
             let (p, ds) = self.element(e, &sees, score, slope, statistic);
-            (probabilities.push(p), gradients.push(ds));
+            probabilities.push(p);
+            gradients.push(ds);
         }
         let registers = walk.results().registers();
         let passed = arrays.passed.as_deref();
