@@ -61,7 +61,7 @@ fn steps_stop_at_the_count() {
         let plans =
             [Plan { block_depth: Some(16), ..chosen.clone() }, Plan { pairs: Some(Pairs::Widened), ..chosen.clone() }, chosen];
         let mut kernels = Vec::from(plans.map(|plan| gemm.build_with(&plan)));
-        kernels.dedup();
+        kernels.dedup_by(|a, b| a.symbol == b.symbol);
         steps_stop(&gemm, elem, &kernels);
     }
 }
