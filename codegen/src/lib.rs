@@ -89,7 +89,7 @@ fn emitted(
         Ok::<(), Error>(())
     };
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.clamp(1, kernels.len().max(1))).map(|_| scope.spawn(&work)).collect();
+        let workers: Vec<_> = (0..threads.clamp(1, kernels.len().max(1))).map(|_| scope.spawn(work)).collect();
         workers.into_iter().try_for_each(|worker| worker.join().expect("a compiling thread panicked"))
     })?;
     let mut done = done.into_inner().expect("no thread panics while it holds the lock");
