@@ -34,9 +34,10 @@ impl Plan {
     }
 
     fn validate_kernels(&self) -> Result<()> {
-        for Kernel { symbol: name, .. } in &self.kernels {
+        for Kernel { symbol: name, block, .. } in &self.kernels {
             let ok = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic());
             ensure!(ok, "plan: kernel symbol {name:?} is not a plain name");
+            ensure!(block.is_none_or(|block| block.threads > 0), "plan: kernel `{name}` has blocks of no threads");
         }
         Ok(())
     }
@@ -179,7 +180,7 @@ fn param_parts(param: &Param) -> [(&'static str, Storage, u64); 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Init, WeightTensor, Work};
+    use crate::{Block, Init, WeightTensor, Work};
 
     fn plan() -> Plan {
         let param = Param {
@@ -260,6 +261,8 @@ mod tests {
         assert!(fault(|p| p.programs[0].buffers[0].bytes = 65).contains("outside the arena"));
         assert!(fault(|p| p.programs[0].buffers[0].last = 2).contains("lives from 0 to 2"));
         assert!(fault(|p| p.kernels[0].symbol = "a\0b".into()).contains("plain name"));
+        let empty = Some(Block { threads: 0, shared_bytes: 0 });
+        assert!(fault(|p| p.kernels[0].block = empty).contains("blocks of no threads"));
         assert!(fault(|p| p.programs.push(p.programs[0].clone())).contains("two programs are named `train`"));
         assert!(fault(|p| p.arena_bytes = u64::MAX).contains("not addressable"));
     }

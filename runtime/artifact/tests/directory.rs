@@ -131,6 +131,26 @@ fn open_error(dir: &Path) -> String {
 }
 
 #[test]
+fn the_code_of_every_target_has_its_place() {
+    let temporary = tempfile::tempdir().unwrap();
+    for (kind, name) in [
+        (TargetKind::Cpu, Some("kernels/kernels.so")),
+        (TargetKind::Cuda, Some("kernels/kernels.ptx")),
+        (TargetKind::Null, None),
+    ] {
+        let dir = temporary.path().join(format!("{kind:?}"));
+        let mut contents = contents();
+        contents.header.target.kind = kind;
+        contents.kernels = name.is_none().then(|| b"code".to_vec());
+        let error = format!("{:#}", Artifact::write(&dir, &contents).unwrap_err());
+        assert!(error.contains(&format!("target {kind:?} with")), "{error}");
+        contents.kernels = name.map(|_| b"code".to_vec());
+        Artifact::write(&dir, &contents).unwrap();
+        assert_eq!(Artifact::open(&dir).unwrap().kernels_path(), name.map(|name| dir.join(name)));
+    }
+}
+
+#[test]
 fn what_is_written_is_opened() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path().join("deep/artifact");
