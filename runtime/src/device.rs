@@ -1,7 +1,7 @@
 //! What a device can do: a handful of verbs over one arena of memory.
 //!
 //! Invariants:
-//! - Memory is allocated once, when the plan is loaded; `launch` allocates nothing.
+//! - The plan's memory is allocated once, when the plan is loaded.
 //! - The arena starts as zeros.
 //! - The bits that a program computes do not depend on how many threads a device has.
 mod barrier;
@@ -16,6 +16,7 @@ mod profile;
 mod shares;
 
 pub use cpu::CpuDevice;
+pub use cuda::CudaDevice;
 pub use features::missing_features;
 pub use library::Library;
 pub use null::NullDevice;
@@ -44,26 +45,32 @@ pub struct WeightMemory {
     pub bytes: usize,
 }
 
-/// A device that replays a plan.
+/// A device that replays a plan. Errors are a GPU's: one that fails is of no use any more.
 pub trait Device {
     /// Copies bytes into the arena.
     ///
     /// # Panics
     /// If the range is outside the arena; ports and parameters of a valid plan are inside.
-    fn write(&mut self, offset: u64, bytes: &[u8]);
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()>;
 
     /// Copies bytes out of the arena.
     ///
     /// # Panics
     /// If the range is outside the arena.
-    fn read(&self, offset: u64, bytes: &mut [u8]);
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<()>;
 
     /// Runs the program of that index in the plan from start to end; returns when its results can be read.
-    fn launch(&mut self, program: usize);
+    fn launch(&mut self, program: usize) -> Result<()>;
 
     /// Measures every launch from now on.
-    fn start_profile(&mut self);
+    fn start_profile(&mut self) -> Result<()>;
 
     /// What was measured; `None` where nothing is.
     fn profile(&self) -> Option<&Profile>;
+
+    /// What it is, in a line.
+    fn describe(&self) -> String;
+
+    /// Most bytes that the run has had so far, of the memory that it computes in.
+    fn peak_memory(&self) -> u64;
 }

@@ -29,7 +29,7 @@ fn initialise_one(param: &Param, device: &mut dyn Device, model: &ModelWeights, 
             let view = model.tensor(&param.name, &param.shape)?;
             let mut at = param.value_offset;
             weights::convert(&view, param.storage, |piece| {
-                device.write(at, piece);
+                device.write(at, piece)?;
                 at += piece.len() as u64;
                 Ok(())
             })?;
@@ -40,14 +40,12 @@ fn initialise_one(param: &Param, device: &mut dyn Device, model: &ModelWeights, 
         Init::XavierNormal => {
             let [rows, columns] = matrix(param)?;
             let deviation = (2.0 / (rows + columns)).sqrt();
-            draw(param, device, |stream, index| deviation * stream.normal(index), seed);
-            Ok(())
+            draw(param, device, |stream, index| deviation * stream.normal(index), seed)
         }
         Init::KaimingUniform => {
             let [_, columns] = matrix(param)?;
             let bound = (1.0 / columns).sqrt();
-            draw(param, device, |stream, index| bound * (2.0 * stream.uniform(index) - 1.0), seed);
-            Ok(())
+            draw(param, device, |stream, index| bound * (2.0 * stream.uniform(index) - 1.0), seed)
         }
     }
 }
@@ -59,13 +57,14 @@ fn matrix(param: &Param) -> Result<[f64; 2]> {
     }
 }
 
-fn draw(param: &Param, device: &mut dyn Device, number: impl Fn(&Stream, u64) -> f64, seed: u64) {
+fn draw(param: &Param, device: &mut dyn Device, number: impl Fn(&Stream, u64) -> f64, seed: u64) -> Result<()> {
     let stream = Stream::new(seed, &param.name);
     let count: u64 = param.shape.iter().product();
     for begin in (0..count).step_by(CHUNK as usize) {
         let end = count.min(begin + CHUNK);
         let values: Vec<f32> = (begin..end).map(|index| number(&stream, index) as f32).collect();
         let bytes = element::narrow(param.storage, &values);
-        device.write(param.value_offset + begin * param.storage.bytes(), &bytes);
+        device.write(param.value_offset + begin * param.storage.bytes(), &bytes)?;
     }
+    Ok(())
 }

@@ -113,20 +113,20 @@ impl BatchProgram {
     ) -> Result<f64> {
         buffers.fill(data, rows, self.rows, self.sequence)?;
         let places = self.rows * self.sequence;
-        session.write_at(self.tokens, &buffers.tokens[..places]);
-        session.write_at(self.labels, &buffers.labels[..places]);
+        session.write_at(self.tokens, &buffers.tokens[..places])?;
+        session.write_at(self.labels, &buffers.labels[..places])?;
         if let Some(positions) = self.positions {
-            session.write_at(positions, &buffers.positions[..places]);
+            session.write_at(positions, &buffers.positions[..places])?;
         }
         if let Some(segments) = self.segments {
-            session.write_at(segments, &buffers.segments[..places]);
+            session.write_at(segments, &buffers.segments[..places])?;
         }
         if let Some(at) = self.seed {
-            session.write_at(at, &seed.map(|word| word as i32));
+            session.write_at(at, &seed.map(|word| word as i32))?;
         }
-        session.write_at(self.loss_scale, &[loss_scale]);
-        session.run(self.program);
-        Ok(f64::from(session.read_f32_at(self.loss)))
+        session.write_at(self.loss_scale, &[loss_scale])?;
+        session.run(self.program)?;
+        Ok(f64::from(session.read_f32_at(self.loss)?))
     }
 }
 
@@ -155,15 +155,15 @@ impl UpdateProgram {
     }
 
     /// Runs it and returns the norm of the gradient before clipping.
-    pub fn run(&self, session: &mut Session, scalars: &UpdateScalars) -> f64 {
+    pub fn run(&self, session: &mut Session, scalars: &UpdateScalars) -> Result<f64> {
         let [correction1, correction2] = scalars.bias_corrections;
-        session.write_at(self.learning_rate, &[scalars.learning_rate]);
-        session.write_at(self.weight_decay, &[scalars.weight_decay]);
-        session.write_at(self.bias_correction1, &[correction1]);
-        session.write_at(self.bias_correction2, &[correction2]);
-        session.write_at(self.max_norm, &[scalars.max_norm]);
-        session.run(self.program);
-        f64::from(session.read_f32_at(self.grad_norm))
+        session.write_at(self.learning_rate, &[scalars.learning_rate])?;
+        session.write_at(self.weight_decay, &[scalars.weight_decay])?;
+        session.write_at(self.bias_correction1, &[correction1])?;
+        session.write_at(self.bias_correction2, &[correction2])?;
+        session.write_at(self.max_norm, &[scalars.max_norm])?;
+        session.run(self.program)?;
+        Ok(f64::from(session.read_f32_at(self.grad_norm)?))
     }
 }
 

@@ -1,8 +1,9 @@
 //! A plan loaded on a device: run its programs, fill and read its ports, look at its parameters.
-use crate::device::{CpuDevice, Device, Library, NullDevice, Profile, Symbols, WeightMemory, cuda, missing_features};
+use crate::device::{CpuDevice, CudaDevice, Device, Library, NullDevice, Profile, Symbols, cuda, missing_features};
 use crate::element::{self, Element};
 use crate::params;
 use crate::weights::{Frozen, ModelWeights};
+use amc_artifact::memory::RunMemory;
 use amc_artifact::{Artifact, Param, Plan, Port, Program, Storage, TargetKind, tensor_bytes};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ pub struct Session {
     _frozen: Frozen,
     model: ModelWeights,
     plan: Plan,
+    planned: RunMemory,
 }
 
 /// A program of a session's plan, by index.
@@ -51,24 +53,38 @@ impl Part {
 }
 
 impl Session {
-    /// Loads an artifact: checks this CPU and the model's hashes, maps the weights, loads the code. Parameters are zero
-    /// until [`Session::initialise`] or a checkpoint fills them.
+    /// Loads an artifact: checks this machine and the model's hashes, maps or copies the weights, loads the code. Parameters
+    /// are zero until [`Session::initialise`] or a checkpoint fills them.
     pub fn open(artifact: &Artifact, options: &SessionOptions) -> Result<Session> {
         let plan = artifact.plan.clone();
-        if artifact.header.target.kind == TargetKind::Null {
-            plan.validate()?;
-            let device = Box::new(NullDevice::new(&plan));
-            return Ok(Session { device, _frozen: Frozen::default(), model: ModelWeights::none(), plan });
+        match artifact.header.target.kind {
+            TargetKind::Cpu => {
+                check_cpu(artifact)?;
+                let model = open_model(artifact, options)?;
+                // SAFETY: `Artifact::open` compared the file with its hash, and `check_cpu` its instructions with this CPU.
+                let library = unsafe { Library::open(&code(artifact)?)? };
+                Session::with_symbols(plan, Box::new(library), model, options.threads)
+            }
+            TargetKind::Cuda => Session::on_gpu(artifact, plan, options),
+            TargetKind::Null => {
+                plan.validate()?;
+                let planned = RunMemory::of(&plan, options.threads.unwrap_or_else(default_threads))?;
+                let device = Box::new(NullDevice::new(&plan));
+                Ok(Session { device, _frozen: Frozen::default(), model: ModelWeights::none(), plan, planned })
+            }
         }
-        if artifact.header.target.kind == TargetKind::Cuda {
-            return Err(cuda::refusal(&artifact.header.target.cpu));
-        }
-        check_cpu(artifact)?;
+    }
+
+    fn on_gpu(artifact: &Artifact, plan: Plan, options: &SessionOptions) -> Result<Session> {
+        // First, because hashing the model may take minutes.
+        cuda::ensure_runs(&artifact.header.target.cpu)?;
         let model = open_model(artifact, options)?;
-        let path = artifact.kernels_path().context("the artifact has no code")?;
-        // SAFETY: `Artifact::open` compared the file with its hash, and `check_cpu` its instructions with this CPU.
-        let library = unsafe { Library::open(&path)? };
-        Session::with_symbols(plan, Box::new(library), model, options.threads)
+        let path = code(artifact)?;
+        let ptx = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        // SAFETY: `Artifact::open` compared the file with its hash; the compiler made it for this plan.
+        let device = unsafe { CudaDevice::new(&plan, &ptx, &artifact.header.target.cpu, &model)? };
+        let planned = device.planned_memory();
+        Ok(Session { device: Box::new(device), _frozen: Frozen::default(), model, plan, planned })
     }
 
     /// Loads a plan whose kernels come from a table of functions.
@@ -78,25 +94,14 @@ impl Session {
         model: ModelWeights,
         threads: Option<usize>,
     ) -> Result<Session> {
-        let threads = threads.unwrap_or_else(default_threads);
-        Session::on_device(plan, model, |plan, weights| {
-            // SAFETY: that is what `on_device` promises of `weights`.
-            Ok(Box::new(unsafe { CpuDevice::new(plan, symbols, weights, threads)? }))
-        })
-    }
-
-    /// Loads a plan onto the device that `make` makes of it and of its frozen tensors: a row for each, of the checked size,
-    /// in memory that stays readable and unchanged while the session lives.
-    pub fn on_device(
-        plan: Plan,
-        model: ModelWeights,
-        make: impl FnOnce(&Plan, &[WeightMemory]) -> Result<Box<dyn Device>>,
-    ) -> Result<Session> {
         plan.validate()?;
         let frozen = model.frozen(&plan)?;
         model.release();
-        let device = make(&plan, &frozen.memory)?;
-        Ok(Session { device, _frozen: frozen, model, plan })
+        let threads = threads.unwrap_or_else(default_threads);
+        let planned = RunMemory::of(&plan, threads)?;
+        // SAFETY: `frozen` has a row for every frozen tensor, of the checked size, in memory that the session keeps.
+        let device = unsafe { CpuDevice::new(&plan, symbols, &frozen.memory, threads)? };
+        Ok(Session { device: Box::new(device), _frozen: frozen, model, plan, planned })
     }
 
     /// Gives every parameter its first value: from the checkpoint, zero, or random under the seed. Moments and gradients
@@ -127,13 +132,28 @@ impl Session {
     }
 
     /// Runs a program from start to end.
-    pub fn run(&mut self, program: ProgramId) {
-        self.device.launch(program.0);
+    pub fn run(&mut self, program: ProgramId) -> Result<()> {
+        self.device.launch(program.0)
+    }
+
+    /// What the plan runs on, in a line.
+    pub fn device(&self) -> String {
+        self.device.describe()
+    }
+
+    /// Memory that the run was planned to take.
+    pub fn planned_memory(&self) -> RunMemory {
+        self.planned
+    }
+
+    /// Most bytes that the run has had so far of that memory.
+    pub fn peak_memory(&self) -> u64 {
+        self.device.peak_memory()
     }
 
     /// Measures every launch from now on.
-    pub fn start_profile(&mut self) {
-        self.device.start_profile();
+    pub fn start_profile(&mut self) -> Result<()> {
+        self.device.start_profile()
     }
 
     /// What was measured; `None` where nothing is.
@@ -156,22 +176,20 @@ impl Session {
     /// Fills an input; the number and type of the values must be the port's.
     pub fn write<T: Element>(&mut self, program: ProgramId, name: &str, values: &[T]) -> Result<()> {
         let offset = checked_port::<T>(self.input(program, name)?, values.len())?;
-        self.device.write(offset, element::bytes(values));
-        Ok(())
+        self.device.write(offset, element::bytes(values))
     }
 
     /// Reads an output into `values`; their number and type must be the port's.
     pub fn read_into<T: Element>(&self, program: ProgramId, name: &str, values: &mut [T]) -> Result<()> {
         let offset = checked_port::<T>(self.output(program, name)?, values.len())?;
-        self.device.read(offset, element::bytes_mut(values));
-        Ok(())
+        self.device.read(offset, element::bytes_mut(values))
     }
 
     /// Reads an output as f32, whatever it is stored as.
     pub fn read(&self, program: ProgramId, name: &str) -> Result<Vec<f32>> {
         let port = self.output(program, name)?;
         let mut bytes = vec![0; tensor_bytes(port.storage, &port.shape)? as usize];
-        self.device.read(port.offset, &mut bytes);
+        self.device.read(port.offset, &mut bytes)?;
         Ok(element::widen(port.storage, &bytes))
     }
 
@@ -186,7 +204,7 @@ impl Session {
         let param = self.param(name)?;
         let (offset, storage) = part.of(param);
         let mut bytes = vec![0; tensor_bytes(storage, &param.shape)? as usize];
-        self.device.read(offset, &mut bytes);
+        self.device.read(offset, &mut bytes)?;
         Ok(element::widen(storage, &bytes))
     }
 
@@ -196,30 +214,29 @@ impl Session {
         let wanted: u64 = param.shape.iter().product();
         ensure!(values.len() as u64 == wanted, "`{name}` has {wanted} elements, {} were given", values.len());
         let (offset, storage) = part.of(param);
-        self.device.write(offset, &element::narrow(storage, values));
-        Ok(())
+        self.device.write(offset, &element::narrow(storage, values))
     }
 
     /// Fills a port whose offset and type were checked before.
-    pub(crate) fn write_at<T: Element>(&mut self, offset: u64, values: &[T]) {
-        self.device.write(offset, element::bytes(values));
+    pub(crate) fn write_at<T: Element>(&mut self, offset: u64, values: &[T]) -> Result<()> {
+        self.device.write(offset, element::bytes(values))
     }
 
     /// Reads a number whose offset and type were checked before.
-    pub(crate) fn read_f32_at(&self, offset: u64) -> f32 {
+    pub(crate) fn read_f32_at(&self, offset: u64) -> Result<f32> {
         let mut value = [0.0];
-        self.device.read(offset, element::bytes_mut(&mut value));
-        value[0]
+        self.device.read(offset, element::bytes_mut(&mut value))?;
+        Ok(value[0])
     }
 
     /// Copies bytes out of the arena.
-    pub(crate) fn read_bytes(&self, offset: u64, bytes: &mut [u8]) {
-        self.device.read(offset, bytes);
+    pub(crate) fn read_bytes(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        self.device.read(offset, bytes)
     }
 
     /// Copies bytes into the arena.
-    pub(crate) fn write_bytes(&mut self, offset: u64, bytes: &[u8]) {
-        self.device.write(offset, bytes);
+    pub(crate) fn write_bytes(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.device.write(offset, bytes)
     }
 }
 
@@ -237,6 +254,11 @@ fn checked_port<T: Element>(port: &Port, count: usize) -> Result<u64> {
     ensure!(port.storage == T::STORAGE, "port `{}` holds {:?}, not {:?}", port.name, port.storage, T::STORAGE);
     ensure!(count as u64 == wanted, "port `{}` holds {wanted} elements, not {count}", port.name);
     Ok(port.offset)
+}
+
+/// The file with the artifact's code.
+fn code(artifact: &Artifact) -> Result<PathBuf> {
+    artifact.kernels_path().context("the artifact has no code")
 }
 
 fn check_cpu(artifact: &Artifact) -> Result<()> {

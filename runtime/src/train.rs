@@ -10,7 +10,7 @@ pub use start::train;
 
 use crate::checkpoint::{Signature, Snapshot, State, Store};
 use crate::data::{Buffers, DataSet};
-use crate::host::{Moment, peak_memory};
+use crate::host::Moment;
 use crate::programs::{BatchPrograms, UpdateProgram, UpdateScalars};
 use crate::report::{self, Journal, Reporter, StepRecord, ValidationRecord};
 use crate::session::Session;
@@ -87,7 +87,7 @@ pub struct Summary {
     pub validation: Vec<(String, f64)>,
     /// The last checkpoint that this run wrote.
     pub checkpoint: Option<PathBuf>,
-    /// Peak resident memory of the process, and what the plan foresaw for arena, scratch, constants and weights.
+    /// Peak memory, and what was planned: of the process, or of the GPU.
     pub peak_bytes: u64,
     pub planned_bytes: u64,
     /// Wall time from the start of the loop to its end, and to the end of its first step.
@@ -155,7 +155,7 @@ impl Trainer<'_> {
             }
         }
         summary.seconds = begin.elapsed().as_secs_f64();
-        (summary.peak_bytes, summary.planned_bytes) = (peak_memory(), self.planned_bytes);
+        (summary.peak_bytes, summary.planned_bytes) = (self.session.peak_memory(), self.planned_bytes);
         self.reporter.finish();
         self.conclude(&summary);
         self.report_profile()?;
@@ -222,7 +222,7 @@ impl Trainer<'_> {
             tokens += self.buffers.counted_tokens(program.rows, program.sequence);
         }
         let scalars = self.scalars(step);
-        let grad_norm = self.update.run(&mut self.session, &scalars);
+        let grad_norm = self.update.run(&mut self.session, &scalars)?;
         Ok(Step { loss, grad_norm, tokens, label_tokens })
     }
 
@@ -259,7 +259,7 @@ impl Trainer<'_> {
                 val_loss: if label_tokens > 0 { sum / label_tokens as f64 } else { 0.0 },
                 lr: self.lr_schedule.learning_rate(step + 1),
                 num_label_tokens: label_tokens,
-                mem: peak_memory() as f64 / GIB,
+                mem: self.session.peak_memory() as f64 / GIB,
             };
             self.reporter.validation(name, &record);
             journal.append(&record)?;
@@ -277,7 +277,7 @@ impl Trainer<'_> {
             loss: done.loss,
             grad_norm: done.grad_norm,
             lr: self.lr_schedule.learning_rate(step + 1),
-            mem: peak_memory() as f64 / GIB,
+            mem: self.session.peak_memory() as f64 / GIB,
             tps,
             tps_per_gpu: tps,
             mfu: 0.0,

@@ -168,11 +168,3 @@ fn first_values_depend_on_seed_and_name_alone() {
     let bound = (1.0f32 / 12.0).sqrt();
     assert!(uniform.iter().all(|x| x.abs() <= bound * 1.01) && uniform.iter().any(|x| x.abs() > 0.9 * bound));
 }
-
-#[test]
-fn an_artifact_for_a_gpu_says_what_is_missing() {
-    let folder = temporary();
-    let toy = toy(folder.path(), false);
-    let error = open_error(&artifact(&toy, TargetKind::Cuda, &[]));
-    assert!(error.contains("compiled for a GPU (somecpu)") && error.contains("--target cpu"), "{error}");
-}

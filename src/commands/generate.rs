@@ -243,7 +243,7 @@ impl Generator {
         self.session.write(id, "tokens", &tokens)?;
         self.session.write(id, "positions", &positions)?;
         self.session.write(id, "start", &[self.filled as i32])?;
-        self.session.run(id);
+        self.session.run(id)?;
         self.filled += part.len();
         let mut logits = self.session.read(id, "logits")?;
         logits.truncate(part.len() * self.vocabulary);

@@ -162,7 +162,7 @@ fn run(artifact: &Artifact, entry: &Function, names: &[String]) -> Vec<Vec<f32>>
             _ => {}
         }
     }
-    session.run(id);
+    session.run(id).expect("a CPU does not fail");
     let gradients = names.iter().map(|name| session.read_param(name, Part::Gradient).expect("a gradient"));
     std::iter::once(session.read(id, "loss").expect("the loss")).chain(gradients).collect()
 }

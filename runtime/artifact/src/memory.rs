@@ -47,11 +47,11 @@ fn round_up(bytes: usize) -> Option<usize> {
 /// Bytes that a run takes, by what they are for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RunMemory {
-    /// Arena, constants, scratch of all threads.
+    /// Arena, constants, scratch of all threads; on a GPU there is no scratch.
     pub device: u64,
     /// Frozen tensors.
     pub weights: u64,
-    /// [`PROCESS_BYTES`].
+    /// [`PROCESS_BYTES`], or nothing of a GPU's memory.
     pub process: u64,
 }
 

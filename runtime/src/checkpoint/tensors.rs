@@ -90,7 +90,7 @@ pub(super) fn for_each_piece(
     let mut done = 0;
     while done < bytes {
         let piece = &mut buffer[..PIECE.min((bytes - done) as usize)];
-        session.read_bytes(offset + done, piece);
+        session.read_bytes(offset + done, piece)?;
         sink(storage, piece)?;
         done += piece.len() as u64;
     }
@@ -109,6 +109,5 @@ fn restore_part(session: &mut Session, file: &SafetensorsFile, name: &str, param
     let same = view.shape == param.shape && storage_of(view.dtype) == Some(storage);
     let place = file.path().display();
     ensure!(same, "{place}: `{name}` is {}{:?}, wanted {storage:?}{:?}", view.dtype, view.shape, param.shape);
-    session.write_bytes(offset, view.bytes);
-    Ok(())
+    session.write_bytes(offset, view.bytes)
 }

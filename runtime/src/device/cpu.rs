@@ -8,6 +8,7 @@ use super::pool::Pool;
 use super::profile::{Profile, Recorder};
 use super::shares::{Share, work_off};
 use super::{Device, KernelFn, Symbols, WeightMemory};
+use crate::host::peak_memory;
 use amc_artifact::memory::Layout;
 use amc_artifact::{Arg, Plan};
 use anyhow::{Result, ensure};
@@ -84,19 +85,21 @@ impl CpuDevice {
 }
 
 impl Device for CpuDevice {
-    fn write(&mut self, offset: u64, bytes: &[u8]) {
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
         let target = self.address(offset, bytes.len());
         // SAFETY: the range is in the arena, `bytes` is not, and no launch runs during `&mut self`.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len()) };
+        Ok(())
     }
 
-    fn read(&self, offset: u64, bytes: &mut [u8]) {
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
         let source = self.address(offset, bytes.len());
         // SAFETY: as for `write`; a launch needs `&mut self`, so none runs.
         unsafe { std::ptr::copy_nonoverlapping(source, bytes.as_mut_ptr(), bytes.len()) };
+        Ok(())
     }
 
-    fn launch(&mut self, program: usize) {
+    fn launch(&mut self, program: usize) -> Result<()> {
         let launches = &self.programs[program];
         let threads = self.pool.threads();
         // As a number, because a raw pointer may not cross threads; the mutable borrow says that nobody else uses it.
@@ -108,16 +111,26 @@ impl Device for CpuDevice {
             run(launches, (thread, threads), scratch, barrier, recorder.as_ref());
         });
         if let (Some(profile), Some(recorder)) = (&mut self.profile, recorder) {
-            profile.add(program, recorder);
+            profile.add(program, recorder.into_spans());
         }
+        Ok(())
     }
 
-    fn start_profile(&mut self) {
+    fn start_profile(&mut self) -> Result<()> {
         self.profile = Some(Profile::new(self.pool.threads(), self.programs.iter().map(Vec::len)));
+        Ok(())
     }
 
     fn profile(&self) -> Option<&Profile> {
         self.profile.as_ref()
+    }
+
+    fn describe(&self) -> String {
+        format!("cpu, {} threads", self.threads())
+    }
+
+    fn peak_memory(&self) -> u64 {
+        peak_memory()
     }
 }
 

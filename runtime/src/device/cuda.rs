@@ -1,21 +1,327 @@
-//! NVIDIA GPUs. Nothing runs on them yet; what is missing is said in a sentence.
-use anyhow::{Error, anyhow};
-use libloading::Library;
+//! An NVIDIA GPU: every program of the plan is a graph that the driver replays.
+//!
+//! Invariants:
+//! - Memory is checked before anything is loaded and allocated once: the arena, the constants, the frozen tensors.
+//! - Everything is put into one stream, so that every launch sees what those before it wrote.
+//! - The first run of a program puts its launches into the stream one by one and marks each that is done, so that a kernel
+//!   that fails is named; so does every run that is measured. All other runs replay the graph.
+//! - Once a kernel has failed, the driver answers nothing but that: the device is of no use any more.
+mod driver;
+mod memory;
+mod module;
+mod stream;
 
-/// The driver's library.
-const DRIVER: &str = "libcuda.so.1";
+use super::{Device, Profile};
+use crate::weights::{self, ModelWeights};
+use amc_artifact::memory::RunMemory;
+use amc_artifact::{Arg, Plan, tensor_bytes};
+use anyhow::{Context as _, Result, anyhow, ensure};
+use driver::{Context, Gpu, Said};
+use memory::{Buffer, Progress, Uploader, offsets};
+use module::{Kernel, Module};
+use std::fmt::Display;
+use stream::{Event, Graph, Stream};
 
-/// Why an artifact for this architecture cannot run here.
-pub fn refusal(architecture: &str) -> Error {
-    // SAFETY: opening the driver's library runs its initialisers, which programs on CUDA do likewise.
-    if let Err(error) = unsafe { Library::new(DRIVER) } {
-        return anyhow!(
-            "the artifact was compiled for a GPU ({architecture}), and {DRIVER} was not found ({error}): install NVIDIA's \
-             driver, or compile with `--target cpu`"
-        );
+/// A plan loaded on a GPU.
+pub struct CudaDevice {
+    // Fields are dropped in this order: graphs before their kernels, all before the context.
+    programs: Vec<Program>,
+    timer: Option<Timer>,
+    kernels: Vec<Kernel>,
+    _module: Module,
+    uploader: Uploader,
+    progress: Progress,
+    memory: Memory,
+    stream: Stream,
+    context: Context,
+    gpu: Gpu,
+}
+
+/// Everything that kernels touch.
+struct Memory {
+    arena: Buffer,
+    constants: Buffer,
+    weights: Buffer,
+    /// Where each frozen tensor begins in `weights`.
+    tensors: Vec<u64>,
+    planned: RunMemory,
+}
+
+struct Program {
+    name: String,
+    launches: Vec<Launch>,
+    graph: Graph,
+    /// Whether it has run before.
+    proven: bool,
+}
+
+/// A launch with everything resolved.
+struct Launch {
+    kernel: usize,
+    tasks: u32,
+    args: Box<[u64]>,
+    label: String,
+}
+
+/// What measures: events before and after every launch.
+struct Timer {
+    profile: Profile,
+    begin: Event,
+    launches: Vec<(Event, Event)>,
+}
+
+/// The GPU that a run would use, in a line.
+///
+/// # Errors
+/// No driver, one that is too old or does not start, or no GPU.
+pub fn summary() -> Result<String> {
+    Ok(Gpu::find()?.summary())
+}
+
+/// Checks that this machine runs code for `arch`, such as `sm_80`.
+///
+/// # Errors
+/// Those of [`summary`], and a GPU of another compute capability.
+pub fn ensure_runs(arch: &str) -> Result<()> {
+    Gpu::find()?.ensure_runs(arch)
+}
+
+impl CudaDevice {
+    /// Loads the plan, whose kernels are in `ptx` and were compiled for `arch`, such as `sm_80`; frozen tensors are copied
+    /// from `model`.
+    ///
+    /// # Safety
+    /// The kernels of `ptx` take one address for each operand that the plan gives them and, given those, touch only memory
+    /// that the plan gives to them.
+    ///
+    /// # Errors
+    /// An invalid plan, a missing driver or GPU, another compute capability than `arch`, too little memory, PTX that the
+    /// driver refuses, a kernel or tensor that is missing.
+    pub unsafe fn new(plan: &Plan, ptx: &[u8], arch: &str, model: &ModelWeights) -> Result<CudaDevice> {
+        plan.validate()?;
+        ensure!(plan.scratch_bytes == 0, "the plan's kernels want scratch, which a GPU has not: it is a CPU's");
+        let gpu = Gpu::find()?;
+        gpu.ensure_runs(arch)?;
+        let context = Context::new(&gpu)?;
+        let stream = Stream::new(&context)?;
+        let mut memory = Memory::new(plan, &gpu, &context)?;
+        let mut uploader = Uploader::new(&context)?;
+        memory.fill(plan, model, &mut uploader, &stream)?;
+        let module = Module::load(&context, ptx)?;
+        let kernels = plan.kernels.iter().map(|kernel| module.kernel(kernel)).collect::<Result<Vec<_>>>()?;
+        let programs = plan.programs.iter().map(|program| Program::new(program, &kernels, &memory, &stream));
+        let programs = programs.collect::<Result<_>>()?;
+        let progress = Progress::new(&context)?;
+        stream.synchronize().said("cannot load the plan on the GPU")?;
+        Ok(CudaDevice {
+            programs,
+            timer: None,
+            kernels,
+            _module: module,
+            uploader,
+            progress,
+            memory,
+            stream,
+            context,
+            gpu,
+        })
     }
-    anyhow!(
-        "the artifact was compiled for a GPU ({architecture}), and this amc runs artifacts on CPUs only: compile with \
-         `--target cpu`"
-    )
+
+    /// Bytes of the GPU's memory that the plan takes.
+    pub fn planned_memory(&self) -> RunMemory {
+        self.memory.planned
+    }
+
+    /// Puts the launches of a program into the stream one by one, measures them where that was asked for, and waits.
+    fn walk(&mut self, index: usize) -> Result<()> {
+        let program = &self.programs[index];
+        self.progress.restart();
+        let begin = self.timer.as_ref().map_or(Ok(0), |timer| timer.begin(&self.stream))?;
+        for number in 0..program.launches.len() {
+            if let Err(error) = self.put(program, number) {
+                // Where an earlier launch has failed, the driver says so of this one.
+                let failed = if self.stream.synchronize().is_err() { self.progress.done() } else { number };
+                return Err(self.blame(program, failed, &error));
+            }
+        }
+        let finished = self.stream.synchronize().said("it failed");
+        finished.map_err(|error| self.blame(program, self.progress.done(), &error))?;
+        if let Some(timer) = &mut self.timer {
+            timer.read(index, begin)?;
+        }
+        self.programs[index].proven = true;
+        Ok(())
+    }
+
+    /// Puts a launch into the stream, between its events where it is measured, and counts it when it is done.
+    fn put(&self, program: &Program, number: usize) -> Result<()> {
+        let events = self.timer.as_ref().map(|timer| &timer.launches[number]);
+        if let Some((before, _)) = events {
+            before.record(&self.stream)?;
+        }
+        program.launches[number].put(&self.kernels, &self.stream).said("cannot launch it")?;
+        if let Some((_, after)) = events {
+            after.record(&self.stream)?;
+        }
+        self.progress.mark(&self.stream, number as u32 + 1)
+    }
+
+    /// What is wrong with the launch of that number.
+    fn blame(&self, program: &Program, number: usize, error: &dyn Display) -> anyhow::Error {
+        let name = &program.name;
+        match program.launches.get(number) {
+            None => anyhow!("program `{name}` on {}, after its last launch: {error}", self.gpu.name),
+            Some(launch) => anyhow!(
+                "kernel `{}` on {}, launch {number} of program `{name}`, which computes `{}`: {error}",
+                self.kernels[launch.kernel].symbol,
+                self.gpu.name,
+                launch.label
+            ),
+        }
+    }
+
+    fn replay(&mut self, index: usize) -> Result<()> {
+        let program = &self.programs[index];
+        let launched = program.graph.launch(&self.stream).and_then(|()| self.stream.synchronize());
+        launched.said(format_args!(
+            "program `{}` failed on {} (of the runs behind a program's first, only measured ones say which kernel did: run \
+             with --profile)",
+            program.name, self.gpu.name
+        ))
+    }
+}
+
+impl Device for CudaDevice {
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.uploader.write(&self.stream, &mut self.memory.arena, offset, bytes)
+    }
+
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        self.memory.arena.read(&self.stream, offset, bytes)
+    }
+
+    fn launch(&mut self, program: usize) -> Result<()> {
+        if self.timer.is_some() || !self.programs[program].proven { self.walk(program) } else { self.replay(program) }
+    }
+
+    fn start_profile(&mut self) -> Result<()> {
+        let counts = || self.programs.iter().map(|program| program.launches.len());
+        let event = || Event::new(&self.context);
+        let launches = (0..counts().max().unwrap_or(0)).map(|_| Ok((event()?, event()?))).collect::<Result<_>>()?;
+        self.timer = Some(Timer { profile: Profile::new(1, counts()), begin: event()?, launches });
+        Ok(())
+    }
+
+    fn profile(&self) -> Option<&Profile> {
+        self.timer.as_ref().map(|timer| &timer.profile)
+    }
+
+    fn describe(&self) -> String {
+        format!("cuda, {}", self.gpu.summary())
+    }
+
+    fn peak_memory(&self) -> u64 {
+        self.memory.planned.total()
+    }
+}
+
+impl Memory {
+    /// Allocates what the plan needs, if the GPU has so much.
+    fn new(plan: &Plan, gpu: &Gpu, context: &Context) -> Result<Memory> {
+        let sizes = plan.weights.iter().map(|weight| tensor_bytes(weight.storage, &weight.shape));
+        let (tensors, weight_bytes) = offsets(sizes.collect::<Result<Vec<_>>>()?.into_iter());
+        let (arena, constants) = (plan.arena_bytes, plan.constants.len() as u64);
+        let planned = RunMemory { device: arena.saturating_add(constants), weights: weight_bytes, process: 0 };
+        let bytes = planned.total();
+        let (free, total) = context.free_and_total()?;
+        ensure!(
+            bytes <= free as u64,
+            "the run needs {bytes} bytes of GPU memory ({arena} for the step, {weight_bytes} for frozen weights, {constants} \
+             for constants); {} has {free} of {total} free: end what else uses it, or compile with a smaller \
+             amc.memory_budget or step_scheduler.local_batch_size",
+            gpu.name
+        );
+        let buffer = |bytes| Buffer::new(context, bytes);
+        Ok(Memory {
+            arena: buffer(arena)?,
+            constants: buffer(constants)?,
+            weights: buffer(weight_bytes)?,
+            tensors,
+            planned,
+        })
+    }
+
+    /// Zeros into the arena, constants and frozen tensors to their places.
+    fn fill(&mut self, plan: &Plan, model: &ModelWeights, uploader: &mut Uploader, stream: &Stream) -> Result<()> {
+        self.arena.clear(stream)?;
+        uploader.write(stream, &mut self.constants, 0, &plan.constants)?;
+        for (weight, begin) in plan.weights.iter().zip(&self.tensors) {
+            let view = model.tensor(&weight.name, &weight.shape)?;
+            let mut at = *begin;
+            weights::convert(&view, weight.storage, |piece| {
+                uploader.write(stream, &mut self.weights, at, piece)?;
+                at += piece.len() as u64;
+                Ok(())
+            })?;
+            // What was copied need not stay in the host's memory.
+            model.release();
+        }
+        Ok(())
+    }
+
+    fn address(&self, arg: Arg) -> u64 {
+        match arg {
+            Arg::Arena(offset) => self.arena.at(offset),
+            Arg::Constant(offset) => self.constants.at(offset),
+            Arg::Weight { tensor, offset } => self.weights.at(self.tensors[tensor as usize] + offset),
+        }
+    }
+}
+
+impl Program {
+    fn new(program: &amc_artifact::Program, kernels: &[Kernel], memory: &Memory, stream: &Stream) -> Result<Program> {
+        let resolved = |launch: &amc_artifact::Launch| Launch {
+            kernel: launch.kernel as usize,
+            tasks: launch.tasks,
+            args: launch.args.iter().map(|&arg| memory.address(arg)).collect(),
+            label: launch.label.clone(),
+        };
+        let launches: Vec<Launch> = program.launches.iter().map(resolved).collect();
+        let put = |launch: &Launch| {
+            let failed = || format!("cannot launch kernel `{}` for `{}`", kernels[launch.kernel].symbol, launch.label);
+            launch.put(kernels, stream).said(failed())
+        };
+        let graph = stream.capture(|| launches.iter().try_for_each(put));
+        let graph = graph.with_context(|| format!("program `{}`", program.name))?;
+        Ok(Program { name: program.name.clone(), launches, graph, proven: false })
+    }
+}
+
+impl Launch {
+    fn put(&self, kernels: &[Kernel], stream: &Stream) -> Result<(), cudarc::driver::DriverError> {
+        // SAFETY: the plan is valid, so every operand lies in memory that the device keeps until its graphs are gone; that
+        // kernels take so many and keep to the plan is what the device's maker promised.
+        unsafe { kernels[self.kernel].launch(stream, self.tasks, &self.args) }
+    }
+}
+
+impl Timer {
+    /// A run begins: nanoseconds from the profile's beginning to now.
+    fn begin(&self, stream: &Stream) -> Result<u64> {
+        self.begin.record(stream)?;
+        Ok(self.profile.now())
+    }
+
+    /// Adds the times of a run of the program that has ended; it began `begin` nanoseconds after the profile did.
+    fn read(&mut self, program: usize, begin: u64) -> Result<()> {
+        let count = self.profile.programs()[program].launches.len();
+        let span = |(before, after): &(Event, Event)| {
+            let from = begin + before.since(&self.begin)?;
+            // From this launch's own begin, because the distance from the run's is rounded.
+            Ok((from, from + after.since(before)?))
+        };
+        let spans = self.launches[..count].iter().map(span).collect::<Result<_>>()?;
+        self.profile.add(program, vec![spans]);
+        Ok(())
+    }
 }

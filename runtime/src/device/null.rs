@@ -1,5 +1,7 @@
 //! A device that obeys and does nothing, so that plans of any size run anywhere.
 use super::{Device, Profile};
+use crate::host::peak_memory;
+use anyhow::Result;
 
 /// Memory reads as zeros, whatever was written.
 pub struct NullDevice {
@@ -22,23 +24,36 @@ impl NullDevice {
 }
 
 impl Device for NullDevice {
-    fn write(&mut self, offset: u64, bytes: &[u8]) {
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.check(offset, bytes.len());
+        Ok(())
     }
 
-    fn read(&self, offset: u64, bytes: &mut [u8]) {
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
         self.check(offset, bytes.len());
         bytes.fill(0);
+        Ok(())
     }
 
-    fn launch(&mut self, program: usize) {
+    fn launch(&mut self, program: usize) -> Result<()> {
         assert!(program < self.programs, "program {program} of {}", self.programs);
         self.launched += 1;
+        Ok(())
     }
 
-    fn start_profile(&mut self) {}
+    fn start_profile(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     fn profile(&self) -> Option<&Profile> {
         None
+    }
+
+    fn describe(&self) -> String {
+        "null".into()
+    }
+
+    fn peak_memory(&self) -> u64 {
+        peak_memory()
     }
 }

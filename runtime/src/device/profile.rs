@@ -51,6 +51,11 @@ impl Recorder {
         // SAFETY: the caller promises that nobody else uses this list.
         unsafe { (*self.spans[thread].get()).push(span) };
     }
+
+    /// What all threads have written down.
+    pub fn into_spans(self) -> Vec<Vec<(u64, u64)>> {
+        self.spans.into_iter().map(UnsafeCell::into_inner).collect()
+    }
 }
 
 impl Profile {
@@ -68,13 +73,18 @@ impl Profile {
         &self.programs
     }
 
+    /// Nanoseconds since it began.
+    pub(super) fn now(&self) -> u64 {
+        self.begin.elapsed().as_nanos() as u64
+    }
+
     pub(super) fn recorder(&self, program: usize) -> Recorder {
         let list = || UnsafeCell::new(Vec::with_capacity(self.programs[program].launches.len()));
         Recorder { begin: self.begin, spans: (0..self.threads).map(|_| list()).collect() }
     }
 
-    pub(super) fn add(&mut self, program: usize, recorder: Recorder) {
-        let spans: Vec<Vec<(u64, u64)>> = recorder.spans.into_iter().map(UnsafeCell::into_inner).collect();
+    /// Adds a run of the program: begin and end of every launch, by thread.
+    pub(super) fn add(&mut self, program: usize, spans: Vec<Vec<(u64, u64)>>) {
         let times = &mut self.programs[program];
         times.runs += 1;
         let begin = spans.iter().filter_map(|list| list.first()).map(|span| span.0).min().unwrap_or(0);

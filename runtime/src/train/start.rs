@@ -6,10 +6,9 @@ use crate::disk::{Disk, RealDisk};
 use crate::host::{Moment, host_name};
 use crate::programs::{BatchPrograms, UpdateProgram};
 use crate::report::{Journal, Reporter};
-use crate::session::{Session, SessionOptions, default_threads, model_folder};
+use crate::session::{Session, SessionOptions, model_folder};
 use crate::train::{GIB, Resume, Summary};
 use crate::weights::convert;
-use amc_artifact::memory::RunMemory;
 use amc_artifact::safetensors::SafetensorsFile;
 use amc_artifact::{Artifact, LrSchedule, ProgramKind, RunConfig, TargetKind, shard_folder};
 use anyhow::{Context, Result, bail, ensure};
@@ -50,7 +49,7 @@ impl<'a> Trainer<'a> {
         run.check()?;
         let limit = run.schedule.total_steps().min(options.steps.unwrap_or(u64::MAX));
         let reporter = Reporter::new(options.quiet, limit);
-        introduce(&reporter, &session, run, options)?;
+        introduce(&reporter, &session, run);
         if let Some(folder) = &places.model {
             checkpoint::check_carried(run, folder)?;
         }
@@ -75,9 +74,9 @@ impl<'a> Trainer<'a> {
         if first_step >= limit {
             reporter.info(&format!("All {limit} steps are done already"));
         }
-        let planned_bytes = planned(&session, options)?.total();
+        let planned_bytes = session.planned_memory().total();
         if options.profile.is_some() {
-            session.start_profile();
+            session.start_profile()?;
         }
         Ok(Trainer {
             session,
@@ -145,7 +144,7 @@ fn start_from_adapter(session: &mut Session, folder: &Path) -> Result<()> {
         ensure!(view.shape == param.shape, "`{}` is {:?}, wanted {:?}", param.name, view.shape, param.shape);
         let mut at = param.value_offset;
         convert(&view, param.storage, |piece| {
-            session.write_bytes(at, piece);
+            session.write_bytes(at, piece)?;
             at += piece.len() as u64;
             Ok(())
         })?;
@@ -194,15 +193,15 @@ fn listen(signals: &[i32]) -> Result<Arc<AtomicBool>> {
 }
 
 /// What the run is, before it begins.
-fn introduce(reporter: &Reporter, session: &Session, run: &RunConfig, options: &RunOptions) -> Result<()> {
+fn introduce(reporter: &Reporter, session: &Session, run: &RunConfig) {
     let plan = session.plan();
-    let threads = options.threads.unwrap_or_else(default_threads);
     let user = std::env::var("USER").unwrap_or_else(|_| "unknown".into());
     reporter.info(&format!(
-        "Experiment_details:\n- Timestamp: {}\n- User: {user}\n- Host: {}\n- World size: 1\n- Backend: cpu, {threads} \
-         threads\n- Model name: {}",
+        "Experiment_details:\n- Timestamp: {}\n- User: {user}\n- Host: {}\n- World size: 1\n- Backend: {}\n- Model \
+         name: {}",
         Moment::now().iso(),
         host_name(),
+        session.device(),
         run.model.name
     ));
     let trainable: u64 = plan.params.iter().map(|param| param.shape.iter().product::<u64>()).sum();
@@ -223,7 +222,7 @@ fn introduce(reporter: &Reporter, session: &Session, run: &RunConfig, options: &
         run.schedule.accumulation,
         run.train.sampler.local_batch_size
     ));
-    let memory = planned(session, options)?;
+    let memory = session.planned_memory();
     let gib = |bytes: u64| bytes as f64 / GIB;
     reporter.info(&format!(
         "Planned memory: {:.3} GiB ({:.3} for the step, {:.3} of frozen weights, {:.3} for the program itself)",
@@ -232,11 +231,6 @@ fn introduce(reporter: &Reporter, session: &Session, run: &RunConfig, options: &
         gib(memory.weights),
         gib(memory.process)
     ));
-    Ok(())
-}
-
-fn planned(session: &Session, options: &RunOptions) -> Result<RunMemory> {
-    RunMemory::of(session.plan(), options.threads.unwrap_or_else(default_threads))
 }
 
 /// `1234567` as `1,234,567`.

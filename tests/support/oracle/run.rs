@@ -1,6 +1,5 @@
 //! Compiles a case and runs its programs.
 use super::case::{Batch, Case};
-use crate::interpreted;
 use crate::stages::reversed;
 use amc::compiler::emit::{Destination, Papers, emit};
 use amc::compiler::model::{self, LoadedModel};
@@ -10,7 +9,6 @@ use amc_artifact::safetensors::SafetensorsFile;
 use amc_frontend::build::{Lora, Purpose, Request};
 use amc_ir::{DType, Init};
 use amc_passes::plan::{Optimizer, Unit, assemble};
-use amc_runtime::ModelWeights;
 use amc_runtime::session::{Part, Session, SessionOptions};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -45,10 +43,7 @@ impl Runner {
         let mut artifact = Artifact::open(&dir)?;
         artifact.plan = reversed(&artifact.plan);
         let options = SessionOptions { threads: Some(2), model: Some(case.folder.clone()) };
-        let mut session = match destination {
-            Destination::Gpu(_) => interpreted::session(&artifact, ModelWeights::open(&case.folder)?)?,
-            _ => Session::open(&artifact, &options)?,
-        };
+        let mut session = Session::open(&artifact, &options)?;
         session.initialise(0)?;
         if mode == Mode::Lora {
             for name in adapter.tensors().keys() {
@@ -72,7 +67,7 @@ impl Runner {
     fn read_logits(&mut self, program: &str, batch: &Batch) -> Result<Vec<f32>> {
         let id = self.session.program(program)?;
         self.write(program, batch, false)?;
-        self.session.run(id);
+        self.session.run(id)?;
         self.session.read(id, "logits")
     }
 
@@ -97,7 +92,7 @@ impl Runner {
         }
         let id = self.session.program(program)?;
         self.write(program, batch, true)?;
-        self.session.run(id);
+        self.session.run(id)?;
         let loss = self.session.read(id, "loss")?[0] as f64;
         let gradients = names.into_iter().map(|name| {
             let gradient = self.session.read_param(&name, Part::Gradient)?;
@@ -120,8 +115,7 @@ impl Runner {
         for (name, value) in scalars {
             self.session.write(id, name, &[value])?;
         }
-        self.session.run(id);
-        Ok(())
+        self.session.run(id)
     }
 }
 
