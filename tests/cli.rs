@@ -1,5 +1,6 @@
 //! What the commands say and do where something is wrong, and where nobody reads what they print.
 #![cfg(feature = "compiler")]
+use amc_fake_cuda::{NO_DRIVER, put_on};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
@@ -53,6 +54,13 @@ impl Bench {
 
     fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
+    }
+
+    /// Runs a command on a machine with such a GPU, or none.
+    fn on_machine(&self, machine: &str, arguments: &[&str]) -> Output {
+        let mut command = self.command(arguments);
+        let _driver = put_on(&mut command, machine);
+        command.output().unwrap()
     }
 
     /// What a command that must fail, without panicking, says.
@@ -192,11 +200,35 @@ fn a_gpu_is_compiled_for_where_there_is_none() {
         assert!(output.status.success(), "{}", text(&output.stderr));
         let code = std::fs::read_to_string(bench.path("a/kernels/kernels.ptx")).unwrap();
         assert!(code.contains(&target.replace("cuda:", ".target ")), "{target}");
-        let said = bench.error(&["run", "a"]);
-        assert!(said.contains("compiled for a GPU") && said.contains("--target cpu"), "{said}");
+        let output = bench.on_machine(NO_DRIVER, &["run", "a"]);
+        let said = text(&output.stderr);
+        assert!(!output.status.success() && said.starts_with("error: this machine has no NVIDIA driver ("), "{said}");
+        assert!(said.contains("install one, or compile for the CPU with `amc compile --target cpu`"), "{said}");
     }
     let output = bench.run(&["verify", "a"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let said = bench.error(&["compile", "r.yaml", "--target", "cuda:sm_61"]);
     assert!(said.contains("`cuda:` with one of sm_80, sm_90a"), "{said}");
+    let said = text(&bench.on_machine(NO_DRIVER, &["doctor"]).stdout);
+    assert!(said.contains("gpu        none: this machine has no NVIDIA driver ("), "{said}");
+}
+
+/// Relative, of losses after a step; both sides round to bf16 at every value.
+const GPU_TOLERANCE: f64 = 2e-2;
+
+#[test]
+fn a_run_on_a_gpu_follows_the_run_on_the_cpu() {
+    let bench = Bench::new();
+    let [cpu, gpu] = [("cpu", ""), ("cuda:sm_80", "capability=8.6")].map(|(target, machine)| {
+        let output = bench.run(&["compile", "r.yaml", "--target", target, "-o", "a"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let output = bench.on_machine(machine, &["run", "a", "--steps", "2"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let records = std::fs::read_to_string(bench.path("checkpoints/training.jsonl")).unwrap();
+        std::fs::remove_dir_all(bench.path("checkpoints")).unwrap();
+        let loss = |line| serde_json::from_str::<serde_json::Value>(line).unwrap()["loss"].as_f64().unwrap();
+        records.lines().map(loss).collect::<Vec<f64>>()
+    });
+    let close = |(found, wanted): (&f64, &f64)| (found - wanted).abs() <= GPU_TOLERANCE * wanted;
+    assert!(cpu.len() == 2 && gpu.len() == 2 && gpu.iter().zip(&cpu).all(close), "{gpu:?}, wanted {cpu:?}");
 }

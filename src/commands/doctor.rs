@@ -13,6 +13,10 @@ pub fn run(_arguments: &Arguments) -> Result<()> {
     if let Some(total) = memory() {
         writeln!(out, "memory     {:.1} GiB, {:.1} GiB free", total.0, total.1)?;
     }
+    match amc_runtime::device::cuda::summary() {
+        Ok(gpu) => writeln!(out, "gpu        {gpu}")?,
+        Err(error) => writeln!(out, "gpu        none: {error:#}")?,
+    }
     compiler(&mut out)
 }
 
