@@ -1,7 +1,7 @@
 //! `amc show`: what an artifact holds.
 use amc_artifact::{Arg, Artifact, Kernel, Program};
 use amc_runtime::disk::RealDisk;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ pub struct Arguments {
     profile: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
 enum What {
     /// Sizes, shapes, inputs.
     Summary,
@@ -45,6 +45,8 @@ enum What {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
+    let paged = arguments.output.is_some() || arguments.profile.is_some();
+    ensure!(!paged || arguments.what == What::Report, "--output and --profile are for `amc show DIR report`");
     let artifact = Artifact::open(&arguments.artifact)?;
     let mut out = std::io::stdout().lock();
     match arguments.what {

@@ -8,6 +8,7 @@
 //! recipe.lock.yaml    the recipe with every default written out
 //! kernels/kernels.so  the code, or for a GPU kernels.ptx; absent for the null target
 //! ir/*                the graph as text after each phase
+//! report.html         what `amc show DIR report` wrote; not listed, and gone when the artifact is compiled again
 //! ```
 //! Invariants: a directory of that name is either complete or absent, also after a crash; what `open` returns has hashes
 //! that match and a plan that is valid.

@@ -23,10 +23,12 @@ function formatScaled(value, base, units) {
 }
 
 function formatSeconds(seconds) {
+  if (seconds === 0) return "0 s";
   return seconds >= 1 ? `${formatDigits(seconds)} s` : formatScaled(seconds * 1e9, 1000, ["ns", "µs", "ms", "s"]);
 }
 
 function formatBytes(bytes) {
+  if (bytes < 1024) return `${Math.round(bytes)} B`;
   return formatScaled(bytes, 1024, ["B", "KiB", "MiB", "GiB", "TiB"]);
 }
 
@@ -36,7 +38,9 @@ function formatSi(value, unit) {
 }
 
 function formatPercent(part, whole) {
-  return whole > 0 ? `${formatDigits((100 * part) / whole)} %` : "–";
+  if (!(whole > 0)) return "–";
+  const percent = (100 * part) / whole;
+  return percent > 0 && percent < 0.01 ? "< 0.01 %" : `${percent.toFixed(2)} %`;
 }
 
 function formatHex(number) {

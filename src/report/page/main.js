@@ -45,7 +45,8 @@ class Page {
     }
     if (selection.view === "source") this.source.show();
     this.details.show();
-    if (selection.launch) this.revealLaunch(selection.launch);
+    if (selection.launch) this.revealLaunches(selection.launch.index, selection.launch.index);
+    if (selection.buffer) this.revealBuffer(selection.buffer);
   }
 
   showView(view) {
@@ -87,8 +88,14 @@ class Page {
     byId("roofline-facts").textContent = idle ? `${source}; ${idle} kernels without operations are in the table only` : source;
   }
 
-  revealLaunch(launch) {
-    this.across.reveal(this.clock.begin[launch.index], this.clock.end[launch.index]);
+  revealLaunches(first, last) {
+    const { begin, end } = this.clock;
+    if (begin.length > 0) this.across.reveal(begin[Math.min(first, begin.length - 1)], end[Math.min(last, end.length - 1)]);
+  }
+
+  revealBuffer(buffer) {
+    this.revealLaunches(buffer.first, buffer.last);
+    this.memory.upwards.reveal(buffer.offset, buffer.offset + buffer.bytes);
   }
 
   key(event) {

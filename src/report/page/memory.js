@@ -127,6 +127,7 @@ class Memory extends Plot {
     context.lineTo(this.width, bound);
     context.stroke();
     context.setLineDash([]);
+    if (bound < 0 || bound > this.floor) return;
     const middle = this.x((clock.begin[program.peak] + clock.end[program.peak]) / 2);
     context.fillStyle = themeColour("--accent");
     context.beginPath();

@@ -2,7 +2,7 @@
 
 /** Family names that have a colour of their own in report.css. */
 const FAMILIES = [
-  "gemm_bf16", "gemm_f32", "gemm", "gemv", "attention", "attention_grad", "attention_cached", "norm", "rope", "pointwise",
+  "product_bf16", "product", "gemv", "attention", "attention_grad", "attention_cached", "norm", "rope", "pointwise",
   "cross_entropy", "rows", "embedding_grad", "optimizer", "sum", "column_sum", "dropout",
 ];
 
@@ -79,9 +79,13 @@ class Plot {
     const gap = width > 4 && right - left > 4 ? 1 : 0;
     this.context.fillStyle = colour;
     this.context.fillRect(from, top, Math.max(width - gap, 0.6), bottom - top);
-    if (text !== "" && width > 22 && bottom - top > 10) {
-      this.context.fillStyle = ink;
-      this.context.fillText(shorten(text, Math.floor((width - 6) / 5.9)), from + 4, (top + bottom) / 2 + 0.5);
+    const letters = Math.floor((width - 6) / 5.9);
+    if (bottom - top > 10 && letters >= Math.min(text.length, 6)) {
+      // On a dimmed box, the theme's text is what can still be read.
+      const dimmed = this.context.globalAlpha < 1;
+      this.context.fillStyle = dimmed ? themeColour("--faint") : ink;
+      if (dimmed) this.context.globalAlpha = 0.8;
+      this.context.fillText(shorten(text, letters), from + 4, (top + bottom) / 2 + 0.5);
     }
   }
 

@@ -54,11 +54,11 @@ class Roofline {
       marks.push(svgElement("line", { class: "grid", x1, y1, x2, y2 }));
       marks.push(svgElement("text", { ...at, "text-anchor": anchor, class: "tick" }, text));
     };
-    for (const log of ticks(this.across.from, this.across.to, area.width / 90)) {
+    for (const log of decadeTicks(this.across, area.width / 60)) {
       const x = this.x(log);
       mark(x, area.y, x, area.y + area.height, { x, y: area.y + area.height + 15 }, formatDigits(10 ** log), "middle");
     }
-    for (const log of ticks(this.upwards.from, this.upwards.to, area.height / 40)) {
+    for (const log of decadeTicks(this.upwards, area.height / 30)) {
       const y = this.y(log);
       mark(area.x, y, area.x + area.width, y, { x: area.x - 6, y: y + 4 }, formatSi(10 ** log, "op/s"), "end");
     }
@@ -74,8 +74,9 @@ class Roofline {
     const ridge = peak - bandwidth;
     const corner = [this.across.least - 9, ridge, this.across.most + 9].map((at) => [this.x(at), this.y(Math.min(peak, bandwidth + at))]);
     const line = svgElement("polyline", { class: "roof", points: corner.map((point) => point.join(",")).join(" ") });
-    const flat = { x: this.width - Roofline.MARGIN.right - 4, y: this.y(peak) - 6, "text-anchor": "end", class: "roof-name" };
-    const slope = { x: this.x(this.across.from) + 8, y: this.y(bandwidth + this.across.from) - 10, class: "roof-name" };
+    const flat = { x: this.width - Roofline.MARGIN.right - 4, y: this.y(peak) - 10, "text-anchor": "end", class: "roof-name" };
+    const foot = Math.max(this.across.from, this.upwards.from - bandwidth);
+    const slope = { x: this.x(foot) + 14, y: this.y(bandwidth + foot) - 8, class: "roof-name" };
     return [
       line,
       svgElement("text", flat, formatSi(rates.operations, "op/s")),
@@ -126,6 +127,18 @@ class Roofline {
     this.upwards.pan((y / this.height) * (this.upwards.to - this.upwards.from));
     this.draw();
   }
+}
+
+/** Logarithms of powers of ten in sight, with their doubles and fivefolds where there is room for `count` marks. */
+function decadeTicks(viewport, count) {
+  const decades = viewport.to - viewport.from;
+  if (decades < 1) return ticks(viewport.from, viewport.to, Math.min(count, 6));
+  const within = decades * 3 <= count ? [1, 2, 5] : [1];
+  const marks = [];
+  for (let power = Math.floor(viewport.from); power <= viewport.to; power += 1) {
+    marks.push(...within.map((times) => power + Math.log10(times)));
+  }
+  return marks.filter((mark) => viewport.from <= mark && mark <= viewport.to);
 }
 
 function describeKernel(row) {
