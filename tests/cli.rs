@@ -119,6 +119,31 @@ fn mistakes_have_a_place_in_the_recipe() {
 }
 
 #[test]
+fn forecasts_say_what_they_rest_on() {
+    let bench = Bench::new();
+    let compiled = |said: &str| {
+        let output = bench.run(&["compile", "r.yaml", "-o", "a"]);
+        let text = text(&output.stdout);
+        assert!(output.status.success() && text.contains(said), "{text}{}", self::text(&output.stderr));
+    };
+    let doctor = || text(&bench.run(&["doctor", "--threads", "2"]).stdout);
+    compiled("; not calibrated: run `amc doctor --calibrate`)");
+    assert!(doctor().contains("rates      not calibrated"), "{}", doctor());
+    let features = ["avx2", "fma", "f16c", "bmi2"].map(String::from);
+    let machine = amc_artifact::rates::Host::here(&features, amc_runtime::session::default_threads());
+    let path = machine.path(&bench.path("cache/rates"));
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, "{").unwrap();
+    if amc_codegen::host_target().unwrap().lanes == 8 {
+        compiled("cannot be used: it does not hold rates");
+    }
+    let output = bench.run(&["compile", "r.yaml", "--target", "null", "-o", "n"]);
+    assert!(output.status.success() && !text(&output.stdout).contains("forecast"), "{}", text(&output.stdout));
+    let said = text(&bench.run(&["run", "n", "--steps", "1", "--profile=t.json"]).stdout);
+    assert!(said.contains("--profile: the artifact's target is null") && !bench.path("t.json").exists(), "{said}");
+}
+
+#[test]
 fn nobody_has_to_read_what_is_printed() {
     let bench = Bench::new();
     for arguments in

@@ -19,6 +19,9 @@ use crate::region::Region;
 use crate::{Kernel, Target, Work, gemv};
 use plan::Plan;
 
+/// Rows or columns of a product that are too few to use a packed element often.
+const THIN: usize = 16;
+
 /// Operands of the kernel, in order: A and B of every term, the epilogue's inputs from the second on (the first is the
 /// sum and has no operand), its outputs (each `[m, n]` without gaps), and an i32 count where there is a limit.
 ///
@@ -68,8 +71,18 @@ impl Gemm {
         functions += &store::function(self, plan.lanes, plan.width(), plan.vectors);
         let mut e = Emitter::new();
         task::body(&mut e, self, plan);
-        let family = if plan.pairs.is_some() { "product_bf16" } else { "product" };
-        finish(self, ("gemm", family), &functions, e, plan.tasks(self), plan.scratch(self).total)
+        finish(self, ("gemm", self.family(plan)), &functions, e, plan.tasks(self), plan.scratch(self).total)
+    }
+
+    /// What bounds it: little reuse, pairs of bf16, bf16 that is widened first, or multiply-adds of f32.
+    fn family(&self, plan: &Plan) -> &'static str {
+        let widened = |term: &Term| term.a.elem == Elem::Bf16;
+        match () {
+            _ if self.m.min(self.n) <= THIN => "product_thin",
+            _ if self.terms.iter().any(|term| plan.paired(term)) => "product_bf16",
+            _ if self.terms.iter().any(widened) => "product_widened",
+            _ => "product",
+        }
     }
 
     pub(crate) fn work(&self, family: &'static str) -> Work {

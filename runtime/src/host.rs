@@ -54,6 +54,11 @@ impl Moment {
         format!("{:04}-{:02}-{:02} {}", self.year, self.month, self.day, self.clock())
     }
 
+    /// `2026-08-22`
+    pub fn day(&self) -> String {
+        format!("{:04}-{:02}-{:02}", self.year, self.month, self.day)
+    }
+
     /// `2026-08-22T13:05:09.123Z`
     pub fn iso(&self) -> String {
         format!("{:04}-{:02}-{:02}T{}.{:03}Z", self.year, self.month, self.day, self.clock(), self.millisecond)

@@ -20,4 +20,5 @@ pub mod train;
 mod weights;
 
 pub use element::Element;
+pub use host::Moment;
 pub use weights::ModelWeights;

@@ -101,6 +101,11 @@ impl BatchProgram {
         })
     }
 
+    /// Its place among the plan's programs.
+    pub fn index(&self) -> usize {
+        self.program.index()
+    }
+
     /// Runs the rows as one microbatch and returns the sum of their token losses times `loss_scale`.
     pub fn run(
         &self,
@@ -152,6 +157,11 @@ impl UpdateProgram {
             max_norm: input("max_norm")?,
             grad_norm: needed("grad_norm", find(&program.outputs, "grad_norm", Storage::F32, 1)?)?,
         })
+    }
+
+    /// Its place among the plan's programs.
+    pub fn index(&self) -> usize {
+        self.program.index()
     }
 
     /// Runs it and returns the norm of the gradient before clipping.

@@ -31,6 +31,13 @@ pub struct Session {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ProgramId(usize);
 
+impl ProgramId {
+    /// Its place among the plan's programs.
+    pub(crate) fn index(self) -> usize {
+        self.0
+    }
+}
+
 /// What belongs to a parameter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Part {

@@ -15,7 +15,7 @@ use crate::programs::{BatchPrograms, UpdateProgram, UpdateScalars};
 use crate::report::{self, Journal, Reporter, StepRecord, ValidationRecord};
 use crate::session::Session;
 use amc_artifact::philox::Stream;
-use amc_artifact::{Epoch, LrSchedule, RunConfig};
+use amc_artifact::{Epoch, Forecast, LrSchedule, Rates, RunConfig};
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use std::convert::Infallible;
@@ -65,6 +65,8 @@ pub struct RunOptions {
     pub quiet: bool,
     /// Measure every launch, print where the time went, and write a trace of the last step to this file.
     pub profile: Option<PathBuf>,
+    /// What the run is forecast with.
+    pub rates: Option<Rates>,
 }
 
 /// The folders of a run.
@@ -122,6 +124,9 @@ pub struct Trainer<'a> {
     limit: u64,
     planned_bytes: u64,
     profile: Option<PathBuf>,
+    forecast: Option<Forecast>,
+    /// Whether the forecast is made with rates of this machine.
+    calibrated: bool,
 }
 
 /// What one optimizer step did.
@@ -130,6 +135,9 @@ struct Step {
     grad_norm: f64,
     tokens: u64,
     label_tokens: u64,
+    /// Seconds that its programs were forecast to take, and that they took with what is done between them.
+    expected: f64,
+    seconds: f64,
 }
 
 impl Trainer<'_> {
@@ -139,6 +147,7 @@ impl Trainer<'_> {
         self.reporter.start_at(self.first_step);
         let begin = Instant::now();
         let mut before = begin;
+        let mut times = Vec::new();
         for step in self.first_step..self.limit {
             let done = self.step(step)?;
             let now = Instant::now();
@@ -146,6 +155,12 @@ impl Trainer<'_> {
             before = now;
             if step == self.first_step {
                 summary.first_step_seconds = (now - begin).as_secs_f64();
+                if self.profile.is_some() && step + 1 < self.limit {
+                    // The first step touches all memory for the first time.
+                    self.session.start_profile()?;
+                }
+            } else {
+                times.push((done.seconds, done.expected));
             }
             summary.completed_steps = step + 1;
             summary.losses.push(done.loss);
@@ -158,6 +173,7 @@ impl Trainer<'_> {
         (summary.peak_bytes, summary.planned_bytes) = (self.session.peak_memory(), self.planned_bytes);
         self.reporter.finish();
         self.conclude(&summary);
+        self.compare(&times);
         self.report_profile()?;
         Ok(summary)
     }
@@ -177,11 +193,33 @@ impl Trainer<'_> {
         }
     }
 
+    /// The forecast beside what steps took, the first one left out.
+    fn compare(&self, times: &[(f64, f64)]) {
+        let Some(forecast) = self.forecast.as_ref().filter(|_| self.calibrated && !times.is_empty()) else { return };
+        let median = |part: fn(&(f64, f64)) -> f64| {
+            let mut all: Vec<f64> = times.iter().map(part).collect();
+            all.sort_by(f64::total_cmp);
+            all[all.len() / 2]
+        };
+        let (actual, expected) = (median(|time| time.0), median(|time| time.1));
+        self.reporter.info(&format!(
+            "a step was forecast to take {expected:.3} s ({}) and took {actual:.3} s, the median of {} without the \
+             first: ratio {:.3}",
+            forecast.certainty(),
+            times.len(),
+            actual / expected
+        ));
+    }
+
     /// Where the time went, if that was asked for.
     fn report_profile(&self) -> Result<()> {
         let (Some(path), Some(profile)) = (&self.profile, self.session.profile()) else { return Ok(()) };
-        self.reporter.info(&report::profile::tables(self.session.plan(), profile));
-        report::profile::write_trace(self.session.plan(), profile, path)
+        let forecast = self.forecast.as_ref();
+        self.reporter.info(&report::profile::tables(self.session.plan(), profile, forecast));
+        if let Some(forecast) = forecast {
+            self.reporter.info(&format!("forecasts are {}", forecast.certainty()));
+        }
+        report::profile::write_trace(self.session.plan(), profile, forecast, path)
     }
 
     /// Validates and saves where it is time; says whether to stop.
@@ -214,16 +252,20 @@ impl Trainer<'_> {
         let index = (step % self.run.schedule.steps_per_epoch()) as usize;
         let label_tokens: u64 = epoch.step(index).map(|rows| self.data.supervised(rows)).sum();
         let loss_scale = if label_tokens > 0 { (1.0 / label_tokens as f64) as f32 } else { 0.0 };
-        let (mut loss, mut tokens) = (0.0, 0);
+        let (mut loss, mut tokens, mut expected) = (0.0, 0, 0.0);
+        let begin = Instant::now();
+        let seconds = |program: usize| self.forecast.as_ref().map_or(0.0, |forecast| forecast.programs[program]);
         for (microbatch, rows) in epoch.step(index).enumerate() {
             let program = self.train.fit(rows.len(), self.data.longest(rows))?;
             let seed = dropout_seed(self.run.seed, step, microbatch as u64);
             loss += program.run(&mut self.session, &mut self.buffers, &self.data, rows, loss_scale, seed)?;
             tokens += self.buffers.counted_tokens(program.rows, program.sequence);
+            expected += seconds(program.index());
         }
         let scalars = self.scalars(step);
         let grad_norm = self.update.run(&mut self.session, &scalars)?;
-        Ok(Step { loss, grad_norm, tokens, label_tokens })
+        expected += seconds(self.update.index());
+        Ok(Step { loss, grad_norm, tokens, label_tokens, expected, seconds: begin.elapsed().as_secs_f64() })
     }
 
     fn scalars(&self, step: u64) -> UpdateScalars {

@@ -1,5 +1,5 @@
 //! `amc check`: everything short of code generation.
-use crate::commands::compile::summary;
+use crate::commands::compile::{forecast, summary};
 use crate::compiler::budget::fitted;
 use crate::compiler::project::Project;
 use crate::compiler::recipe;
@@ -24,5 +24,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let fitted = fitted(&project, &destination, &mut Dumps::default())?;
     let mut out = std::io::stdout().lock();
     summary(&project, &fitted, &mut out)?;
+    forecast(&project, &fitted, &destination, &mut out)?;
     Ok(writeln!(out, "{}: no mistakes found", arguments.recipe.display())?)
 }

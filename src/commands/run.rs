@@ -78,6 +78,7 @@ pub fn start(dir: &std::path::Path, options: &Options) -> Result<()> {
             model: options.model.clone(),
             quiet: false,
             profile: options.profile.clone(),
+            rates: None,
         },
     )?;
     Ok(())

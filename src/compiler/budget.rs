@@ -3,6 +3,7 @@ use super::emit::Destination;
 use super::project::Project;
 use super::recipe::{optimizer, threads, units};
 use super::unit::Dumps;
+use amc_artifact::Plan;
 use amc_artifact::memory::RunMemory;
 use amc_passes::pass::Recompute;
 use amc_passes::plan::{Assembled, assemble};
@@ -17,6 +18,8 @@ pub struct Fitted {
     pub assembled: Assembled,
     /// Of the training program that computes most again.
     pub recompute: Recompute,
+    /// The plan without a budget, where this one had to give way to it.
+    pub unbounded: Option<Plan>,
 }
 
 /// Plans the project with as little computed again as the budget allows: the least number of steps whose plan fits, each
@@ -43,7 +46,8 @@ pub fn fitted(project: &Project, destination: &Destination, dumps: &mut Dumps) -
             exceeds = middle;
         }
     }
-    plan(project, destination, (rows, fits), dumps)
+    let fitted = plan(project, destination, (rows, fits), dumps)?;
+    Ok(Fitted { unbounded: Some(first.assembled.plan), ..fitted })
 }
 
 /// Plans for microbatches of at most `rows` rows, with so many steps computed again.
@@ -56,7 +60,7 @@ fn plan(
     let units = units(project, rows, steps, dumps)?;
     let assembled = assemble(&units, Some(optimizer(&project.recipe)), destination.machine().as_ref());
     let most = units.iter().map(|unit| unit.recompute).max_by_key(|recompute| recompute.possible);
-    Ok(Fitted { assembled, recompute: most.unwrap_or_default() })
+    Ok(Fitted { assembled, recompute: most.unwrap_or_default(), unbounded: None })
 }
 
 /// Bytes that a run takes in all.

@@ -5,11 +5,13 @@
 //! - Every address is an offset into one arena, one constant pool or one weight file; the runtime adds base pointers once.
 mod artifact;
 mod cache;
+mod forecast;
 pub mod hub_cache;
 mod manifest;
 pub mod memory;
 pub mod philox;
 mod plan;
+pub mod rates;
 mod run_config;
 pub mod safetensors;
 mod sampler;
@@ -19,6 +21,7 @@ mod validate;
 
 pub use artifact::*;
 pub use cache::*;
+pub use forecast::*;
 pub use manifest::*;
 pub use plan::*;
 pub use run_config::*;

@@ -1,6 +1,6 @@
 //! Where the time of a run went: a table by kernel, and a trace of the last run of every program.
 use crate::device::{Profile, ProgramTimes};
-use amc_artifact::{Plan, Program};
+use amc_artifact::{Forecast, Plan, Program};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -14,34 +14,60 @@ const ROWS: usize = 24;
 struct Row {
     launches: u64,
     wall: f64,
+    /// Of all threads together.
     busy: f64,
+    /// What `busy` was forecast to be.
+    forecast: f64,
 }
 
 impl Row {
     fn plus(self, other: Row) -> Row {
-        Row { launches: self.launches + other.launches, wall: self.wall + other.wall, busy: self.busy + other.busy }
+        Row {
+            launches: self.launches + other.launches,
+            wall: self.wall + other.wall,
+            busy: self.busy + other.busy,
+            forecast: self.forecast + other.forecast,
+        }
     }
 
     /// `total` is the time of the whole program.
     fn line(&self, name: &str, total: f64, threads: usize) -> String {
         let percent = |part: f64, whole: f64| if whole > 0.0 { 100.0 * part / whole } else { 0.0 };
         let (share, busy) = (percent(self.wall, total), percent(self.busy, self.wall * threads as f64));
-        format!("{:>10.3} {share:>6.1} {busy:>6.1} {:>8}  {name}\n", self.wall, self.launches)
+        let expected = match self.forecast > 0.0 {
+            true => format!("{:>9.3} {:>5.2}", self.forecast / threads as f64, self.busy / self.forecast),
+            false => String::new(),
+        };
+        format!("{:>10.3} {share:>6.1} {busy:>6.1} {:>8} {expected:>15}  {name}\n", self.wall, self.launches)
     }
 }
 
-/// A table for every program that ran.
-pub(crate) fn tables(plan: &Plan, profile: &Profile) -> String {
-    let programs = plan.programs.iter().zip(profile.programs()).filter(|(_, times)| times.runs > 0);
-    programs.map(|(program, times)| table(plan, program, times, profile.threads())).collect()
+/// A table for every program that ran; the ratio is of what was measured to what was forecast.
+pub(crate) fn tables(plan: &Plan, profile: &Profile, forecast: Option<&Forecast>) -> String {
+    let programs = plan.programs.iter().zip(profile.programs()).enumerate().filter(|(_, (_, times))| times.runs > 0);
+    programs
+        .map(|(index, (program, times))| {
+            let expected = forecast.map(|forecast| (forecast.programs[index], &forecast.launches[index][..]));
+            table(plan, program, times, profile.threads(), expected)
+        })
+        .collect()
 }
 
-fn table(plan: &Plan, program: &Program, times: &ProgramTimes, threads: usize) -> String {
+/// `expected` are the forecast seconds of the program, and of one thread for each launch.
+fn table(
+    plan: &Plan,
+    program: &Program,
+    times: &ProgramTimes,
+    threads: usize,
+    expected: Option<(f64, &[f64])>,
+) -> String {
     let milliseconds = |nanoseconds: u64| nanoseconds as f64 * 1e-6 / times.runs as f64;
     let mut by_kernel: HashMap<&str, Row> = HashMap::new();
-    for (launch, time) in program.launches.iter().zip(&times.launches) {
+    for (i, (launch, time)) in program.launches.iter().zip(&times.launches).enumerate() {
         let row = by_kernel.entry(&plan.kernels[launch.kernel as usize].symbol).or_default();
-        *row = row.plus(Row { launches: 1, wall: milliseconds(time.wall), busy: milliseconds(time.busy) });
+        let forecast = expected.map_or(0.0, |(_, launches)| 1e3 * launches[i]);
+        let (wall, busy) = (milliseconds(time.wall), milliseconds(time.busy));
+        *row = row.plus(Row { launches: 1, wall, busy, forecast });
     }
     let mut rows: Vec<(&str, Row)> = by_kernel.into_iter().collect();
     rows.sort_by(|a, b| b.1.wall.total_cmp(&a.1.wall).then(a.0.cmp(b.0)));
@@ -52,17 +78,24 @@ fn table(plan: &Plan, program: &Program, times: &ProgramTimes, threads: usize) -
     rows.truncate(ROWS);
     rows.extend((others.launches > 0).then_some(("(all others)", others)));
     rows.push(("(between launches)", between));
-    let mut text = format!("{}: {} runs, {total:.1} ms each\n", program.name, times.runs);
-    text += &format!("{:>10} {:>6} {:>6} {:>8}  kernel\n", "ms", "%", "busy %", "launches");
+    let mut text = format!("{}: {} runs, {total:.1} ms each", program.name, times.runs);
+    if let Some((seconds, _)) = expected {
+        text += &format!(", forecast {:.1} ms, ratio {:.2}", 1e3 * seconds, total / (1e3 * seconds));
+    }
+    let names = ["ms", "%", "busy %", "launches", if expected.is_some() { "forecast ratio" } else { "" }];
+    text += &format!("\n{:>10} {:>6} {:>6} {:>8} {:>15}  kernel\n", names[0], names[1], names[2], names[3], names[4]);
     rows.iter().for_each(|(name, row)| text += &row.line(name, total, threads));
     text
 }
 
 /// Writes the last run of every program as a trace that Perfetto and Chrome show, a track a thread.
-pub(crate) fn write_trace(plan: &Plan, profile: &Profile, path: &Path) -> Result<()> {
+pub(crate) fn write_trace(plan: &Plan, profile: &Profile, forecast: Option<&Forecast>, path: &Path) -> Result<()> {
     let mut events = Vec::new();
-    for (program, times) in plan.programs.iter().zip(profile.programs()).filter(|(_, times)| times.runs > 0) {
-        for (index, (launch, time)) in program.launches.iter().zip(&times.launches).enumerate() {
+    let programs = plan.programs.iter().zip(profile.programs()).enumerate();
+    for (p, (program, times)) in programs.filter(|(_, (_, times))| times.runs > 0) {
+        for (l, (launch, time)) in program.launches.iter().zip(&times.launches).enumerate() {
+            // Of one thread that does all of it, in microseconds as all times of a trace.
+            let expected = forecast.map(|forecast| 1e6 * forecast.launches[p][l]);
             let spans = time.last.iter().enumerate().filter(|(_, (begin, end))| begin < end);
             events.extend(spans.map(|(thread, &(begin, end))| -> Value {
                 json!({
@@ -73,7 +106,7 @@ pub(crate) fn write_trace(plan: &Plan, profile: &Profile, path: &Path) -> Result
                     "dur": (end - begin) as f64 / 1e3,
                     "pid": 0,
                     "tid": thread,
-                    "args": {"launch": index, "computes": launch.label, "module": launch.module, "tasks": launch.tasks},
+                    "args": {"launch": l, "computes": launch.label, "module": launch.module, "tasks": launch.tasks, "forecast": expected},
                 })
             }));
         }

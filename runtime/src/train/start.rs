@@ -6,11 +6,12 @@ use crate::disk::{Disk, RealDisk};
 use crate::host::{Moment, host_name};
 use crate::programs::{BatchPrograms, UpdateProgram};
 use crate::report::{Journal, Reporter};
-use crate::session::{Session, SessionOptions, model_folder};
+use crate::session::{Session, SessionOptions, default_threads, model_folder};
 use crate::train::{GIB, Resume, Summary};
 use crate::weights::convert;
+use amc_artifact::rates::{self, Host};
 use amc_artifact::safetensors::SafetensorsFile;
-use amc_artifact::{Artifact, LrSchedule, ProgramKind, RunConfig, TargetKind, shard_folder};
+use amc_artifact::{Artifact, Forecast, LrSchedule, ProgramKind, Rates, RunConfig, TargetKind, shard_folder};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +26,10 @@ pub fn train(artifact_dir: &Path, options: RunOptions) -> Result<Summary> {
     let artifact = Artifact::open(artifact_dir)?;
     let run = artifact.run_config()?;
     let threads = options.threads.or(run.threads.map(|threads| threads as usize));
-    let options = RunOptions { threads, ..options };
+    let target = &artifact.header.target;
+    let count = threads.unwrap_or_else(default_threads);
+    let rates = (target.kind == TargetKind::Cpu).then(|| rates::of(&Host::here(&target.features, count)));
+    let options = RunOptions { threads, rates, ..options };
     let session_options = SessionOptions { threads: options.threads, model: options.model.clone() };
     let session = Session::open(&artifact, &session_options)?;
     let model = match artifact.header.target.kind {
@@ -77,7 +81,14 @@ impl<'a> Trainer<'a> {
         let planned_bytes = session.planned_memory().total();
         if options.profile.is_some() {
             session.start_profile()?;
+            if session.profile().is_none() {
+                reporter.warn(
+                    "--profile: the artifact's target is null, which computes nothing: there is nothing to measure",
+                );
+            }
         }
+        let threads = options.threads.unwrap_or_else(default_threads);
+        let forecast = options.rates.as_ref().map(|rates| Forecast::of(session.plan(), rates, threads));
         Ok(Trainer {
             session,
             run,
@@ -99,6 +110,8 @@ impl<'a> Trainer<'a> {
             limit,
             planned_bytes,
             profile: options.profile.clone(),
+            forecast,
+            calibrated: options.rates.as_ref().is_some_and(Rates::measured),
         })
     }
 }

@@ -1,0 +1,223 @@
+//! How long a plan takes: from what its launches have to do, and the rates of a machine.
+//!
+//! A launch keeps threads at work for `operations · a + bytes · b` and a time that does not depend on its size. Launches
+//! that do not wait for each other are a stage: it takes its work divided by the threads, or as long as the thread with
+//! most tasks of one of its launches, and waits: a part of that, and a time for each stage. All times are seconds. Artifacts hold no rates, so a forecast is made
+//! where it is printed, and the same artifact is the same everywhere.
+use crate::{Launch, Plan, ProgramKind, Work};
+use std::collections::BTreeMap;
+
+/// What launches of one family of kernels cost: seconds of one thread.
+#[derive(Clone, Copy, PartialEq, Debug, Default, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// For each operation.
+    pub operation: f64,
+    /// For each byte.
+    pub byte: f64,
+    /// For each launch, whatever its size.
+    pub launch: f64,
+}
+
+impl Rate {
+    /// Seconds of one thread that does all of a launch.
+    pub fn seconds(&self, work: &Work) -> f64 {
+        work.operations as f64 * self.operation + work.bytes as f64 * self.byte + self.launch
+    }
+}
+
+/// What all stages of a program take but for waits, and how many there are, from the thread seconds of its launches.
+pub fn stages(launches: &[Launch], seconds: &[f64], threads: usize) -> (f64, usize) {
+    let (mut done, mut count) = (0.0, 0);
+    let (mut sum, mut longest) = (0.0, 0.0_f64);
+    for (launch, seconds) in launches.iter().zip(seconds) {
+        if launch.waits || count == 0 {
+            done += longest.max(sum / threads.max(1) as f64);
+            (sum, longest, count) = (0.0, 0.0, count + 1);
+        }
+        sum += seconds;
+        longest = longest.max(seconds * busiest_share(launch.tasks, threads));
+    }
+    (done + longest.max(sum / threads.max(1) as f64), count)
+}
+
+/// The part of a launch that the thread with most tasks does. Threads take over each other's tasks, so it is seldom more
+/// than its share rounded up to whole tasks.
+fn busiest_share(tasks: u32, threads: usize) -> f64 {
+    let rounds = (tasks as usize).div_ceil(threads.max(1));
+    if tasks == 0 { 0.0 } else { rounds as f64 / f64::from(tasks) }
+}
+
+/// How fast a machine runs amc's kernels with a certain number of threads.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Rates {
+    pub source: Source,
+    /// Of a step's forecast, relative, two standard deviations.
+    pub error: f64,
+    /// Seconds that threads wait for the last one, for each second of a program's work.
+    pub idle: f64,
+    /// Seconds that a stage takes, whatever its work.
+    pub wait: f64,
+    pub families: BTreeMap<String, Rate>,
+}
+
+/// Where rates come from.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Source {
+    /// Measured on this machine; the day.
+    Measured(String),
+    /// Of a machine like it, and why not of this one.
+    BuiltIn(String),
+}
+
+impl Rates {
+    /// Whether they are of this machine.
+    pub fn measured(&self) -> bool {
+        matches!(self.source, Source::Measured(_))
+    }
+
+    /// `calibrated 2026-11-24`, or what to do about it.
+    pub fn describe(&self) -> String {
+        match &self.source {
+            Source::Measured(day) => format!("calibrated {day}"),
+            Source::BuiltIn(why) => why.clone(),
+        }
+    }
+
+    /// What a family without a rate is taken for: in everything as slow as the slowest.
+    fn slowest(&self) -> Rate {
+        let most = |part: fn(&Rate) -> f64| self.families.values().map(part).fold(0.0, f64::max);
+        Rate { operation: most(|rate| rate.operation), byte: most(|rate| rate.byte), launch: most(|rate| rate.launch) }
+    }
+}
+
+/// How long the programs of a plan will take.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Forecast {
+    /// Seconds of one thread for every launch of every program.
+    pub launches: Vec<Vec<f64>>,
+    /// Seconds of a run of every program.
+    pub programs: Vec<f64>,
+    /// Relative: that of the rates, and all of the time that families without a rate are taken to need.
+    pub error: f64,
+    /// Families of the plan that have no rate.
+    pub unrated: Vec<String>,
+    /// Where the rates come from, in words.
+    pub source: String,
+}
+
+impl Forecast {
+    /// Of a plan that runs on so many threads.
+    pub fn of(plan: &Plan, rates: &Rates, threads: usize) -> Forecast {
+        let slowest = rates.slowest();
+        let work = |launch: &Launch| &plan.kernels[launch.kernel as usize].work;
+        let rate = |launch: &Launch| rates.families.get(&work(launch).family);
+        let seconds = |launch: &Launch| rate(launch).unwrap_or(&slowest).seconds(work(launch));
+        let mut forecast =
+            Forecast { launches: vec![], programs: vec![], error: 0.0, unrated: vec![], source: rates.describe() };
+        for program in &plan.programs {
+            let launches: Vec<f64> = program.launches.iter().map(seconds).collect();
+            let unrated = program.launches.iter().zip(&launches).filter(|(launch, _)| rate(launch).is_none());
+            let guessed: f64 = unrated.clone().map(|(_, seconds)| seconds).sum();
+            forecast.error = forecast.error.max(guessed / launches.iter().sum::<f64>().max(f64::MIN_POSITIVE));
+            forecast.unrated.extend(unrated.map(|(launch, _)| work(launch).family.clone()));
+            let (work, stages) = stages(&program.launches, &launches, threads);
+            forecast.programs.push(work * (1.0 + rates.idle) + stages as f64 * rates.wait);
+            forecast.launches.push(launches);
+        }
+        forecast.error += rates.error;
+        forecast.unrated.sort_unstable();
+        forecast.unrated.dedup();
+        forecast
+    }
+
+    /// Seconds of an optimizer step: how often each program runs in it (on average), and one update.
+    pub fn step(&self, plan: &Plan, runs: &BTreeMap<String, f64>) -> f64 {
+        let times = |program: &crate::Program| match program.kind {
+            ProgramKind::Update => 1.0,
+            _ => runs.get(&program.name).copied().unwrap_or(0.0),
+        };
+        plan.programs.iter().zip(&self.programs).map(|(program, seconds)| times(program) * seconds).sum()
+    }
+
+    /// `± 8 %; calibrated 2026-11-24`, with the families that have no rate.
+    pub fn certainty(&self) -> String {
+        let guessed = match self.unrated.is_empty() {
+            true => String::new(),
+            false => format!("; no rate for {}", self.unrated.join(", ")),
+        };
+        format!("± {:.0} %; {}{guessed}", 100.0 * self.error, self.source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Kernel, Program};
+
+    fn plan() -> Plan {
+        let work = |family: &str, operations, bytes| Work { family: family.into(), operations, bytes };
+        let kernel = |symbol: &str, work| Kernel { block: None, symbol: symbol.into(), work };
+        let launch = |kernel, tasks, waits| Launch {
+            kernel,
+            tasks,
+            args: vec![],
+            label: String::new(),
+            waits,
+            module: String::new(),
+        };
+        let program = |name: &str, kind, launches| Program {
+            name: name.into(),
+            kind,
+            batch: 1,
+            seq: 8,
+            inputs: vec![],
+            outputs: vec![],
+            launches,
+            buffers: vec![],
+        };
+        Plan {
+            kernels: vec![kernel("product", work("product", 1000, 10)), kernel("new", work("new", 100, 100))],
+            programs: vec![
+                program("train", ProgramKind::Train, vec![launch(0, 4, false), launch(0, 1, true), launch(1, 2, true)]),
+                program("update", ProgramKind::Update, vec![launch(0, 3, false), launch(0, 3, false)]),
+            ],
+            ..Plan::default()
+        }
+    }
+
+    fn rates(families: &[(&str, Rate)]) -> Rates {
+        let families = families.iter().map(|(name, rate)| (name.to_string(), *rate)).collect();
+        Rates { source: Source::Measured("2026-11-24".into()), error: 0.05, idle: 0.0, wait: 0.5, families }
+    }
+
+    #[test]
+    fn launches_take_what_the_busiest_thread_takes() {
+        let rate = Rate { operation: 0.01, byte: 0.1, launch: 2.0 };
+        // 1000 operations and 10 bytes are 13 s of one thread with the launch.
+        let known = rates(&[("product", rate), ("new", Rate { operation: 0.0, byte: 0.02, launch: 0.0 })]);
+        let forecast = Forecast::of(&plan(), &known, 2);
+        assert_eq!(forecast.launches, [vec![13.0, 13.0, 2.0], vec![13.0, 13.0]]);
+        // A single task is one thread's; two launches of three tasks that need not wait keep both threads busy.
+        assert_eq!(forecast.programs, [6.5 + 13.0 + 1.0 + 3.0 * 0.5, 13.0 + 0.5]);
+        let one = Forecast::of(&plan(), &known, 1);
+        assert_eq!(one.programs, [28.0 + 1.5, 26.0 + 0.5]);
+        let idle = Forecast::of(&plan(), &Rates { idle: 0.25, ..known }, 1);
+        assert_eq!(idle.programs, [35.0 + 1.5, 32.5 + 0.5]);
+        assert_eq!((forecast.error, forecast.unrated.len()), (0.05, 0));
+        let runs = BTreeMap::from([("train".to_string(), 3.0)]);
+        assert_eq!(forecast.step(&plan(), &runs), 3.0 * forecast.programs[0] + forecast.programs[1]);
+        assert_eq!(forecast.certainty(), "± 5 %; calibrated 2026-11-24");
+        assert_eq!([(0, 2), (1, 2), (5, 2), (3, 8)].map(|(t, n)| busiest_share(t, n)), [0.0, 1.0, 0.6, 1.0 / 3.0]);
+    }
+
+    #[test]
+    fn a_family_without_a_rate_is_named_and_counts_as_slow_and_unsure() {
+        let known = rates(&[("product", Rate { operation: 0.01, byte: 0.1, launch: 2.0 })]);
+        let forecast = Forecast::of(&plan(), &known, 2);
+        // 100 · 0.01 + 100 · 0.1 and the launch.
+        assert_eq!(forecast.launches[0][2], 13.0);
+        assert_eq!(forecast.error, 1.0 / 3.0 + 0.05);
+        assert_eq!(forecast.certainty(), "± 38 %; calibrated 2026-11-24; no rate for new");
+    }
+}

