@@ -124,7 +124,7 @@ class Details {
   modulePath(module) {
     const steps = modulePath(module);
     if (steps.length === 0) return "none";
-    return element("span", { class: "path" }, ...steps.map((step) => this.link(step.text, { module: step.path })));
+    return element("span", { class: "path" }, ...steps.flatMap((step, index) => [...(index > 0 ? ["."] : []), this.link(step.text, { module: step.path })]));
   }
 
   operands(launch) {
