@@ -3,12 +3,12 @@
 //!
 //! Invariants:
 //! - Rust says what is; the page's script only arranges it. All facts reach the page as one JSON value.
-//! - Equal artifacts (and profiles) give equal bytes.
+//! - Equal artifacts, profiles and rates of the machine give equal bytes.
 //! - No text of an artifact becomes markup: the JSON holds no `<`, and the script sets text, never HTML.
 mod data;
+mod forecast;
 mod graph;
 mod page;
-mod rates;
 mod recipe;
 mod trace;
 mod yaml;

@@ -160,7 +160,9 @@ fn counts(bench: &Bench, browser: &mut Browser) {
         let computing =
             kernels.iter().filter(|index| bench.artifact.plan.kernels[**index as usize].work.operations > 0).count();
         assert_eq!(browser.texts("#kernel-table tbody tr").len(), kernels.len());
-        assert_eq!(browser.texts("#roofline circle").len(), computing);
+        // Only a program that was measured surely has times: rates may be wanting.
+        let shown = browser.texts("#roofline circle").len();
+        assert!(shown == computing || program.kind == ProgramKind::Update && shown == 0, "{shown} of {computing}");
     }
 }
 

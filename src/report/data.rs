@@ -1,6 +1,6 @@
 //! All facts of the page as one JSON value; lists by column, texts once, so that plans of many thousand launches stay small.
+use super::forecast::Expected;
 use super::graph::Phase;
-use super::rates::NOMINAL;
 use super::recipe::Links;
 use super::trace::{Span, Trace};
 use amc_artifact::{Arg, Artifact, Param, Port, Program, WeightTensor};
@@ -48,23 +48,32 @@ impl Facts<'_> {
     /// The manifest says nothing of a program's memory.
     pub fn json(&self) -> Result<Value> {
         let Artifact { header, plan, run, .. } = self.artifact;
+        let expected = Expected::of(self.artifact);
+        let seconds = expected.as_ref().map(|it| it.kernels(self.artifact));
         let links = Links::new(&self.artifact.recipe, self.lock, plan);
-        let kernels = plan.kernels.iter().map(|kernel| {
+        let kernels = plan.kernels.iter().enumerate().map(|(index, kernel)| {
             let work = &kernel.work;
-            json!([kernel.symbol, work.family, work.operations, work.bytes, NOMINAL.seconds(work)])
+            json!([
+                kernel.symbol,
+                work.family,
+                work.operations,
+                work.bytes,
+                seconds.as_ref().map_or(0.0, |it| it[index])
+            ])
         });
-        let programs: Result<Vec<Value>> = plan
-            .programs
-            .iter()
-            .zip(self.phases)
-            .map(|(program, phases)| self.program(program, phases, &links))
+        let programs: Result<Vec<Value>> = (plan.programs.iter().zip(self.phases).enumerate())
+            .map(|(index, (program, phases))| {
+                let mut value = self.program(program, phases, &links)?;
+                value["scale"] = expected.as_ref().map_or(0.0, |it| it.scale(index)).into();
+                Ok(value)
+            })
             .collect();
         Ok(json!({
             "title": self.title(),
             "compiler": header.compiler,
             "target": format!("{:?} {}", header.target.kind, header.target.cpu).trim().to_lowercase(),
             "parameters": run.as_ref().map(|run| run.model.parameters),
-            "rates": NOMINAL.json(),
+            "forecast": expected.as_ref().map(Expected::json),
             "arena": plan.arena_bytes,
             "scratch": plan.scratch_bytes,
             "kernels": kernels.collect::<Vec<_>>(),

@@ -41,7 +41,7 @@ class Details {
       definitions([
         ["shape", shape],
         ["launches", formatCount(program.launches.length)],
-        ["forecast", `${formatSeconds(program.clocks.forecast.total)} at ${formatSi(report.rates.operations, "op/s")} and ${formatSi(report.rates.bytes, "B/s")} (${report.rates.machine})`],
+        ["forecast", program.clocks.forecast ? `${formatSeconds(program.clocks.forecast.total)} with ${report.forecast.threads} threads (${report.forecast.certainty})` : "none: this machine has no rates for it"],
         program.clocks.measured ? ["measured", `${formatSeconds(program.clocks.measured.total)}, ${formatSeconds(program.totalSeconds())} of it in launches`] : null,
         ["trainable state", formatBytes(program.state)],
         ["buffers", `${formatBytes(program.activations)} for ${formatCount(program.buffers.length)}; at most ${formatBytes(live)} alive`],
@@ -82,7 +82,8 @@ class Details {
     const { kernel } = launch;
     const seconds = program.seconds(launch);
     const rate = (work, unit) => (seconds > 0 ? `, ${formatSi(work / seconds, unit)}` : "");
-    const measured = program.clocks.measured ? `${formatSeconds(seconds)}, ${(seconds / kernel.seconds).toFixed(2)} × the forecast` : null;
+    const expected = program.forecast(launch);
+    const measured = program.clocks.measured ? `${formatSeconds(seconds)}, ${formatRatio(seconds, expected)} the forecast` : null;
     return [
       element("h2", {}, swatch(kernel.family), `#${launch.index} ${kernel.short}`),
       this.steps(launch),
@@ -92,7 +93,7 @@ class Details {
         ["kernel", this.link(kernel.symbol, { kernel: kernel.symbol })],
         ["family", this.link(kernel.family, { family: kernel.family })],
         measured ? ["measured", measured] : null,
-        ["forecast", `${formatSeconds(kernel.seconds)}, ${formatPercent(kernel.seconds, program.clocks.forecast.total)} of the program`],
+        expected > 0 ? ["forecast", `${formatSeconds(expected)}, ${formatPercent(expected, program.clocks.forecast.total)} of the program`] : null,
         ["operations", formatSi(kernel.operations, "op") + rate(kernel.operations, "op/s")],
         ["bytes", formatBytes(kernel.bytes) + rate(kernel.bytes, "B/s")],
         ["op/B", formatDigits(kernel.operations / Math.max(kernel.bytes, 1))],

@@ -43,6 +43,11 @@ function formatPercent(part, whole) {
   return percent > 0 && percent < 0.01 ? "< 0.01 %" : `${percent.toFixed(2)} %`;
 }
 
+/** `part` as a multiple of `whole`. */
+function formatRatio(part, whole) {
+  return whole > 0 ? `${(part / whole).toFixed(2)} ×` : "–";
+}
+
 function formatHex(number) {
   return `0x${number.toString(16)}`;
 }

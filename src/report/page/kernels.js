@@ -7,7 +7,7 @@ function kernelRows(program) {
     const row = rows.get(launch.kernel) ?? { kernel: launch.kernel, count: 0, seconds: 0, forecast: 0 };
     row.count += 1;
     row.seconds += program.seconds(launch);
-    row.forecast += launch.kernel.seconds;
+    row.forecast += program.forecast(launch);
     rows.set(launch.kernel, row);
   }
   const total = program.totalSeconds();
@@ -27,7 +27,7 @@ const COLUMNS = [
   { key: "seconds", name: "time", value: (row) => row.seconds, show: (row) => formatSeconds(row.seconds) },
   { key: "share", name: "share", value: (row) => row.share, show: (row) => `${(100 * row.share).toFixed(2)} %` },
   { key: "each", name: "each", value: (row) => row.each, show: (row) => formatSeconds(row.each) },
-  { key: "ratio", name: "of forecast", measured: true, value: (row) => row.seconds / row.forecast, show: (row) => `${(row.seconds / row.forecast).toFixed(2)} ×` },
+  { key: "ratio", name: "of forecast", measured: true, value: (row) => row.seconds / row.forecast, show: (row) => formatRatio(row.seconds, row.forecast) },
   { key: "operations", name: "operations", value: (row) => row.kernel.operations, show: (row) => formatSi(row.kernel.operations, "op") },
   { key: "bytes", name: "bytes", value: (row) => row.kernel.bytes, show: (row) => formatBytes(row.kernel.bytes) },
   { key: "intensity", name: "op/B", value: (row) => row.intensity, show: (row) => formatDigits(row.intensity) },

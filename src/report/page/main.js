@@ -84,7 +84,7 @@ class Page {
       element("span", {}, "line: sum alive · dashed: lower bound"),
     );
     const idle = kernelRows(program).filter((row) => row.kernel.operations === 0).length;
-    const source = program.clocks.measured ? "measured" : `forecast for the ${this.report.rates.machine}`;
+    const source = program.clocks.measured ? "measured" : `forecast ${this.report.forecast?.certainty ?? ""}`;
     byId("roofline-facts").textContent = idle ? `${source}; ${idle} kernels without operations are in the table only` : source;
   }
 

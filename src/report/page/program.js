@@ -2,7 +2,7 @@
 
 class Report {
   constructor(json) {
-    Object.assign(this, { title: json.title, compiler: json.compiler, target: json.target, rates: json.rates });
+    Object.assign(this, { title: json.title, compiler: json.compiler, target: json.target, forecast: json.forecast });
     this.parameters = json.parameters;
     this.kernels = json.kernels.map(([symbol, family, operations, bytes, seconds], index) => {
       return { index, symbol, short: shortSymbol(symbol), family, operations, bytes, seconds };
@@ -76,7 +76,7 @@ class Program {
   constructor(report, json) {
     this.report = report;
     Object.assign(this, { name: json.name, kind: json.kind, batch: json.batch, seq: json.seq });
-    Object.assign(this, { state: json.state, activations: json.activations });
+    Object.assign(this, { state: json.state, activations: json.activations, scale: json.scale });
     const port = ([name, storage, shape, offset]) => ({ name, storage, shape, offset });
     this.inputs = json.inputs.map(port);
     this.outputs = json.outputs.map(port);
@@ -109,7 +109,9 @@ class Program {
       });
       return clock;
     };
-    const clocks = { forecast: row((launch) => launch.kernel.seconds), launches: row(() => 1) };
+    const clocks = { launches: row(() => 1) };
+    const forecast = row((launch) => this.forecast(launch));
+    if (forecast.total > 0) clocks.forecast = forecast;
     if (this.spans) clocks.measured = this.measuredClock();
     return clocks;
   }
@@ -129,10 +131,15 @@ class Program {
     return clock;
   }
 
+  /** Seconds that a launch should take: its share of the program's; 0 where there are no rates. */
+  forecast(launch) {
+    return launch.kernel.seconds * this.scale;
+  }
+
   /** Seconds of a launch: measured where they were, else forecast. */
   seconds(launch) {
     const measured = this.clocks.measured;
-    return measured ? measured.end[launch.index] - measured.begin[launch.index] : launch.kernel.seconds;
+    return measured ? measured.end[launch.index] - measured.begin[launch.index] : this.forecast(launch);
   }
 
   totalSeconds(launches = this.launches) {

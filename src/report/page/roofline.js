@@ -14,13 +14,15 @@ class Roofline {
   }
 
   load() {
-    const { rates } = this.selection.report;
+    const roof = this.selection.report.forecast?.roof;
+    this.roof = roof && { peak: Math.log10(roof.operations), bandwidth: Math.log10(roof.bytes) };
     this.points = kernelRows(this.selection.program).filter((row) => row.kernel.operations > 0 && row.seconds > 0);
     const speeds = this.points.map((row) => Math.log10(row.rate));
     const intensities = this.points.map((row) => Math.log10(row.intensity));
-    const ridge = Math.log10(rates.operations / rates.bytes);
+    const ridge = this.roof ? this.roof.peak - this.roof.bandwidth : 0;
     this.across.reset(Math.min(-1, ridge, ...intensities) - 0.3, Math.max(ridge + 1, ...intensities) + 0.3);
-    this.upwards.reset(Math.min(Math.log10(rates.bytes), ...speeds) - 0.4, Math.max(Math.log10(rates.operations), ...speeds) + 0.4);
+    const peaks = this.roof ? [this.roof.peak] : [];
+    this.upwards.reset(Math.min(8, ...peaks, ...speeds) - 0.4, Math.max(9, ...peaks, ...speeds) + 0.4);
     this.draw();
   }
 
@@ -43,7 +45,7 @@ class Roofline {
     const { left, right, top, bottom } = Roofline.MARGIN;
     const area = { x: left, y: top, width: width - left - right, height: height - top - bottom };
     const clip = svgElement("clipPath", { id: "roofline-area" }, svgElement("rect", area));
-    const inside = svgElement("g", { "clip-path": "url(#roofline-area)" }, ...this.roof(), ...this.points.map((row) => this.point(row)));
+    const inside = svgElement("g", { "clip-path": "url(#roofline-area)" }, ...this.roofLines(), ...this.points.map((row) => this.point(row)));
     this.svg.replaceChildren(clip, ...this.axes(area), inside);
     if (focused) this.svg.querySelector(`[data-kernel="${CSS.escape(focused)}"]`)?.focus();
   }
@@ -68,9 +70,9 @@ class Roofline {
   }
 
   /** What the rates allow: rising with the bytes a second, then flat at the operations a second. */
-  roof() {
-    const { rates } = this.selection.report;
-    const [peak, bandwidth] = [Math.log10(rates.operations), Math.log10(rates.bytes)];
+  roofLines() {
+    if (!this.roof) return [];
+    const { peak, bandwidth } = this.roof;
     const ridge = peak - bandwidth;
     const corner = [this.across.least - 9, ridge, this.across.most + 9].map((at) => [this.x(at), this.y(Math.min(peak, bandwidth + at))]);
     const line = svgElement("polyline", { class: "roof", points: corner.map((point) => point.join(",")).join(" ") });
@@ -79,8 +81,8 @@ class Roofline {
     const slope = { x: this.x(foot) + 14, y: this.y(bandwidth + foot) - 8, class: "roof-name" };
     return [
       line,
-      svgElement("text", flat, formatSi(rates.operations, "op/s")),
-      svgElement("text", slope, formatSi(rates.bytes, "B/s")),
+      svgElement("text", flat, formatSi(10 ** peak, "op/s")),
+      svgElement("text", slope, formatSi(10 ** bandwidth, "B/s")),
     ];
   }
 

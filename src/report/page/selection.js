@@ -20,7 +20,7 @@ class Selection {
     this.program = this.report.program(this.values.get("program")) ?? this.report.programs[0];
     const clocks = this.program.clocks;
     const wanted = this.values.get("clock");
-    this.clockName = Object.hasOwn(clocks, wanted ?? "") ? wanted : clocks.measured ? "measured" : "forecast";
+    this.clockName = Object.hasOwn(clocks, wanted ?? "") ? wanted : ["measured", "forecast", "launches"].find((name) => name in clocks);
     this.clock = clocks[this.clockName];
     const view = this.values.get("view");
     this.view = ["plan", "kernels", "source"].includes(view) ? view : "plan";
