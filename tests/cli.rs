@@ -138,7 +138,9 @@ fn forecasts_say_what_they_rest_on() {
         compiled("cannot be used: it does not hold rates");
     }
     let output = bench.run(&["compile", "r.yaml", "--target", "null", "-o", "n"]);
-    assert!(output.status.success() && !text(&output.stdout).contains("forecast"), "{}", text(&output.stdout));
+    assert!(output.status.success() && !text(&output.stdout).contains("forecast:"), "{}", text(&output.stdout));
+    let said = text(&bench.run(&["run", "n", "--steps", "1", "--profile=t.json"]).stdout);
+    assert!(said.contains("--profile: the artifact's target is null") && !bench.path("t.json").exists(), "{said}");
 }
 
 #[test]

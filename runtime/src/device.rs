@@ -59,6 +59,11 @@ pub trait Device {
     /// If the range is outside the arena.
     fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<()>;
 
+    /// Whether what is written can be read again.
+    fn remembers(&self) -> bool {
+        true
+    }
+
     /// Runs the program of that index in the plan from start to end; returns when its results can be read.
     fn launch(&mut self, program: usize) -> Result<()>;
 

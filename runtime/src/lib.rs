@@ -20,5 +20,5 @@ pub mod train;
 mod weights;
 
 pub use element::Element;
-pub use host::Moment;
+pub use host::{Moment, others_seconds};
 pub use weights::ModelWeights;

@@ -112,8 +112,11 @@ impl Session {
     }
 
     /// Gives every parameter its first value: from the checkpoint, zero, or random under the seed. Moments and gradients
-    /// are zero already.
+    /// are zero already. A device that forgets what is written needs no checkpoint for it.
     pub fn initialise(&mut self, seed: u64) -> Result<()> {
+        if !self.device.remembers() {
+            return Ok(());
+        }
         params::initialise(&self.plan, self.device.as_mut(), &self.model, seed)
     }
 

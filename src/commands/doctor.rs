@@ -4,6 +4,10 @@ use amc_artifact::rates::Host;
 use anyhow::Result;
 use std::io::Write;
 
+/// Cores that others may keep busy while a machine is measured.
+#[cfg(feature = "compiler")]
+const DISTURBED: f64 = 0.1;
+
 /// Steps of every program that calibration measures.
 #[cfg(feature = "compiler")]
 const ROUNDS: usize = 9;
@@ -41,7 +45,18 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 fn calibrate(threads: usize, out: &mut impl Write) -> Result<()> {
     use crate::compiler::calibrate::{calibrate, models::SHAPES};
     let day = amc_runtime::Moment::now().day();
+    let before = amc_runtime::others_seconds();
+    let begin = std::time::Instant::now();
     let rates = calibrate(SHAPES, ROUNDS, threads, day.clone(), |said| Ok(writeln!(out, "{said}")?))?;
+    if let (Some(before), Some(after)) = (before, amc_runtime::others_seconds()) {
+        let cores = (after - before) / begin.elapsed().as_secs_f64();
+        if cores > DISTURBED {
+            writeln!(
+                out,
+                "warning: others kept {cores:.1} cores busy meanwhile; calibrate again when this machine is quiet"
+            )?;
+        }
+    }
     let features = crate::compiler::emit::Destination::parse("cpu")?.info().features;
     let path = amc_artifact::rates::store(&Host::here(&features, threads), &day, &rates)?;
     Ok(writeln!(out, "{}: written", path.display())?)

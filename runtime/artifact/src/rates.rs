@@ -82,6 +82,7 @@ fn parse(text: &[u8], machine: &Host) -> Result<Rates> {
     ensure!(file.machine == *machine, "it is of {:?}, this is {machine:?}", file.machine);
     let version = env!("CARGO_PKG_VERSION");
     ensure!(file.amc == version, "amc {} made it, this is {version}", file.amc);
+    ensure!(!file.families.is_empty(), "it names no family of kernels");
     let sane = |seconds: f64| (0.0..1.0).contains(&seconds);
     for (name, rate) in &file.families {
         ensure!([rate.operation, rate.byte, rate.launch].into_iter().all(sane), "`{name}` has the rate {rate:?}");
@@ -156,12 +157,16 @@ mod tests {
         write(&path, &machine(2), "2026-11-24", &rates()).unwrap();
         let good = std::fs::read_to_string(&path).unwrap();
         let negative = good.replace("1e-11", "-1e-11");
+        let mut empty: serde_json::Value = serde_json::from_str(&good).unwrap();
+        empty["families"] = serde_json::json!({});
+        let empty = empty.to_string();
         let newer = good.replace(&format!("\"amc\": \"{}\"", env!("CARGO_PKG_VERSION")), "\"amc\": \"99\"");
         for (text, wanted) in [
             ("{", "it does not hold rates"),
             (&good[..good.len() / 2], "it does not hold rates"),
             (&negative, "`product` has the rate"),
             (&newer, "amc 99 made it"),
+            (&empty, "it names no family"),
         ] {
             std::fs::write(&path, text).unwrap();
             let why = of_folder(folder.path(), &machine(2)).describe();

@@ -35,6 +35,10 @@ impl Device for NullDevice {
         Ok(())
     }
 
+    fn remembers(&self) -> bool {
+        false
+    }
+
     fn launch(&mut self, program: usize) -> Result<()> {
         assert!(program < self.programs, "program {program} of {}", self.programs);
         self.launched += 1;
