@@ -14,7 +14,7 @@ mod tile;
 
 use crate::emit::{Elem, Emitter, Value};
 use crate::steps::{Slot, Steps};
-use crate::{Kernel, Target, Work};
+use crate::{Kernel, Target, Varies, Work};
 use pack::HeadRows;
 use sight::Sight;
 use tile::Tile;
@@ -106,6 +106,7 @@ impl Attention {
         let tokens = self.batch * self.seq;
         let scores = self.batch * self.heads * seen;
         Work::new(family, 2 * products * scores * self.head_dim)
+            .varying(Varies::Pairs { window: self.window })
             .moving(tokens * self.head_dim * 2 * arrays * (self.heads + self.kv_heads), self.elem)
     }
 

@@ -16,7 +16,7 @@ mod tile;
 use crate::emit::{Elem, Emitter};
 use crate::loops::digest;
 use crate::region::Region;
-use crate::{Kernel, Target, Work, gemv};
+use crate::{Kernel, Target, Varies, Work, gemv};
 use plan::Plan;
 
 /// Rows or columns of a product that are too few to use a packed element often.
@@ -86,7 +86,9 @@ impl Gemm {
     }
 
     pub(crate) fn work(&self, family: &'static str) -> Work {
-        let work = Work::new(family, 2 * self.m * self.n * self.depth());
+        let limited = self.row_limit.is_some() || self.inner_limit.is_some();
+        let varies = if limited { Varies::Labels } else { Varies::Never };
+        let work = Work::new(family, 2 * self.m * self.n * self.depth()).varying(varies);
         let operands = self
             .terms
             .iter()

@@ -33,7 +33,7 @@ pub use gpu::Gpu;
 pub use gpu::block::Geometry;
 pub use machine::Machine;
 pub use target::Target;
-pub use work::Work;
+pub use work::{Varies, Work};
 
 /// A generated kernel.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -404,10 +404,15 @@ fn place(pending: Pending, base: u64, stored: &[u64], owners: &Owners, kernels: 
 }
 
 fn listed(kernel: &amc_kernels::Kernel) -> artifact::Kernel {
-    let amc_kernels::Work { family, operations, bytes } = kernel.work;
+    let amc_kernels::Work { family, operations, bytes, varies } = kernel.work;
+    let varies = match varies {
+        amc_kernels::Varies::Never => artifact::Varies::Never,
+        amc_kernels::Varies::Labels => artifact::Varies::Labels,
+        amc_kernels::Varies::Pairs { window } => artifact::Varies::Pairs { window: window.map(|it| it as u64) },
+    };
     artifact::Kernel {
         symbol: kernel.symbol.clone(),
-        work: artifact::Work { family: family.into(), operations, bytes },
+        work: artifact::Work { family: family.into(), operations, bytes, varies },
         block: kernel.geometry.map(|Geometry { threads, shared_bytes }| artifact::Block { threads, shared_bytes }),
     }
 }

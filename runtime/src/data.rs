@@ -1,5 +1,5 @@
 //! Batches from token shards, without allocation once opened.
-use amc_artifact::{Batch, IGNORED, Shard, shard_path};
+use amc_artifact::{Batch, Shard, counted_tokens, shard_path};
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 
@@ -90,9 +90,8 @@ impl Buffers {
         data.shard.fill(rows, sequence, &mut view)
     }
 
-    /// Tokens of the filled rows up to the last supervised one of each, as throughput counts them.
+    /// Tokens of the filled rows, as throughput counts them.
     pub fn counted_tokens(&self, batch: usize, sequence: usize) -> u64 {
-        let rows = self.labels[..batch * sequence].chunks(sequence.max(1));
-        rows.map(|row| row.iter().rposition(|&label| label != IGNORED).map_or(0, |last| last as u64 + 1)).sum()
+        counted_tokens(&self.labels[..batch * sequence], sequence)
     }
 }

@@ -3,6 +3,7 @@
 //! One optimizer step: its microbatches add to the gradients, each token loss weighted by 1 / (supervised tokens of all
 //! microbatches of the step); then one update clips, steps and zeroes. Data order, learning rate and random numbers are
 //! functions of (seed, step), so the step number is all that a resumed run has to know beside its tensors.
+mod expected;
 mod resume;
 mod start;
 
@@ -15,8 +16,9 @@ use crate::programs::{BatchPrograms, UpdateProgram, UpdateScalars};
 use crate::report::{self, Journal, Reporter, StepRecord, ValidationRecord};
 use crate::session::Session;
 use amc_artifact::philox::Stream;
-use amc_artifact::{Epoch, Forecast, LrSchedule, Rates, RunConfig};
+use amc_artifact::{Epoch, LrSchedule, Rates, RunConfig};
 use anyhow::{Context, Result};
+use expected::Expected;
 use serde_json::{Map, Value, json};
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -124,9 +126,7 @@ pub struct Trainer<'a> {
     limit: u64,
     planned_bytes: u64,
     profile: Option<PathBuf>,
-    forecast: Option<Forecast>,
-    /// Whether the forecast is made with rates of this machine.
-    calibrated: bool,
+    expected: Expected,
 }
 
 /// What one optimizer step did.
@@ -158,6 +158,7 @@ impl Trainer<'_> {
                 if self.profile.is_some() && step + 1 < self.limit {
                     // The first step touches all memory for the first time.
                     self.session.start_profile()?;
+                    self.expected.forget();
                 }
             } else {
                 times.push((done.seconds, done.expected));
@@ -195,26 +196,30 @@ impl Trainer<'_> {
 
     /// The forecast beside what steps took, the first one left out.
     fn compare(&self, times: &[(f64, f64)]) {
-        let Some(forecast) = self.forecast.as_ref().filter(|_| self.calibrated && !times.is_empty()) else { return };
+        let Some(forecast) = self.expected.forecast(self.session.plan()) else { return };
+        if times.is_empty() || !self.expected.calibrated() {
+            return;
+        }
         let median = |part: fn(&(f64, f64)) -> f64| {
             let mut all: Vec<f64> = times.iter().map(part).collect();
             all.sort_by(f64::total_cmp);
             all[all.len() / 2]
         };
         let (actual, expected) = (median(|time| time.0), median(|time| time.1));
+        let ratio = median(|time| time.0 / time.1);
         self.reporter.info(&format!(
-            "a step was forecast to take {expected:.3} s ({}) and took {actual:.3} s, the median of {} without the \
-             first: ratio {:.3}",
+            "a step was forecast to take {expected:.3} s ({}) and took {actual:.3} s, medians of {} without the \
+             first: ratio {ratio:.3}",
             forecast.certainty(),
             times.len(),
-            actual / expected
         ));
     }
 
     /// Where the time went, if that was asked for.
     fn report_profile(&self) -> Result<()> {
         let (Some(path), Some(profile)) = (&self.profile, self.session.profile()) else { return Ok(()) };
-        let forecast = self.forecast.as_ref();
+        let forecast = self.expected.forecast(self.session.plan());
+        let forecast = forecast.as_ref();
         self.reporter.info(&report::profile::tables(self.session.plan(), profile, forecast));
         if let Some(forecast) = forecast {
             self.reporter.info(&format!("forecasts are {}", forecast.certainty()));
@@ -254,17 +259,16 @@ impl Trainer<'_> {
         let loss_scale = if label_tokens > 0 { (1.0 / label_tokens as f64) as f32 } else { 0.0 };
         let (mut loss, mut tokens, mut expected) = (0.0, 0, 0.0);
         let begin = Instant::now();
-        let seconds = |program: usize| self.forecast.as_ref().map_or(0.0, |forecast| forecast.programs[program]);
         for (microbatch, rows) in epoch.step(index).enumerate() {
             let program = self.train.fit(rows.len(), self.data.longest(rows))?;
             let seed = dropout_seed(self.run.seed, step, microbatch as u64);
             loss += program.run(&mut self.session, &mut self.buffers, &self.data, rows, loss_scale, seed)?;
             tokens += self.buffers.counted_tokens(program.rows, program.sequence);
-            expected += seconds(program.index());
+            expected += self.expected.batch(self.session.plan(), program, &self.buffers);
         }
         let scalars = self.scalars(step);
         let grad_norm = self.update.run(&mut self.session, &scalars)?;
-        expected += seconds(self.update.index());
+        expected += self.expected.always(self.session.plan(), self.update.index());
         Ok(Step { loss, grad_norm, tokens, label_tokens, expected, seconds: begin.elapsed().as_secs_f64() })
     }
 

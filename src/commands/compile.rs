@@ -1,7 +1,7 @@
 //! `amc compile`: recipe to artifact.
 use crate::compiler::budget::{Fitted, fitted, planned_bytes};
 use crate::compiler::emit::Destination;
-use crate::compiler::forecast::{Step, Timed};
+use crate::compiler::forecast::Timed;
 use crate::compiler::project::Project;
 use crate::compiler::recipe;
 use crate::compiler::unit::Dumps;
@@ -132,12 +132,11 @@ pub fn summary(project: &Project, fitted: &Fitted, out: &mut impl Write) -> Resu
 /// How long a step will take on this machine, and how much of that is the budget's doing.
 pub fn forecast(project: &Project, fitted: &Fitted, destination: &Destination, out: &mut impl Write) -> Result<()> {
     let Destination::Cpu(_) = destination else { return Ok(()) };
-    let step = Step::of(project);
-    let Timed { seconds, forecast } = step.time(project, destination, &fitted.assembled.plan);
-    let (speed, certainty) = (step.tokens / seconds, forecast.certainty());
+    let Timed { seconds, tokens, forecast } = Timed::of(project, destination, &fitted.assembled.plan)?;
+    let (speed, certainty) = (tokens / seconds, forecast.certainty());
     writeln!(out, "forecast: {seconds:.3} s a step, {speed:.1} tokens/s ({certainty})")?;
     let Some(unbounded) = &fitted.unbounded else { return Ok(()) };
-    let slower = 100.0 * (seconds / step.time(project, destination, unbounded).seconds - 1.0);
+    let slower = 100.0 * (seconds / Timed::of(project, destination, unbounded)?.seconds - 1.0);
     Ok(writeln!(out, "forecast: {slower:.1} % slower than without the budget")?)
 }
 

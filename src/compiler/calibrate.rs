@@ -18,6 +18,7 @@ use amc_runtime::session::{ProgramId, Session, SessionOptions};
 use anyhow::{Context, Result, bail};
 use fit::{Point, Sample, fit, non_negative};
 use models::{Shape, Training};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 const RANK: usize = 8;
@@ -223,7 +224,7 @@ impl Deviation {
     fn of(subject: &Subject, rates: &Rates) -> Deviation {
         let steps = subject.steps();
         let step = median(steps.iter().copied());
-        let forecast = Forecast::of(&subject.plan, rates, subject.threads).programs.iter().sum();
+        let forecast = Forecast::of(&subject.plan, rates, subject.threads, &BTreeMap::new()).programs.iter().sum();
         Deviation { step, forecast, scatter: 1.4826 * median(steps.iter().map(|s| (s / step - 1.0).abs())) }
     }
 }

@@ -1,6 +1,6 @@
 //! How long launches should take on this machine, and the roof that its rates are.
 use amc_artifact::rates::{self, Host};
-use amc_artifact::{Artifact, Forecast, Rates, TargetKind};
+use amc_artifact::{Artifact, Forecast, Rates, Shard, Step, TargetKind, shard_folder, shard_path};
 use amc_runtime::session::default_threads;
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// Of this machine; `None` where the code is for a device that has no rates.
+    /// Of this machine, with batches like those of the artifact's data where amc's cache has it, else with full ones; `None` where the code is for a device that has no rates.
     pub fn of(artifact: &Artifact) -> Option<Expected> {
         let target = &artifact.header.target;
         if !matches!(target.kind, TargetKind::Cpu | TargetKind::Null) {
@@ -23,7 +23,8 @@ impl Expected {
         }
         let threads = artifact.run.as_ref().and_then(|run| run.threads).map_or_else(default_threads, |it| it as usize);
         let rates = rates::of(&Host::here(&target.features, threads));
-        let forecast = Forecast::of(&artifact.plan, &rates, threads);
+        let step = step(artifact).unwrap_or_default();
+        let forecast = Forecast::of(&artifact.plan, &rates, threads, &step.loads);
         Some(Expected { rates, threads, forecast })
     }
 
@@ -56,4 +57,12 @@ impl Expected {
         let roof = operations.zip(bytes).map(|(operations, bytes)| json!({"operations": operations, "bytes": bytes}));
         json!({"certainty": self.forecast.certainty(), "threads": self.threads, "roof": roof})
     }
+}
+
+/// What steps hold; `None` where the data is not in amc's cache, or is not what it was.
+fn step(artifact: &Artifact) -> Option<Step> {
+    let train = &artifact.run.as_ref()?.train;
+    let hash = train.shard.parse().ok()?;
+    let shard = Shard::open(&shard_path(&shard_folder(), &hash)).ok()?;
+    Step::of(&artifact.plan, &shard, &train.sampler).ok()
 }

@@ -1,7 +1,7 @@
 //! Losses of rows of logits, and the gradient in the place of the logits.
 use crate::emit::{Elem, Emitter, Value};
 use crate::loops::Reduction;
-use crate::{Kernel, Machine, Work, math};
+use crate::{Kernel, Machine, Varies, Work, math};
 
 /// Operations of a logit: scaling, maximum, the exponential's polynomial, sum, factor.
 const OPERATIONS: usize = 20;
@@ -58,7 +58,7 @@ impl CrossEntropyRows {
         });
         let kind = self.gradient.map_or(String::new(), |elem| format!("_grad_{}", elem.name()));
         let logits = self.rows * self.vocab;
-        let work = Work::new("cross_entropy", OPERATIONS * logits).moving(logits, Elem::F32);
+        let work = Work::new("cross_entropy", OPERATIONS * logits).moving(logits, Elem::F32).varying(Varies::Labels);
         let work = self.gradient.map_or(work, |elem| work.moving(logits, elem));
         e.finish(&format!("cross_entropy{kind}_{}x{}", self.rows, self.vocab), self.rows, 0, work)
     }

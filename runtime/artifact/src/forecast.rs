@@ -4,7 +4,10 @@
 //! that do not wait for each other are a stage: it takes its work divided by the threads, or as long as the thread with
 //! most tasks of one of its launches, and waits: a part of that, and a time for each stage. All times are seconds. Artifacts hold no rates, so a forecast is made
 //! where it is printed, and the same artifact is the same everywhere.
-use crate::{Launch, Plan, ProgramKind, Work};
+mod load;
+
+use crate::{Launch, Plan, Program, ProgramKind, Work};
+pub use load::{Load, Step, counted_tokens};
 use std::collections::BTreeMap;
 
 /// What launches of one family of kernels cost: seconds of one thread.
@@ -20,9 +23,9 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Seconds of one thread that does all of a launch.
-    pub fn seconds(&self, work: &Work) -> f64 {
-        work.operations as f64 * self.operation + work.bytes as f64 * self.byte + self.launch
+    /// Seconds of one thread that does all of a launch, of which so much has to be done.
+    pub fn seconds(&self, work: &Work, share: f64) -> f64 {
+        share * (work.operations as f64 * self.operation + work.bytes as f64 * self.byte) + self.launch
     }
 }
 
@@ -107,22 +110,21 @@ pub struct Forecast {
 }
 
 impl Forecast {
-    /// Of a plan that runs on so many threads.
-    pub fn of(plan: &Plan, rates: &Rates, threads: usize) -> Forecast {
-        let slowest = rates.slowest();
+    /// Of a plan that runs on so many threads, programs with batches like those, full ones where there are none.
+    pub fn of(plan: &Plan, rates: &Rates, threads: usize, loads: &BTreeMap<String, Load>) -> Forecast {
+        let full = Load::default();
         let work = |launch: &Launch| &plan.kernels[launch.kernel as usize].work;
         let rate = |launch: &Launch| rates.families.get(&work(launch).family);
-        let seconds = |launch: &Launch| rate(launch).unwrap_or(&slowest).seconds(work(launch));
         let mut forecast =
             Forecast { launches: vec![], programs: vec![], error: 0.0, unrated: vec![], source: rates.describe() };
         for program in &plan.programs {
-            let launches: Vec<f64> = program.launches.iter().map(seconds).collect();
+            let (launches, seconds) =
+                Forecast::of_program(plan, program, rates, threads, loads.get(&program.name).unwrap_or(&full));
             let unrated = program.launches.iter().zip(&launches).filter(|(launch, _)| rate(launch).is_none());
             let guessed: f64 = unrated.clone().map(|(_, seconds)| seconds).sum();
             forecast.error = forecast.error.max(guessed / launches.iter().sum::<f64>().max(f64::MIN_POSITIVE));
             forecast.unrated.extend(unrated.map(|(launch, _)| work(launch).family.clone()));
-            let (work, stages) = stages(&program.launches, &launches, threads);
-            forecast.programs.push(work * (1.0 + rates.idle) + stages as f64 * rates.wait);
+            forecast.programs.push(seconds);
             forecast.launches.push(launches);
         }
         forecast.error += rates.error;
@@ -131,11 +133,24 @@ impl Forecast {
         forecast
     }
 
-    /// Seconds of an optimizer step: how often each program runs in it (on average), and one update.
-    pub fn step(&self, plan: &Plan, runs: &BTreeMap<String, f64>) -> f64 {
-        let times = |program: &crate::Program| match program.kind {
+    /// Seconds of one thread for every launch of a program whose batches are like those, and of a run of it.
+    pub fn of_program(plan: &Plan, program: &Program, rates: &Rates, threads: usize, load: &Load) -> (Vec<f64>, f64) {
+        let slowest = rates.slowest();
+        let seconds = |launch: &Launch| {
+            let work = &plan.kernels[launch.kernel as usize].work;
+            let share = load.share(work.varies, program.batch, program.seq);
+            rates.families.get(&work.family).unwrap_or(&slowest).seconds(work, share)
+        };
+        let launches: Vec<f64> = program.launches.iter().map(seconds).collect();
+        let (work, stages) = stages(&program.launches, &launches, threads);
+        (launches, work * (1.0 + rates.idle) + stages as f64 * rates.wait)
+    }
+
+    /// Seconds of an optimizer step: the programs that run in it, and one update.
+    pub fn step(&self, plan: &Plan, step: &Step) -> f64 {
+        let times = |program: &Program| match program.kind {
             ProgramKind::Update => 1.0,
-            _ => runs.get(&program.name).copied().unwrap_or(0.0),
+            _ => step.runs.get(&program.name).copied().unwrap_or(0.0),
         };
         plan.programs.iter().zip(&self.programs).map(|(program, seconds)| times(program) * seconds).sum()
     }
@@ -153,10 +168,11 @@ impl Forecast {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Kernel, Program};
+    use crate::{IGNORED, Kernel, Varies};
 
     fn plan() -> Plan {
-        let work = |family: &str, operations, bytes| Work { family: family.into(), operations, bytes };
+        let work =
+            |family: &str, operations, bytes| Work { family: family.into(), operations, bytes, varies: Varies::Labels };
         let kernel = |symbol: &str, work| Kernel { block: None, symbol: symbol.into(), work };
         let launch = |kernel, tasks, waits| Launch {
             kernel,
@@ -196,17 +212,24 @@ mod tests {
         let rate = Rate { operation: 0.01, byte: 0.1, launch: 2.0 };
         // 1000 operations and 10 bytes are 13 s of one thread with the launch.
         let known = rates(&[("product", rate), ("new", Rate { operation: 0.0, byte: 0.02, launch: 0.0 })]);
-        let forecast = Forecast::of(&plan(), &known, 2);
+        let full = BTreeMap::new();
+        let forecast = Forecast::of(&plan(), &known, 2, &full);
         assert_eq!(forecast.launches, [vec![13.0, 13.0, 2.0], vec![13.0, 13.0]]);
         // A single task is one thread's; two launches of three tasks that need not wait keep both threads busy.
         assert_eq!(forecast.programs, [6.5 + 13.0 + 1.0 + 3.0 * 0.5, 13.0 + 0.5]);
-        let one = Forecast::of(&plan(), &known, 1);
+        let one = Forecast::of(&plan(), &known, 1, &full);
         assert_eq!(one.programs, [28.0 + 1.5, 26.0 + 0.5]);
-        let idle = Forecast::of(&plan(), &Rates { idle: 0.25, ..known }, 1);
+        let idle = Forecast::of(&plan(), &Rates { idle: 0.25, ..known.clone() }, 1, &full);
         assert_eq!(idle.programs, [35.0 + 1.5, 32.5 + 0.5]);
         assert_eq!((forecast.error, forecast.unrated.len()), (0.05, 0));
-        let runs = BTreeMap::from([("train".to_string(), 3.0)]);
-        assert_eq!(forecast.step(&plan(), &runs), 3.0 * forecast.programs[0] + forecast.programs[1]);
+        let step = Step { runs: BTreeMap::from([("train".to_string(), 3.0)]), ..Step::default() };
+        assert_eq!(forecast.step(&plan(), &step), 3.0 * forecast.programs[0] + forecast.programs[1]);
+        let mut half = Load::default();
+        half.add(&[1, IGNORED, 1, IGNORED, 1, IGNORED, 1, IGNORED], &[1; 8], 8);
+        assert_eq!(
+            Forecast::of(&plan(), &known, 2, &BTreeMap::from([("train".to_string(), half)])).launches[0],
+            [7.5, 7.5, 1.0]
+        );
         assert_eq!(forecast.certainty(), "± 5 %; calibrated 2026-11-24");
         assert_eq!([(0, 2), (1, 2), (5, 2), (3, 8)].map(|(t, n)| busiest_share(t, n)), [0.0, 1.0, 0.6, 1.0 / 3.0]);
     }
@@ -214,7 +237,7 @@ mod tests {
     #[test]
     fn a_family_without_a_rate_is_named_and_counts_as_slow_and_unsure() {
         let known = rates(&[("product", Rate { operation: 0.01, byte: 0.1, launch: 2.0 })]);
-        let forecast = Forecast::of(&plan(), &known, 2);
+        let forecast = Forecast::of(&plan(), &known, 2, &BTreeMap::new());
         // 100 · 0.01 + 100 · 0.1 and the launch.
         assert_eq!(forecast.launches[0][2], 13.0);
         assert_eq!(forecast.error, 1.0 / 3.0 + 0.05);

@@ -55,6 +55,19 @@ pub struct Block {
     pub shared_bytes: u32,
 }
 
+/// What of a batch the work of a launch is in proportion to.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Varies {
+    /// Nothing: it follows from sizes.
+    #[default]
+    Never,
+    /// Tokens with a label.
+    Labels,
+    /// Pairs of a query and a key that it sees, at most so many keys a query.
+    Pairs { window: Option<u64> },
+}
+
 /// What a launch has to do, whatever the machine; where that depends on what operands hold, the most that it can be.
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Work {
@@ -64,6 +77,7 @@ pub struct Work {
     pub operations: u64,
     /// Bytes of operands, each read and each written once.
     pub bytes: u64,
+    pub varies: Varies,
 }
 
 /// A frozen tensor, by its name in the checkpoint.

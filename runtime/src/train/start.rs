@@ -1,4 +1,5 @@
 //! From an artifact to a trainer that is ready to step.
+use super::expected::Expected;
 use super::{Places, RunOptions, Trainer, resume};
 use crate::checkpoint::{self, Found, Signature, Store};
 use crate::data::{Buffers, DataSet};
@@ -11,7 +12,7 @@ use crate::train::{GIB, Resume, Summary};
 use crate::weights::convert;
 use amc_artifact::rates::{self, Host};
 use amc_artifact::safetensors::SafetensorsFile;
-use amc_artifact::{Artifact, Forecast, LrSchedule, ProgramKind, Rates, RunConfig, TargetKind, shard_folder};
+use amc_artifact::{Artifact, LrSchedule, ProgramKind, RunConfig, TargetKind, shard_folder};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -88,7 +89,7 @@ impl<'a> Trainer<'a> {
             }
         }
         let threads = options.threads.unwrap_or_else(default_threads);
-        let forecast = options.rates.as_ref().map(|rates| Forecast::of(session.plan(), rates, threads));
+        let expected = Expected::new(options.rates.clone(), threads);
         Ok(Trainer {
             session,
             run,
@@ -110,8 +111,7 @@ impl<'a> Trainer<'a> {
             limit,
             planned_bytes,
             profile: options.profile.clone(),
-            forecast,
-            calibrated: options.rates.as_ref().is_some_and(Rates::measured),
+            expected,
         })
     }
 }
