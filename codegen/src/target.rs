@@ -1,6 +1,6 @@
 //! Which machine code is generated for: the CPU at hand, or a CPU or GPU named by the recipe.
 use crate::Error;
-use amc_kernels::{Gpu, Target};
+use amc_kernels::{Gpu, Pairs, Target};
 use inkwell::targets::TargetMachine;
 
 /// Processors with AVX2 and FMA but without usable AVX-512, by LLVM's names.
@@ -103,7 +103,8 @@ fn from_features(cpu: &str, features: &str) -> Result<Target, Error> {
 }
 
 fn avx512(cpu: &str, features: &str, bf16: bool) -> Target {
-    Target { cpu: cpu.into(), features: features.into(), lanes: 16, registers: 32, bf16 }
+    let pairs = bf16.then_some(Pairs::Instruction);
+    Target { cpu: cpu.into(), features: features.into(), lanes: 16, registers: 32, pairs }
 }
 
 #[cfg(test)]
@@ -115,7 +116,7 @@ mod tests {
         let zen3 = from_features("znver3", "+fma,-avx512f,+avx2").unwrap();
         assert_eq!((zen3.lanes, zen3.features.as_str()), (8, "+avx2,-avx512f,+fma"));
         let zen5 = from_features("znver5", "+avx512f,+avx512bw,+avx512vl,+avx512dq,+avx512bf16,+avx2,+fma").unwrap();
-        assert_eq!((zen5.lanes, zen5.registers, zen5.bf16), (16, 32, true));
+        assert_eq!((zen5.lanes, zen5.registers, zen5.has_bf16()), (16, 32, true));
         let masked = from_features("znver5", "-avx512f,+avx2,+fma").unwrap();
         assert_eq!(masked.lanes, 8);
         assert!(from_features("nehalem", "+sse4.2").unwrap_err().to_string().contains("`nehalem` lacks AVX2 or FMA"));
@@ -124,7 +125,7 @@ mod tests {
     #[test]
     fn names_are_checked() {
         assert_eq!(named_target("cpu:avx2").unwrap(), Target::avx2());
-        assert!(named_target("cpu:sapphirerapids").unwrap().bf16);
+        assert!(named_target("cpu:sapphirerapids").unwrap().has_bf16());
         assert_eq!(named_gpu("cuda:sm_80").unwrap().name(), "sm_80");
         assert!(named_gpu("cuda:sm_61").unwrap_err().to_string().contains("with one of sm_80, sm_90a"));
         assert!(named_target("cpu:pentium").unwrap_err().to_string().contains("`cpu:pentium`: no such target"));

@@ -121,6 +121,9 @@ impl Attention {
 struct Layout {
     /// Keys by queries.
     tile: Tile,
+    /// Steps of a product in a word.
+    words: usize,
+    scale: f32,
     /// Queries of a tile.
     panel: usize,
     /// Keys of a block.
@@ -135,14 +138,65 @@ impl Layout {
     fn new(attention: &Attention, target: &Target) -> Layout {
         let rows = if target.registers >= 32 { 12 } else { 6 };
         let panel = 2 * target.lanes;
+        let suits = attention.elem == Elem::Bf16 && attention.head_dim.is_multiple_of(2);
+        let pairs = target.pairs.filter(|_| suits);
         Layout {
-            tile: Tile { rows, vectors: 2, lanes: target.lanes },
+            tile: Tile { rows, vectors: 2, lanes: target.lanes, pairs },
+            words: if pairs.is_some() { 2 } else { 1 },
+            scale: attention.scale,
             panel,
             keys: 48,
             width: attention.head_dim.next_multiple_of(panel),
             seq: attention.seq,
             window: attention.window,
         }
+    }
+
+    /// What queries are multiplied by when they are packed: bf16 stay what they are.
+    fn query_scale(&self) -> f32 {
+        if self.paired() { 1.0 } else { self.scale }
+    }
+
+    /// What scores are multiplied by, if queries are not.
+    fn score_scale(&self) -> Option<f32> {
+        self.paired().then_some(self.scale)
+    }
+
+    /// Whether products go in pairs of bf16.
+    fn paired(&self) -> bool {
+        self.tile.pairs.is_some()
+    }
+
+    /// The rows as they are multiplied along the head: in words of two where products go in pairs.
+    fn along_head<'a>(&self, rows: HeadRows<'a>) -> HeadRows<'a> {
+        if self.paired() { rows.as_words() } else { rows }
+    }
+
+    /// The family of kernels without and with pairs.
+    fn family(&self, [single, paired]: [&'static str; 2]) -> &'static str {
+        if self.paired() { paired } else { single }
+    }
+
+    /// Words of a head.
+    fn head_words(&self, head_dim: usize) -> usize {
+        head_dim / self.words
+    }
+
+    /// Copies rows to be multiplied along them: by rows of f32, or by rows of pairs.
+    fn pack_along(&self, e: &mut Emitter, rows: HeadRows, count: &str, all: usize, scale: f32, to: (&str, usize)) {
+        if self.paired() { rows.pack_pairs(e, count, all, to) } else { rows.pack(e, count, all, scale, to) }
+    }
+
+    /// Turns that are taken at once along the keys of whole tiles.
+    fn key_unroll(&self) -> usize {
+        if (self.tile.rows / self.words).is_multiple_of(2) { 2 } else { 1 }
+    }
+
+    /// Scores that queries were not scaled for, scaled.
+    fn scaled(&self, e: &mut Emitter, scores: Vec<Value>) -> Vec<Value> {
+        let Some(scale) = self.score_scale() else { return scores };
+        let scale = e.float(scale, self.tile.lanes);
+        scores.iter().map(|score| e.float2("mulf", score, &scale, self.tile.lanes)).collect()
     }
 
     /// Tiles of a block of keys.

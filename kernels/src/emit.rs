@@ -1,6 +1,7 @@
 //! Writes MLIR text a line at a time: fresh names, constants, addresses, loads and stores.
 //!
 //! Float values are `f32` or vectors of it; bf16 exists only in memory and is widened on load, rounded on store.
+use crate::Pairs;
 use crate::gpu::block::Block;
 use std::fmt::Write;
 
@@ -35,6 +36,8 @@ pub type Value = String;
 pub struct Emitter {
     text: String,
     next: usize,
+    /// Whether the processor rounds to bf16 by an instruction.
+    rounds: bool,
     /// The threads that share a task, on a GPU.
     pub(crate) block: Option<Block>,
 }
@@ -52,6 +55,11 @@ pub fn int_type(lanes: usize, bits: usize) -> String {
 impl Emitter {
     pub fn new() -> Emitter {
         Emitter::default()
+    }
+
+    /// A body for a CPU that multiplies bf16 like that.
+    pub fn for_cpu(pairs: Option<Pairs>) -> Emitter {
+        Emitter { rounds: pairs == Some(Pairs::Instruction), ..Emitter::default() }
     }
 
     /// A line without a result.
@@ -229,19 +237,31 @@ impl Emitter {
             )),
             Elem::Bf16 => {
                 let (narrow, wide) = (int_type(lanes, 16), int_type(lanes, 32));
-                let bits = self.op(format!("arith.bitcast {value} : {} to {wide}", float_type(lanes)));
-                let (sixteen, one, half) =
-                    (self.int_constant(16, lanes), self.int_constant(1, lanes), self.int_constant(0x7fff, lanes));
-                let high = self.op(format!("arith.shrui {bits}, {sixteen} : {wide}"));
-                let odd = self.op(format!("arith.andi {high}, {one} : {wide}"));
-                let bits = self.op(format!("arith.addi {bits}, {half} : {wide}"));
-                let bits = self.op(format!("arith.addi {bits}, {odd} : {wide}"));
-                let bits = self.op(format!("arith.shrui {bits}, {sixteen} : {wide}"));
+                let bits = self.rounded_bits(value, lanes);
                 let bits = self.op(format!("arith.trunci {bits} : {wide} to {narrow}"));
                 self.store_line(format!("llvm.store {bits}, {pointer} {{alignment = 2 : i64}} : {narrow}, !llvm.ptr"));
             }
             Elem::I32 => panic!("integers are stored by store_int"),
         }
+    }
+
+    /// f32 lanes rounded to the nearest bf16, ties to even: its bits in i32 lanes.
+    pub fn rounded_bits(&mut self, value: &str, lanes: usize) -> Value {
+        let (narrow, wide) = (int_type(lanes, 16), int_type(lanes, 32));
+        if self.rounds {
+            let halves = if lanes == 1 { "bf16".to_string() } else { format!("vector<{lanes}xbf16>") };
+            let rounded = self.op(format!("arith.truncf {value} : {} to {halves}", float_type(lanes)));
+            let bits = self.op(format!("arith.bitcast {rounded} : {halves} to {narrow}"));
+            return self.op(format!("arith.extui {bits} : {narrow} to {wide}"));
+        }
+        let bits = self.float_bits(value, lanes);
+        let (sixteen, one, half) =
+            (self.int_constant(16, lanes), self.int_constant(1, lanes), self.int_constant(0x7fff, lanes));
+        let high = self.int_lanes2("shrui", &bits, &sixteen, lanes);
+        let odd = self.int_lanes2("andi", &high, &one, lanes);
+        let bits = self.int_lanes2("addi", &bits, &half, lanes);
+        let bits = self.int_lanes2("addi", &bits, &odd, lanes);
+        self.int_lanes2("shrui", &bits, &sixteen, lanes)
     }
 
     /// One i32 constant in every lane.

@@ -68,7 +68,7 @@ impl Gemm {
     pub fn build_with(&self, plan: &Plan) -> Kernel {
         let mut functions = pack::functions(self, plan);
         functions += &tile::functions(self, plan);
-        functions += &store::function(self, plan.lanes, plan.width(), plan.vectors);
+        functions += &store::function(self, Emitter::for_cpu(plan.pairs), plan.lanes, plan.width(), plan.vectors);
         let mut e = Emitter::new();
         task::body(&mut e, self, plan);
         finish(self, ("gemm", self.family(plan)), &functions, e, plan.tasks(self), plan.scratch(self).total)

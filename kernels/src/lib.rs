@@ -19,6 +19,7 @@ pub mod machine;
 pub mod math;
 pub mod norm;
 pub mod optimizer;
+pub mod pairs;
 pub mod pointwise;
 pub mod reduce;
 pub mod region;
@@ -32,6 +33,7 @@ pub mod work;
 pub use gpu::Gpu;
 pub use gpu::block::Geometry;
 pub use machine::Machine;
+pub use pairs::Pairs;
 pub use target::Target;
 pub use work::{Varies, Work};
 

@@ -44,7 +44,7 @@ impl Machine for Target {
     }
 
     fn emitter(&self) -> Emitter {
-        Emitter::new()
+        Emitter::for_cpu(self.pairs)
     }
 
     fn product(&self, problem: &Gemm) -> Kernel {

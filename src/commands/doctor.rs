@@ -70,7 +70,9 @@ fn calibrate(_threads: usize, _out: &mut impl Write) -> Result<()> {
 #[cfg(feature = "compiler")]
 fn compiler(threads: usize, out: &mut impl Write) -> Result<()> {
     match amc_codegen::host_target() {
-        Ok(t) => writeln!(out, "cpu        {} ({} f32 lanes{})", t.cpu, t.lanes, if t.bf16 { ", bf16" } else { "" })?,
+        Ok(t) => {
+            writeln!(out, "cpu        {} ({} f32 lanes{})", t.cpu, t.lanes, if t.has_bf16() { ", bf16" } else { "" })?
+        }
         Err(error) => writeln!(out, "cpu        NOT SUPPORTED: {error}")?,
     }
     match amc_codegen::linker() {

@@ -60,7 +60,7 @@ impl Destination {
                 if target.lanes == 16 {
                     features.extend(["avx512f", "avx512bw", "avx512vl", "avx512dq"]);
                 }
-                if target.bf16 {
+                if target.has_bf16() {
                     features.push("avx512bf16");
                 }
                 let features = features.into_iter().map(String::from).collect();

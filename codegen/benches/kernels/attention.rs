@@ -2,7 +2,7 @@
 use crate::case::Case;
 use crate::rounds::Operand;
 use crate::rounds::Use::{Read, Write};
-use amc_kernels::Target;
+use amc_kernels::{Kernel, Target};
 use amc_kernels::attention::Attention;
 use amc_kernels::emit::Elem::{Bf16, F32};
 
@@ -30,7 +30,10 @@ fn kernels(a: &Attention, target: &Target) -> [Case; 3] {
     let workspace = |usage| Operand::floats(usage, F32, a.workspace_len(target));
     let segments = Operand::ints(Read, tokens, |_| 1);
     let size = format!("{} x {}, {} x {} heads of {}", a.batch, a.seq, a.heads, a.kv_heads, a.head_dim);
-    let case = |role, kernel, operands: Vec<Operand>| Case::new(role, size.clone(), a.elem, kernel, operands);
+    let case = |role, kernel: Kernel, operands: Vec<Operand>| {
+        let pairs = kernel.work.family.ends_with("_bf16");
+        Case { pairs, ..Case::new(role, size.clone(), a.elem, kernel, operands) }
+    };
     let seen = [q(Read), k(Read), k(Read), segments];
     let forward = [&seen[..], &[q(Write), lse(Write)]].concat();
     let backward = [&seen[..], &[q(Read), lse(Read), q(Read), q(Write), workspace(Write)]].concat();

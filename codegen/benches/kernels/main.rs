@@ -97,7 +97,7 @@ fn head(options: &Options, target: &Target) {
 
 /// All kernels of the cases, and those of the machine's rates, as a library.
 fn compiled(cases: &[Case], target: &Target) -> Library {
-    let rates = [machine::peak(target, false), machine::peak(target, target.bf16)];
+    let rates = [machine::peak(target, false), machine::peak(target, target.has_bf16())];
     let streams = cases.iter().map(|case| machine::stream(target, &case.operands).0);
     let mut all: Vec<Kernel> = cases.iter().map(|case| case.kernel.clone()).chain(rates).chain(streams).collect();
     all.sort_by(|a, b| a.symbol.cmp(&b.symbol));
@@ -122,7 +122,7 @@ struct Figures {
 }
 
 fn measured(case: &Case, library: &Library, target: &Target, threads: usize, time: Duration) -> Figures {
-    let peak = machine::peak(target, case.pairs && target.bf16);
+    let peak = machine::peak(target, case.pairs && target.has_bf16());
     let (stream, streamed) = machine::stream(target, &case.operands);
     let of = |kernel: &Kernel, operands: &[Operand]| {
         // SAFETY: the cases name the operands that the templates' comments ask for.

@@ -20,6 +20,9 @@ const CASES: &[Case] = &[
     (1, 200, 1, 1, 8, Some(1), Elem::F32, &[&[200]]),
     (1, 230, 2, 2, 8, Some(60), Elem::F32, &[&[190, 20]]),
     (1, 97, 2, 1, 24, None, Elem::Bf16, &[&[50, 47]]),
+    (2, 70, 4, 2, 6, Some(9), Elem::Bf16, &[&[70], &[11, 30, 20]]),
+    (2, 201, 2, 1, 8, None, Elem::Bf16, &[&[61, 100], &[]]),
+    (1, 75, 3, 3, 7, None, Elem::Bf16, &[&[75]]),
 ];
 
 fn segments(seq: usize, documents: &[&[usize]]) -> Vec<i32> {
@@ -150,5 +153,5 @@ fn documents_and_padding() {
 
 #[test]
 fn bf16() {
-    check(&CASES[7]);
+    CASES[7..].iter().for_each(check);
 }

@@ -3,7 +3,8 @@ use super::gemm::{check, limited, plain, steps_stop, term};
 use amc_kernels::Kernel;
 use amc_kernels::emit::Elem::{Bf16, F32};
 use amc_kernels::gemm::Gemm;
-use amc_kernels::gemm::plan::{Pairs, Plan};
+use amc_kernels::Pairs;
+use amc_kernels::gemm::plan::Plan;
 
 /// Plans that real sizes reach: long K in blocks, rows in several goes.
 #[test]

@@ -8,7 +8,7 @@ mod ptx;
 mod shared_object;
 
 use amc_codegen::host_target;
-use amc_kernels::Target;
+use amc_kernels::{Pairs, Target};
 
 /// Tests of templates, on one target: those that any machine has, and others.
 macro_rules! on {
@@ -38,9 +38,9 @@ on!(lanes8, amc_kernels::Target, amc_kernels::Target::avx2(), attention_cached, 
 on!(lanes16, amc_kernels::Target, crate::wide(), attention_cached, gemm_plans, gemv);
 on!(gpu, amc_kernels::Gpu, amc_kernels::Gpu::ALL[0], gpu_gemm, gpu_attention);
 
-/// A target with AVX-512: this machine where it has it. Elsewhere LLVM breaks the vectors up, which shows everything but
-/// that the processor's own instructions do what LLVM says.
+/// A target with AVX-512 and bf16: this machine where it has them. Elsewhere LLVM breaks the vectors up, and pairs of bf16
+/// are multiplied by other instructions, which shows everything but that the processor's own do what LLVM says.
 fn wide() -> Target {
     let host = host_target().expect("a CPU with AVX2");
-    if host.lanes == 16 { host } else { Target { lanes: 16, registers: 32, ..host } }
+    if host.has_bf16() { host } else { Target { lanes: 16, registers: 32, pairs: Some(Pairs::Widened), ..host } }
 }

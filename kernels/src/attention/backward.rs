@@ -1,21 +1,22 @@
 //! Gradient: a task is one query head of one row of the batch, blocks of queries outside, blocks of keys inside.
 //!
 //! With `p = e^(s - lse)`, `D = Σ do · o` and `ds = p (do · v - D)`: `dv = pᵀ do`, `dk = scale · dsᵀ q`,
-//! `dq = scale · ds k`. Gradients of keys and values grow in the task's part of the workspace.
+//! `dq = scale · ds k`. Where products go in pairs of bf16, `ds` holds the scale instead of the queries. Gradients of keys and values grow in the task's part of the workspace.
 use super::sight::{Meeting, Segments, Sight};
 use super::tile::{Left, Right};
 use super::{Attention, Layout, QUERIES, Scratch, count_from, digits, strips};
 use crate::emit::{Elem, Emitter, Value};
 use crate::loops::Reduction;
-use crate::{Kernel, Target, math};
+use crate::{Kernel, Target, math, pairs};
 
 /// Operand pointers and scratch.
 struct Buffers {
     operands: [Value; 9],
-    /// All keys and values of the row.
+    /// All keys and values of the row, and the keys again for products along them.
     k: Value,
     v: Value,
-    /// Scaled queries and result gradients of a block: `[head_dim, QUERIES]` and `[QUERIES, width]`.
+    k_along: Value,
+    /// Queries and result gradients of a block: `[head_dim, QUERIES]` and `[QUERIES, width]`.
     q_columns: Value,
     q_rows: Value,
     do_columns: Value,
@@ -28,9 +29,11 @@ struct Buffers {
     scale: Value,
     query_segments: Value,
     key_segments: Value,
-    /// `[keys, QUERIES]` each.
+    /// `[keys, QUERIES]` each; what is multiplied along the queries may be stored once more, in bf16.
     p: Value,
     ds: Value,
+    p_rows: Value,
+    ds_rows: Value,
 }
 
 struct Backward<'a> {
@@ -59,34 +62,44 @@ struct Queries {
 }
 
 pub fn build(attention: &Attention, target: &Target) -> Kernel {
-    let mut e = Emitter::new();
+    let mut e = Emitter::for_cpu(target.pairs);
     let layout = Layout::new(attention, target);
     let (d, keys) = (attention.head_dim, layout.padded_keys());
     let operands = std::array::from_fn(|i| e.arg(i));
     let mut scratch = Scratch::default();
     let mut take = |count| scratch.take(&mut e, count);
+    let (words, head_words) = (layout.words, layout.head_words(d));
+    let k = take(keys * head_words);
+    let k_along = if layout.paired() { take(keys / words * d) } else { k.clone() };
+    let scores = layout.keys * QUERIES;
+    let [p, ds] = [take(scores), take(scores / words)];
+    let rows = if layout.paired() { [take(scores / words), take(scores / words)] } else { [p.clone(), ds.clone()] };
+    let [p_rows, ds_rows] = rows;
     let buffers = Buffers {
         operands,
-        k: take(keys * d),
-        v: take(keys * d),
-        q_columns: take(d * QUERIES),
-        q_rows: take(layout.width * QUERIES),
-        do_columns: take(d * QUERIES),
-        do_rows: take(layout.width * QUERIES),
+        k,
+        k_along,
+        p,
+        ds,
+        p_rows,
+        ds_rows,
+        v: take(keys * head_words),
+        q_columns: take(head_words * QUERIES),
+        q_rows: take(layout.width * QUERIES / words),
+        do_columns: take(head_words * QUERIES),
+        do_rows: take(layout.width * QUERIES / words),
         dq: take(d * QUERIES),
         dots: take(QUERIES),
         lse: take(QUERIES),
         scale: take(QUERIES),
         query_segments: take(QUERIES),
         key_segments: take(layout.keys),
-        p: take(layout.keys * QUERIES),
-        ds: take(layout.keys * QUERIES),
     };
-    let scale = e.float(attention.scale, QUERIES);
+    let scale = e.float(layout.query_scale(), QUERIES);
     e.store(&scale, &buffers.scale, Elem::F32, QUERIES);
     let backward = Backward { attention, layout, buffers };
     e.tasks(|e, task| backward.task(e, task));
-    let work = attention.work("attention_grad", 5, 2);
+    let work = attention.work(backward.layout.family(["attention_grad", "attention_grad_bf16"]), 5, 2);
     e.finish(&attention.name("attention_grad"), attention.batch * attention.heads, scratch.bytes(), work)
 }
 
@@ -102,7 +115,12 @@ impl Backward<'_> {
         let kv_head = e.int2("divui", &head, &group);
         for (operand, block) in [(1, &b.k), (2, &b.v)] {
             let rows = a.head_at(e, &b.operands[operand], a.kv_heads, &row, &kv_head);
-            a.head_rows(&rows, a.kv_heads).pack(e, &all, keys, 1.0, (block, a.head_dim));
+            let rows = a.head_rows(&rows, a.kv_heads);
+            let words = self.layout.along_head(rows);
+            words.pack(e, &all, keys, 1.0, (block, words.head_dim));
+            if operand == 1 && self.layout.paired() {
+                rows.pack_pairs(e, &all, keys, (&b.k_along, a.head_dim));
+            }
         }
         e.fill(&dk, &both, Elem::F32, 4 * self.layout.tile.lanes);
         let head = Head { row, head, dk, dv };
@@ -117,11 +135,12 @@ impl Backward<'_> {
         let segments = Sight::segments(e, (&b.operands[3], &token, &count), (&b.query_segments, QUERIES), 0);
         let rows = [0, 4, 6, 7].map(|i| a.head_at(e, &b.operands[i], a.heads, &token, &head.head));
         let [q, o, result_gradient, dq] = [0, 1, 2, 3].map(|i| a.head_rows(&rows[i], a.heads));
-        q.pack_transposed(e, &count, QUERIES, a.scale, &b.q_columns);
-        q.pack(e, &count, QUERIES, a.scale, (&b.q_rows, self.layout.width));
-        result_gradient.pack_transposed(e, &count, QUERIES, 1.0, &b.do_columns);
-        result_gradient.pack(e, &count, QUERIES, 1.0, (&b.do_rows, self.layout.width));
-        self.dots(e, o.pointer, &count);
+        let (layout, scale) = (&self.layout, self.layout.query_scale());
+        layout.along_head(q).pack_transposed(e, &count, QUERIES, scale, &b.q_columns);
+        layout.pack_along(e, q, &count, QUERIES, scale, (&b.q_rows, layout.width));
+        layout.along_head(result_gradient).pack_transposed(e, &count, QUERIES, 1.0, &b.do_columns);
+        layout.pack_along(e, result_gradient, &count, QUERIES, 1.0, (&b.do_rows, layout.width));
+        self.dots(e, (o.pointer, result_gradient.pointer), &count);
         self.load_lse(e, head, &token, &count);
         let elements = e.index((d * QUERIES) as i64);
         e.fill(&b.dq, &elements, Elem::F32, 4 * self.layout.tile.lanes);
@@ -135,14 +154,14 @@ impl Backward<'_> {
     }
 
     /// `D` of every query, 0 beyond the last.
-    fn dots(&self, e: &mut Emitter, o: &str, count: &str) {
+    fn dots(&self, e: &mut Emitter, (o, gradient): (&str, &str), count: &str) {
         let (a, b, d) = (self.attention, &self.buffers, self.attention.head_dim);
         self.clear(e, &b.dots);
         let (zero, columns) = (e.index(0), e.index(d as i64));
         e.repeat(&zero, count, 1, |e, i| {
-            let (o, rows) = (e.row(o, i, a.heads * d, a.elem), e.row(&b.do_rows, i, self.layout.width, Elem::F32));
+            let [o, gradient] = [o, gradient].map(|rows| e.row(rows, i, a.heads * d, a.elem));
             let dot = e.reduce(&columns, self.layout.panel, &[Reduction::Sum], |e, c, lanes, so_far| {
-                let (o, gradient) = (e.load_at(&o, c, a.elem, lanes), e.load_at(&rows, c, Elem::F32, lanes));
+                let [o, gradient] = [&o, &gradient].map(|row| e.load_at(row, c, a.elem, lanes));
                 vec![e.fma(&o, &gradient, &so_far[0], lanes)]
             });
             e.store_at(&dot[0], &b.dots, i, Elem::F32, 1);
@@ -175,7 +194,9 @@ impl Backward<'_> {
         let meet = Sight::may_meet(e, &queries.segments, &segments);
         let one_document = Sight::one_document(e, &queries.segments, &segments);
         let work = |e: &mut Emitter| {
-            let [k, v] = [&b.k, &b.v].map(|all| e.row(all, first_key, a.head_dim, Elem::F32));
+            let [k, v] = [&b.k, &b.v].map(|all| e.row(all, first_key, layout.head_words(a.head_dim), Elem::F32));
+            let first_word = e.divided(first_key, layout.words);
+            let k_along = e.row(&b.k_along, &first_word, a.head_dim, Elem::F32);
             let zero = e.index(0);
             e.repeat(&zero, &queries.count, layout.panel as i64, |e, panel| {
                 let first_query = e.int2("addi", &queries.first, panel);
@@ -189,7 +210,7 @@ impl Backward<'_> {
                 };
                 let (from, to) = layout.sight().tiles(e, at.first_query, at.first_key, layout.tiles());
                 e.repeat(&from, &to, 1, |e, t| self.tile(e, (&k, &v), panel, t, &at));
-                self.query_gradient(e, &k, panel, (&from, &to));
+                self.query_gradient(e, &k_along, panel, (&from, &to));
             });
             let tiles = e.index(layout.tiles() as i64);
             e.repeat(&zero, &tiles, 1, |e, t| self.key_gradients(e, head, queries, first_key, t));
@@ -199,19 +220,19 @@ impl Backward<'_> {
 
     /// `p` and `ds` of a tile.
     fn tile(&self, e: &mut Emitter, (k, v): (&str, &str), panel: &str, t: &str, at: &Meeting) {
-        let (b, d, tile) = (&self.buffers, self.attention.head_dim, self.layout.tile);
+        let (b, tile) = (&self.buffers, self.layout.tile);
+        let d = self.layout.head_words(self.attention.head_dim);
         let key = e.times(t, tile.rows);
         let [k, v] = [k, v].map(|block| e.row(block, &key, d, Elem::F32));
         let [q, gradient, lse, dots] =
             [&b.q_columns, &b.do_columns, &b.lse, &b.dots].map(|block| e.offset(block, panel, Elem::F32));
-        let [p, ds] = [&b.p, &b.ds].map(|block| {
-            let line = e.row(block, &key, QUERIES, Elem::F32);
-            e.offset(&line, panel, Elem::F32)
-        });
+        let p = e.row(&b.p, &key, QUERIES, Elem::F32);
+        let p = e.offset(&p, panel, Elem::F32);
         let left = |pointer| Left { pointer, row_step: d, step: 1 };
         let right = |pointer| Right { pointer, step: QUERIES };
         let start = tile.zeros(e);
         let scores = tile.multiply_fixed(e, left(&k), right(&q), d, start);
+        let scores = self.layout.scaled(e, scores);
         let first_key = e.int2("addi", at.first_key, &key);
         let key_segments = e.offset(at.key_segments, &key, Elem::I32);
         let at = Meeting { first_key: &first_key, key_segments: &key_segments, ..*at };
@@ -223,6 +244,9 @@ impl Backward<'_> {
             values.push(math::exp_of_small(e, &below, tile.lanes));
         }
         tile.store(e, &values, &p, QUERIES);
+        if self.layout.paired() {
+            self.store_rows(e, &values, &b.p_rows, (&key, panel));
+        }
         let dots = tile.load_row(e, &dots);
         let start: Vec<Value> =
             (0..tile.count()).map(|i| e.float1("negf", &dots[i % tile.vectors], tile.lanes)).collect();
@@ -230,13 +254,38 @@ impl Backward<'_> {
         let values = tile.load(e, &p, QUERIES);
         let slopes: Vec<Value> =
             slopes.iter().zip(&values).map(|(slope, p)| e.float2("mulf", slope, p, tile.lanes)).collect();
-        tile.store(e, &slopes, &ds, QUERIES);
+        let slopes = self.layout.scaled(e, slopes);
+        let row = e.divided(&key, self.layout.words);
+        let ds = e.row(&b.ds, &row, QUERIES, Elem::F32);
+        let ds = e.offset(&ds, panel, Elem::F32);
+        if !self.layout.paired() {
+            return tile.store(e, &slopes, &ds, QUERIES);
+        }
+        self.store_rows(e, &slopes, &b.ds_rows, (&key, panel));
+        let words: Vec<Value> = slopes
+            .chunks(2 * tile.vectors)
+            .flat_map(|rows| rows[..tile.vectors].iter().zip(&rows[tile.vectors..]))
+            .map(|(low, high)| pairs::words(e, low, high, tile.lanes))
+            .collect();
+        tile.store(e, &words, &ds, QUERIES);
+    }
+
+    /// Stores a tile's values in bf16, to be multiplied along the queries.
+    fn store_rows(&self, e: &mut Emitter, values: &[Value], rows: &str, (key, panel): (&str, &str)) {
+        let tile = self.layout.tile;
+        let first = e.row(rows, key, QUERIES, Elem::Bf16);
+        let first = e.offset(&first, panel, Elem::Bf16);
+        for (i, value) in values.iter().enumerate() {
+            let place = i / tile.vectors * QUERIES + i % tile.vectors * tile.lanes;
+            let place = e.at(&first, place as i64, Elem::Bf16);
+            e.store(value, &place, Elem::Bf16, tile.lanes);
+        }
     }
 
     /// `dq += kᵀ ds` of a panel over tiles `from..to`.
     fn query_gradient(&self, e: &mut Emitter, k: &str, panel: &str, (from, to): (&str, &str)) {
         let (b, d) = (&self.buffers, self.attention.head_dim);
-        let [from, to] = [from, to].map(|t| e.times(t, self.layout.tile.rows));
+        let [from, to] = [from, to].map(|t| e.times(t, self.layout.tile.rows / self.layout.words));
         let terms = e.int2("subi", &to, &from);
         let (k, ds) = (e.row(k, &from, d, Elem::F32), e.row(&b.ds, &from, QUERIES, Elem::F32));
         let (ds, dq) = (e.offset(&ds, panel, Elem::F32), e.offset(&b.dq, panel, Elem::F32));
@@ -244,7 +293,7 @@ impl Backward<'_> {
             let (place, k) = (e.row(&dq, first, QUERIES, Elem::F32), e.offset(&k, first, Elem::F32));
             let start = tile.load(e, &place, QUERIES);
             let (left, right) = (Left { pointer: &k, row_step: 1, step: d }, Right { pointer: &ds, step: QUERIES });
-            let sums = tile.multiply(e, left, right, (&terms, 2), start);
+            let sums = tile.multiply(e, left, right, (&terms, self.layout.key_unroll()), start);
             tile.store(e, &sums, &place, QUERIES);
         });
     }
@@ -255,22 +304,21 @@ impl Backward<'_> {
         let key = e.times(t, tile.rows);
         let position = e.int2("addi", first_key, &key);
         let (from, to) = layout.sight().panels(e, &queries.first, &position, &queries.panels);
-        let [from, to] = [from, to].map(|p| e.times(&p, layout.panel));
+        let [from, to] = [from, to].map(|p| e.times(&p, layout.panel / layout.words));
+        let row_step = QUERIES / layout.words;
         let terms = e.int2("subi", &to, &from);
         let zero = e.index(0);
         let width = e.index(layout.width as i64);
-        for (weights, rows, gradients) in [(&b.p, &b.do_rows, &head.dv), (&b.ds, &b.q_rows, &head.dk)] {
-            let weights = e.row(weights, &key, QUERIES, Elem::F32);
+        for (weights, rows, gradients) in [(&b.p_rows, &b.do_rows, &head.dv), (&b.ds_rows, &b.q_rows, &head.dk)] {
+            let weights = e.row(weights, &key, row_step, Elem::F32);
             let weights = e.offset(&weights, &from, Elem::F32);
             let rows = e.row(rows, &from, layout.width, Elem::F32);
             let gradients = e.row(gradients, &position, layout.width, Elem::F32);
             e.repeat(&zero, &width, layout.panel as i64, |e, column| {
                 let (rows, place) = (e.offset(&rows, column, Elem::F32), e.offset(&gradients, column, Elem::F32));
                 let start = tile.load(e, &place, layout.width);
-                let (left, right) = (
-                    Left { pointer: &weights, row_step: QUERIES, step: 1 },
-                    Right { pointer: &rows, step: layout.width },
-                );
+                let (left, right) =
+                    (Left { pointer: &weights, row_step, step: 1 }, Right { pointer: &rows, step: layout.width });
                 let sums = tile.multiply(e, left, right, (&terms, 4), start);
                 tile.store(e, &sums, &place, layout.width);
             });

@@ -5,7 +5,7 @@ use crate::{Kernel, Target, Work};
 
 /// A task is a token.
 pub fn build(attention: &Attention, target: &Target) -> Kernel {
-    let mut e = Emitter::new();
+    let mut e = Emitter::for_cpu(target.pairs);
     let layout = Layout::new(attention, target);
     let (d, part) = (attention.head_dim, layout.padded_keys() * layout.width);
     let [workspace, dk, dv] = [0, 1, 2].map(|i| e.arg(i));

@@ -5,12 +5,13 @@ use super::tile::{Left, Right, Tile};
 use super::{Attention, Layout, QUERIES, Scratch, block_of_turn, count_from, digits, strips};
 use crate::emit::{Elem, Emitter, Value, float_type};
 use crate::loops::Reduction;
-use crate::{Kernel, Target, math};
+use crate::{Kernel, Target, math, pairs};
 
 /// Maximum of a query that has seen nothing; far below every score, but finite.
 const NOTHING: f32 = -1e30;
 
-/// Operand pointers and scratch. Blocks by head: `q`, `o` are `[head_dim, QUERIES]`, `top`, `sum` are `[QUERIES]`.
+/// Operand pointers and scratch. Blocks by head: `q`, `o` are `[head_dim, QUERIES]`, `top`, `sum` are `[QUERIES]`. Where
+/// products go in pairs, two steps share a word: of the head in `q` and `k`, of the keys in `v` and `weights`.
 struct Buffers {
     operands: [Value; 6],
     q: Value,
@@ -20,8 +21,9 @@ struct Buffers {
     /// Rows of a block of keys.
     k: Value,
     v: Value,
-    /// Scores of a block of keys and a panel of queries, then their exponentials.
+    /// Scores of a block of keys and a panel of queries, and their exponentials, which may take their place.
     scores: Value,
+    weights: Value,
     query_segments: Value,
     key_segments: Value,
 }
@@ -43,28 +45,37 @@ struct Queries {
 }
 
 pub fn build(attention: &Attention, target: &Target) -> Kernel {
-    let mut e = Emitter::new();
+    let mut e = Emitter::for_cpu(target.pairs);
     let layout = Layout::new(attention, target);
     let (d, group) = (attention.head_dim, attention.group());
     let operands = [0, 1, 2, 3, 4, 5].map(|i| e.arg(i));
     let mut scratch = Scratch::default();
     let mut take = |count| scratch.take(&mut e, count);
+    let words = layout.words;
+    let scores = take(layout.keys * layout.panel);
+    let weights = if layout.paired() { take(layout.keys / 2 * layout.panel) } else { scores.clone() };
     let buffers = Buffers {
         operands,
-        q: take(group * d * QUERIES),
+        scores,
+        weights,
+        q: take(group * layout.head_words(d) * QUERIES),
         o: take(group * d * QUERIES),
         top: take(group * QUERIES),
         sum: take(group * QUERIES),
-        k: take(layout.keys * d),
-        v: take(layout.keys * d),
-        scores: take(layout.keys * layout.panel),
+        k: take(layout.keys * layout.head_words(d)),
+        v: take(layout.keys / words * d),
         query_segments: take(QUERIES),
         key_segments: take(layout.keys),
     };
     let forward = Forward { attention, layout, buffers };
     e.tasks(|e, task| forward.task(e, task));
     let tasks = attention.batch * attention.kv_heads * attention.blocks();
-    e.finish(&attention.name("attention"), tasks, scratch.bytes(), attention.work("attention", 2, 1))
+    e.finish(
+        &attention.name("attention"),
+        tasks,
+        scratch.bytes(),
+        attention.work(layout.family(["attention", "attention_bf16"]), 2, 1),
+    )
 }
 
 impl Forward<'_> {
@@ -90,9 +101,14 @@ impl Forward<'_> {
         e.repeat(&zero, &group, 1, body);
     }
 
-    /// The block of head `h` in one of the buffers that have `[head_dim, QUERIES]` a head.
-    fn of_head(&self, e: &mut Emitter, buffer: &str, h: &str) -> Value {
-        e.row(buffer, h, self.attention.head_dim * QUERIES, Elem::F32)
+    /// The queries of head `h`.
+    fn q_of(&self, e: &mut Emitter, h: &str) -> Value {
+        e.row(&self.buffers.q, h, self.layout.head_words(self.attention.head_dim) * QUERIES, Elem::F32)
+    }
+
+    /// The sums of head `h`.
+    fn o_of(&self, e: &mut Emitter, h: &str) -> Value {
+        e.row(&self.buffers.o, h, self.attention.head_dim * QUERIES, Elem::F32)
     }
 
     /// The rows of query head `h` of the group in operand `i`, and the head's number.
@@ -107,9 +123,10 @@ impl Forward<'_> {
     fn start_head(&self, e: &mut Emitter, queries: &Queries, h: &str) {
         let (a, b) = (self.attention, &self.buffers);
         let (rows, _) = self.query_rows(e, 0, queries, h);
-        let block = self.of_head(e, &b.q, h);
-        a.head_rows(&rows, a.heads).pack_transposed(e, &queries.count, QUERIES, a.scale, &block);
-        let (o, elements) = (self.of_head(e, &b.o, h), e.index((a.head_dim * QUERIES) as i64));
+        let (block, scale) = (self.q_of(e, h), self.layout.query_scale());
+        let rows = self.layout.along_head(a.head_rows(&rows, a.heads));
+        rows.pack_transposed(e, &queries.count, QUERIES, scale, &block);
+        let (o, elements) = (self.o_of(e, h), e.index((a.head_dim * QUERIES) as i64));
         e.fill(&o, &elements, Elem::F32, 4 * self.layout.tile.lanes);
         let (top, sum, lanes) = (e.row(&b.top, h, QUERIES, Elem::F32), e.row(&b.sum, h, QUERIES, Elem::F32), QUERIES);
         let (nothing, zero) = (e.float(NOTHING, lanes), e.float(0.0, lanes));
@@ -125,10 +142,11 @@ impl Forward<'_> {
         let meet = Sight::may_meet(e, &queries.segments, &segments);
         let one_document = Sight::one_document(e, &queries.segments, &segments);
         let work = |e: &mut Emitter| {
-            for (operand, block) in [(1, &b.k), (2, &b.v)] {
-                let rows = a.head_at(e, &b.operands[operand], a.kv_heads, &token, &queries.kv_head);
-                a.head_rows(&rows, a.kv_heads).pack(e, &count, keys, 1.0, (block, a.head_dim));
-            }
+            let [k, v] = [1, 2].map(|i| a.head_at(e, &b.operands[i], a.kv_heads, &token, &queries.kv_head));
+            let [k, v] = [&k, &v].map(|rows| a.head_rows(rows, a.kv_heads));
+            let k = self.layout.along_head(k);
+            k.pack(e, &count, keys, 1.0, (&b.k, k.head_dim));
+            self.layout.pack_along(e, v, &count, keys, 1.0, (&b.v, a.head_dim));
             self.each_head(e, |e, h| {
                 let zero = e.index(0);
                 e.repeat(&zero, &queries.count, self.layout.panel as i64, |e, panel| {
@@ -151,7 +169,7 @@ impl Forward<'_> {
     /// A panel of queries meets a block of keys.
     fn panel(&self, e: &mut Emitter, h: &str, panel: &str, at: &Meeting) {
         let (b, tile, width) = (&self.buffers, self.layout.tile, self.layout.panel);
-        let (q, o) = (self.of_head(e, &b.q, h), self.of_head(e, &b.o, h));
+        let (q, o) = (self.q_of(e, h), self.o_of(e, h));
         let [q, o] = [q, o].map(|block| e.offset(&block, panel, Elem::F32));
         let [top, sum] = [&b.top, &b.sum].map(|all| {
             let all = e.row(all, h, QUERIES, Elem::F32);
@@ -176,15 +194,17 @@ impl Forward<'_> {
             (0..sums.len()).map(|v| e.fma(&old_sums[v], &factors[v], &sums[v], tile.lanes)).collect();
         row.store(e, &sums, &sum, 0);
         row.store(e, &new, &top, 0);
-        let (v, scores) =
-            (e.row(&b.v, &from, self.attention.head_dim, Elem::F32), e.row(&b.scores, &from, width, Elem::F32));
+        let [from, to] = [from, to].map(|key| e.divided(&key, self.layout.words));
+        let (v, weights) =
+            (e.row(&b.v, &from, self.attention.head_dim, Elem::F32), e.row(&b.weights, &from, width, Elem::F32));
         let terms = e.int2("subi", &to, &from);
-        self.values(e, &o, (&v, &scores, &terms), &factors);
+        self.values(e, &o, (&v, &weights, &terms), &factors);
     }
 
     /// Stores the scores of tiles `from..to` and returns the new maxima.
     fn scores(&self, e: &mut Emitter, q: &str, (from, to): (&str, &str), top: &[Value], at: &Meeting) -> Vec<Value> {
-        let (d, tile, width) = (self.attention.head_dim, self.layout.tile, self.layout.panel);
+        let (tile, width) = (self.layout.tile, self.layout.panel);
+        let d = self.layout.head_words(self.attention.head_dim);
         let carried: Vec<_> = top.iter().map(|t| (t.clone(), float_type(tile.lanes))).collect();
         e.for_loop(from, to, 1, &carried, |e, t, top| {
             let key = e.times(t, tile.rows);
@@ -192,6 +212,7 @@ impl Forward<'_> {
             let (left, right) = (Left { pointer: &k, row_step: d, step: 1 }, Right { pointer: q, step: QUERIES });
             let start = tile.zeros(e);
             let scores = tile.multiply_fixed(e, left, right, d, start);
+            let scores = self.layout.scaled(e, scores);
             let first_key = e.int2("addi", at.first_key, &key);
             let key_segments = e.offset(at.key_segments, &key, Elem::I32);
             let at = Meeting { first_key: &first_key, key_segments: &key_segments, ..*at };
@@ -207,7 +228,7 @@ impl Forward<'_> {
         })
     }
 
-    /// Puts `e^(score - top)` in place of the scores of keys `from..to` and returns their sums.
+    /// Stores `e^(score - top)` of keys `from..to` as weights and returns their sums.
     fn exponentials(&self, e: &mut Emitter, (from, to): (&str, &str), top: &[Value]) -> Vec<Value> {
         // Tiles have an even number of keys; two at a time hide the latency of the exponential.
         let pair = Tile { rows: 2, ..self.layout.tile };
@@ -223,13 +244,25 @@ impl Forward<'_> {
                 next.push(e.float2("addf", &sums[i], &value, pair.lanes));
                 values.push(value);
             }
-            pair.store(e, &values, &place, self.layout.panel);
+            self.store_weights(e, pair, key, &values);
             next
         });
         (0..pair.vectors).map(|v| e.float2("addf", &sums[v], &sums[v + pair.vectors], pair.lanes)).collect()
     }
 
-    /// `o = o · factors + vᵀ · exponentials` over `terms` keys.
+    /// The weights of two keys.
+    fn store_weights(&self, e: &mut Emitter, pair: Tile, key: &str, values: &[Value]) {
+        let row = e.divided(key, self.layout.words);
+        let place = e.row(&self.buffers.weights, &row, self.layout.panel, Elem::F32);
+        if !self.layout.paired() {
+            return pair.store(e, values, &place, self.layout.panel);
+        }
+        let (low, high) = values.split_at(pair.vectors);
+        let words: Vec<Value> = low.iter().zip(high).map(|(l, h)| pairs::words(e, l, h, pair.lanes)).collect();
+        pair.store(e, &words, &place, self.layout.panel);
+    }
+
+    /// `o = o · factors + vᵀ · exponentials` over so many words of keys.
     fn values(&self, e: &mut Emitter, o: &str, (v, exponentials, terms): (&str, &str, &str), factors: &[Value]) {
         let d = self.attention.head_dim;
         strips(e, d, self.layout.tile, |e, first, tile| {
@@ -242,7 +275,7 @@ impl Forward<'_> {
                 .collect();
             let (left, right) =
                 (Left { pointer: &v, row_step: 1, step: d }, Right { pointer: exponentials, step: self.layout.panel });
-            let sums = tile.multiply(e, left, right, (terms, 2), start);
+            let sums = tile.multiply(e, left, right, (terms, self.layout.key_unroll()), start);
             tile.store(e, &sums, &place, QUERIES);
         });
     }
@@ -266,7 +299,7 @@ impl Forward<'_> {
             e.store_at(&log, &top, i, Elem::F32, lanes);
         });
         let (rows, head) = self.query_rows(e, 4, queries, h);
-        let block = self.of_head(e, &b.o, h);
+        let block = self.o_of(e, h);
         let rows: HeadRows = a.head_rows(&rows, a.heads);
         rows.unpack_transposed(e, &queries.count, QUERIES, &sum, &block);
         let token = e.int2("addi", &queries.row, &queries.first);

@@ -1,4 +1,4 @@
-//! Copies between token rows in memory and f32 blocks in scratch, plain or transposed.
+//! Copies between token rows in memory and blocks of f32 or of pairs of bf16 in scratch, plain or transposed.
 use crate::emit::{Elem, Emitter, Value};
 
 /// Rows of one head in memory: `pointer` is the first row's first element, rows are `pitch` elements apart.
@@ -14,6 +14,40 @@ pub struct HeadRows<'a> {
 const BLOCK: usize = 8;
 
 impl HeadRows<'_> {
+    /// The same rows as words of two bf16 each, to be copied as if they were f32. Rows begin at whole words.
+    pub fn as_words(self) -> Self {
+        HeadRows { pitch: self.pitch / 2, head_dim: self.head_dim / 2, elem: Elem::F32, ..self }
+    }
+
+    /// `block[row / 2 * width + c]` becomes the word of `rows[row][c]` and `rows[row + 1][c]`, for an even number of `rows`;
+    /// zeros from row `count` and column `head_dim` on.
+    pub fn pack_pairs(self, e: &mut Emitter, count: &str, rows: usize, (block, width): (&str, usize)) {
+        let (zero, all, columns) = (e.index(0), e.index(rows as i64 / 2), e.index(self.head_dim as i64));
+        let full_width = e.index(width as i64);
+        let whole = e.divided(count, 2);
+        let end = e.plus(count, 1);
+        let end = e.divided(&end, 2);
+        for (from, to, both) in [(&zero, &whole, true), (&whole, &end, false)] {
+            e.repeat(from, to, 1, |e, pair| {
+                let low = e.row(self.pointer, pair, 2 * self.pitch, self.elem);
+                let high = both.then(|| e.at(&low, self.pitch as i64, self.elem));
+                let to = e.row(block, pair, width, Elem::F32);
+                e.each(&columns, 2 * BLOCK, |e, i, lanes| {
+                    let low = e.offset(&low, i, self.elem);
+                    let high = high.as_deref().map(|high| e.offset(high, i, self.elem));
+                    let words = e.load_halves(&low, high.as_deref(), lanes);
+                    e.store_at(&words, &to, i, Elem::F32, lanes);
+                });
+                let none = e.float(0.0, 1);
+                e.repeat(&columns, &full_width, 1, |e, i| e.store_at(&none, &to, i, Elem::F32, 1));
+            });
+        }
+        e.repeat(&end, &all, 1, |e, pair| {
+            let to = e.row(block, pair, width, Elem::F32);
+            e.fill(&to, &full_width, Elem::F32, BLOCK);
+        });
+    }
+
     /// `block[row * width + c] = scale · rows[row][c]` for `rows` rows; zeros from row `count` and column `head_dim` on.
     pub fn pack(self, e: &mut Emitter, count: &str, rows: usize, scale: f32, (block, width): (&str, usize)) {
         let (zero, all, columns) = (e.index(0), e.index(rows as i64), e.index(self.head_dim as i64));

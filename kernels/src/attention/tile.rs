@@ -1,5 +1,8 @@
 //! A register tile of a small matrix product: rows of broadcast scalars times vectors.
+//!
+//! Both factors are words of four bytes along `k`: an f32, or two bf16 of successive steps, which are multiplied as a pair.
 use crate::emit::{Elem, Emitter, Value, float_type};
+use crate::pairs::{self, Pairs};
 
 /// The shape of a tile: `rows * vectors` accumulators of `lanes` f32.
 #[derive(Clone, Copy, Debug)]
@@ -7,9 +10,11 @@ pub struct Tile {
     pub rows: usize,
     pub vectors: usize,
     pub lanes: usize,
+    /// How words of two bf16 are multiplied, if they are that.
+    pub pairs: Option<Pairs>,
 }
 
-/// Scalars `pointer[row * row_step + k * step]` in f32; steps in elements.
+/// Words `pointer[row * row_step + k * step]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Left<'a> {
     pub pointer: &'a str,
@@ -17,7 +22,7 @@ pub struct Left<'a> {
     pub step: usize,
 }
 
-/// Vectors at `pointer[k * step + vector * lanes]` in f32.
+/// Vectors of words at `pointer[k * step + vector * lanes]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Right<'a> {
     pub pointer: &'a str,
@@ -83,7 +88,11 @@ impl Tile {
             let scalar = e.load(&scalar, Elem::F32, 1);
             let scalar = e.splat(&scalar, self.lanes);
             for (v, vector) in vectors.iter().enumerate() {
-                next.push(e.fma(&scalar, vector, &sums[row * self.vectors + v], self.lanes));
+                let sum = &sums[row * self.vectors + v];
+                next.push(match self.pairs {
+                    Some(how) => pairs::dot(e, how, &scalar, vector, sum, self.lanes),
+                    None => e.fma(&scalar, vector, sum, self.lanes),
+                });
             }
         }
         next

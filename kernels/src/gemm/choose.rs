@@ -1,5 +1,5 @@
 //! Which plan a product gets: an estimate of cycles, and a search over tiles and tasks.
-use super::plan::{Feed, Pairs, Plan};
+use super::plan::{Feed, Plan};
 use super::{Gemm, Term};
 use crate::Target;
 use crate::emit::Elem;
@@ -37,7 +37,7 @@ impl Plan {
             m_cache: rows,
             block_depth: (gemm.depth() > table.whole_depth).then_some(table.block_depth),
             unroll: table.unroll,
-            pairs: target.bf16.then_some(Pairs::Instruction),
+            pairs: target.pairs,
         };
         let slots = |plan: &Plan| {
             let tasks = plan.tasks(gemm);

@@ -4,9 +4,9 @@
 //! `[m, k]` is used in place. The last word of an odd depth has zero in its high half, and A in place is then read by
 //! its low half alone: what lies beyond the last step is never a number of the product.
 use super::pack::{pieces, transpose};
-use super::plan::{Pairs, Plan};
+use super::plan::Plan;
 use super::{Gemm, Operand, Term};
-use crate::emit::{Elem, Emitter, Value, float_type};
+use crate::emit::{Elem, Emitter, Value};
 
 /// Words that the transposition takes at a time, both ways.
 const BLOCK: usize = 8;
@@ -118,27 +118,4 @@ pub fn strips(gemm: &Gemm, plan: &Plan, term: &Term) -> Emitter {
         });
     });
     e
-}
-
-/// `sum + a.low * b.low + a.high * b.high` in every word.
-pub fn dot(e: &mut Emitter, pairs: Pairs, a: &str, b: &str, sum: &str, lanes: usize) -> Value {
-    match pairs {
-        Pairs::Instruction => {
-            let (words, bits) = (float_type(lanes), 32 * lanes);
-            let halves = format!("vector<{}xbf16>", 2 * lanes);
-            let [a, b] = [a, b].map(|x| e.op(format!("vector.bitcast {x} : {words} to {halves}")));
-            e.op(format!(
-                "llvm.call_intrinsic \"llvm.x86.avx512bf16.dpbf16ps.{bits}\"({sum}, {a}, {b}) : ({words}, {halves}, {halves}) -> {words}"
-            ))
-        }
-        Pairs::Widened => {
-            let [a, b] = [a, b].map(|x| e.float_bits(x, lanes));
-            let (sixteen, high) = (e.int_constant(16, lanes), e.int_constant(-0x10000, lanes));
-            let [a_high, b_high] = [&a, &b].map(|x| e.int_lanes2("andi", x, &high, lanes));
-            let [a_low, b_low] = [&a, &b].map(|x| e.int_lanes2("shli", x, &sixteen, lanes));
-            let [a_high, b_high, a_low, b_low] = [a_high, b_high, a_low, b_low].map(|x| e.bits_float(&x, lanes));
-            let sum = e.fma(&a_high, &b_high, sum, lanes);
-            e.fma(&a_low, &b_low, &sum, lanes)
-        }
-    }
 }

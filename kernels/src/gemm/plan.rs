@@ -1,5 +1,6 @@
 //! How a product is cut: into tasks for threads, blocks for caches, tiles for registers.
 use super::{Gemm, Term};
+use crate::Pairs;
 use crate::emit::Elem;
 
 /// The cut of one product. All sizes are in elements.
@@ -23,15 +24,6 @@ pub struct Plan {
     pub unroll: usize,
     /// How two steps of K go at a time where both operands are bf16, if they do.
     pub pairs: Option<Pairs>,
-}
-
-/// How two bf16 products are added to a sum.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Pairs {
-    /// By `vdpbf16ps`, which takes denormals for zero.
-    Instruction,
-    /// Widened, by two multiply-adds: what the instruction computes, on any CPU.
-    Widened,
 }
 
 /// How A of a term reaches the tile.

@@ -6,9 +6,8 @@ use crate::region::Broadcast;
 const PARAMS: &str = "%args: !llvm.ptr, %tile: !llvm.ptr, %row: i64, %rows: i64, %column: i64, %columns: i64";
 
 /// `%rows` by `%columns` elements from `%row`, `%column` on. The tile's rows have `width` sums; where `vectors` are
-/// given and fill a row, whole rows are written without a loop.
-pub fn function(gemm: &Gemm, lanes: usize, width: usize, vectors: usize) -> String {
-    let mut e = Emitter::new();
+/// given and fill a row, whole rows are written without a loop. `e` is an empty body.
+pub fn function(gemm: &Gemm, mut e: Emitter, lanes: usize, width: usize, vectors: usize) -> String {
     let epilogue = Epilogue { gemm, operands: operands(&mut e, gemm) };
     let zero = e.index(0);
     e.repeat(&zero, "%rows", 1, |e, i| {

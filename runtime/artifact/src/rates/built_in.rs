@@ -38,6 +38,8 @@ const AVX512: &[Row] = &[
     ("product_widened", 200.0, 0.0, 0.0),
     ("attention", 180.0, 0.0, 0.0),
     ("attention_grad", 180.0, 0.0, 0.0),
+    ("attention_bf16", 330.0, 0.0, 0.0),
+    ("attention_grad_bf16", 330.0, 0.0, 0.0),
 ];
 
 /// The rates for code with those features; `why` says why they are not measured ones.
