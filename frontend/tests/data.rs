@@ -1,97 +1,15 @@
 //! Tokenizer, formats and packing against transformers and NeMo Automodel themselves: `data/expected.json` holds what
 //! their code makes of the same rows (`data/make_expected.py` wrote it).
-use std::path::{Path, PathBuf};
+mod support;
+
+use std::path::Path;
 
 use amc_frontend::chat_template::{ChatTemplate, message};
 use amc_frontend::data::{Description, MOST_SHAPES, Preparation, Prepared, Sample, ShapeSet, pack, prepare, samples};
-use amc_frontend::hub::Hub;
-use amc_frontend::recipe::{
-    ColumnMapped, Columns, Dataset, Dialect, MockIterable, PackedSequence, Padding, Squad, TokenFile, TokenOptions,
-};
+use amc_frontend::recipe::{Dataset, Dialect, MockIterable, PackedSequence, Padding, Squad, TokenFile, TokenOptions};
 use amc_frontend::tokenizer::{Tokenizer, TokenizerOptions};
 use serde_json::{Value, json};
-
-const NO_OPTIONS: TokenOptions =
-    TokenOptions { seq_length: None, padding: Padding::None, truncation: false, limit_dataset_samples: None };
-
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data")
-}
-
-fn expected() -> Value {
-    serde_json::from_str(&std::fs::read_to_string(fixtures().join("expected.json")).unwrap()).unwrap()
-}
-
-fn tokenizer(name: &str) -> Tokenizer {
-    Tokenizer::load(&fixtures().join(name), &TokenizerOptions::default()).unwrap()
-}
-
-fn ids(value: &Value) -> Vec<i32> {
-    value.as_array().unwrap().iter().map(|id| id.as_i64().unwrap() as i32).collect()
-}
-
-/// A folder with rows in a file, and all that preparing data needs.
-struct Bench {
-    folder: tempfile::TempDir,
-    shards: PathBuf,
-    hub: Hub,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let hub = Hub { cache: folder.path().join("hub"), offline: true, endpoint: None };
-        Bench { shards: folder.path().join("shards"), folder, hub }
-    }
-
-    fn rows(&self, rows: &Value) -> String {
-        let path = self.folder.path().join("rows.json");
-        std::fs::write(&path, rows.to_string()).unwrap();
-        path.to_str().unwrap().to_string()
-    }
-
-    fn preparation<'a>(&'a self, dialect: Dialect, tokenizer: Option<&'a Tokenizer>) -> Preparation<'a> {
-        let shards = &self.shards;
-        Preparation { dialect, seed: 42, tokenizer, packed: None, inherited_template: None, hub: &self.hub, shards }
-    }
-
-    fn squad(&self, rows: &Value, tokens: &TokenOptions) -> Dataset {
-        let dataset_name = self.rows(rows);
-        let split = "train".into();
-        Dataset::Squad(Squad {
-            dataset_name,
-            split,
-            tokens: tokens.clone(),
-            chat_template: None,
-            start_of_turn_token: None,
-        })
-    }
-
-    fn columns(&self, rows: &Value, answer_only: bool, chat: bool) -> Dataset {
-        let names = |name: &str| Some(name.to_string());
-        Dataset::ColumnMapped(ColumnMapped {
-            path_or_dataset_id: vec![self.rows(rows)],
-            columns: Columns { context: names("note"), question: names("prompt"), answer: "reply".into() },
-            split: Some("train".into()),
-            name: None,
-            answer_only_loss_mask: answer_only,
-            use_hf_chat_template: chat,
-            tokens: NO_OPTIONS,
-        })
-    }
-}
-
-/// Compares text tokens and all labels; which id pads does not matter.
-fn compare(name: &str, found: &[Sample], wanted: &Value) {
-    let wanted = wanted.as_array().unwrap();
-    assert_eq!(found.len(), wanted.len(), "{name}");
-    for (i, (found, wanted)) in found.iter().zip(wanted).enumerate() {
-        assert_eq!(found.labels, ids(&wanted["labels"]), "{name} {i}: labels");
-        let tokens = ids(&wanted["tokens"]);
-        assert_eq!(found.tokens.len(), tokens.len(), "{name} {i}: length");
-        assert_eq!(found.tokens[..found.content], tokens[..found.content], "{name} {i}: tokens");
-    }
-}
+use support::*;
 
 #[test]
 fn text_is_encoded_as_transformers_does() {

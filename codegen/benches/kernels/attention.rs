@@ -2,9 +2,9 @@
 use crate::case::Case;
 use crate::rounds::Operand;
 use crate::rounds::Use::{Read, Write};
-use amc_kernels::{Kernel, Target};
 use amc_kernels::attention::Attention;
 use amc_kernels::emit::Elem::{Bf16, F32};
+use amc_kernels::{Kernel, Target};
 
 pub fn cases(target: &Target) -> Vec<Case> {
     let sizes = [(2, 512), (1, 1024)];

@@ -119,7 +119,8 @@ pub fn read_manifest(dir: &Path) -> Result<Manifest> {
         path.display(),
         schema.map_or("none".to_string(), |schema| schema.to_string())
     );
-    serde_json::from_value(value).with_context(|| format!("{} has not the form of a manifest", path.display()))
+    serde_json::from_value(value)
+        .with_context(|| format!("{} has not the form of a manifest: run `amc compile` again", path.display()))
 }
 
 /// Whether two artifacts hold the same bytes; the error names the first file that differs.
