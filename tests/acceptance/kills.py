@@ -33,6 +33,7 @@ SETTINGS = {
     "validation_dataset._target_": "amc.datasets.TokenFile",
     "validation_dataset.limit_dataset_samples": ROWS,
     "step_scheduler.ckpt_every_steps": 3,
+    "checkpoint.enabled": "true",
     "checkpoint.checkpoint_dir": "checkpoints",
     "checkpoint.max_recent_checkpoints": 2,
 }

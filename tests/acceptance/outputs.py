@@ -101,6 +101,7 @@ def train(mode, dtype, base, given):
         "validation_dataset._target_": "amc.datasets.TokenFile",
         "validation_dataset.path": given.work / "validation.jsonl",
         "optimizer.lr": LEARNING_RATE[mode],
+        "checkpoint.enabled": "true",
         "checkpoint.checkpoint_dir": folder / "checkpoints",
     }
     if mode == "lora":
