@@ -1,5 +1,7 @@
 //! What the counts of instructions are taken of, and how.
 pub mod callgrind;
+pub mod golden;
 pub mod loops;
+mod parts;
 pub mod problems;
 mod products;

@@ -35,20 +35,24 @@ pub fn delta(attention: &Attention) -> Kernel {
     e.finish(&attention.name("attention_delta"), rows.div_ceil(warps), 0, work)
 }
 
-/// `dq`. Operands: `q`, `k`, `v`, `segments`, `lse`, `do`, `delta`, `dq`.
-pub fn queries(walk: &Walk) -> Kernel {
-    Gradient { walk, of_queries: true }.build()
+/// What a kernel computes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    Queries,
+    Keys,
+    Values,
+    KeysAndValues,
 }
 
-/// `dk` and `dv`. Operands: `q`, `k`, `v`, `segments`, `lse`, `do`, `delta`, `dk`, `dv`.
-pub fn keys(walk: &Walk) -> Kernel {
-    Gradient { walk, of_queries: false }.build()
+/// The kernel of what is wanted. Operands: `q`, `k`, `v`, `segments`, `lse`, `do`, `delta`, and each gradient.
+pub fn build(walk: &Walk, wanted: Wanted) -> Kernel {
+    Gradient { walk, wanted }.build()
 }
 
-/// The gradient of queries, which walk over keys; or of keys and values, which walk over the queries of all their heads.
+/// The gradient of queries, which walk over keys; or of keys or values, which walk over the queries of all their heads.
 struct Gradient<'a> {
     walk: &'a Walk<'a>,
-    of_queries: bool,
+    wanted: Wanted,
 }
 
 /// Addresses: what the block owns (two arrays and where they lie in shared memory), what it walks over, and the rest.
@@ -71,14 +75,19 @@ struct Position {
 }
 
 impl Gradient<'_> {
+    fn of_queries(&self) -> bool {
+        self.wanted == Wanted::Queries
+    }
+
     fn build(&self) -> Kernel {
         let walk = self.walk;
         let Attention { batch, seq, heads, kv_heads, .. } = *walk.attention;
         let (blocks, group) = (seq.div_ceil(walk.own()), heads / kv_heads);
-        let (own_heads, other_heads) = if self.of_queries { (heads, kv_heads) } else { (kv_heads, heads) };
+        let (own_heads, other_heads) = if self.of_queries() { (heads, kv_heads) } else { (kv_heads, heads) };
         let mut e = walk.emitter();
         let arrays = self.arrays(&mut e);
-        let results: Vec<Value> = (7..if self.of_queries { 8 } else { 9 }).map(|i| e.arg(i)).collect();
+        let count = if self.wanted == Wanted::KeysAndValues { 2 } else { 1 };
+        let results: Vec<Value> = (0..count).map(|i| e.arg(7 + i)).collect();
         let [b, own_head, block] = digits(&mut e, "%task", [batch, own_heads, blocks]);
         let first = e.times(&block, walk.own());
         for (array, at) in arrays.own.iter().zip(&arrays.own_at) {
@@ -89,7 +98,7 @@ impl Gradient<'_> {
         let row = e.int2("addi", &row, &warp_row);
         let token = e.int2("addi", &first, &row);
         let own = walk.tokens(&mut e, &arrays.segments, &b, &token, [0, 8].into_iter());
-        let (from, to) = if self.of_queries {
+        let (from, to) = if self.of_queries() {
             walk.key_range(&mut e, &first, walk.own())
         } else {
             walk.query_range(&mut e, &first, walk.own())
@@ -97,10 +106,10 @@ impl Gradient<'_> {
         let zeros: Vec<(Value, String)> = results.iter().flat_map(|_| walk.results().zeros(&mut e)).collect();
         // Heads of the other side that meet this one: one of the keys, or a group of queries.
         let (first_other, count) =
-            if self.of_queries { (e.divided(&own_head, group), 1) } else { (e.times(&own_head, group), group) };
+            if self.of_queries() { (e.divided(&own_head, group), 1) } else { (e.times(&own_head, group), group) };
         let last_other = e.plus(&first_other, count as i64);
         let sums = e.for_loop(&first_other, &last_other, 1, &zeros, |e, other_head, sums| {
-            let head = if self.of_queries { own_head.clone() } else { other_head.to_string() };
+            let head = if self.of_queries() { own_head.clone() } else { other_head.to_string() };
             let position = Position { batch: b.clone(), head, column: column.clone() };
             let carried: Vec<_> = sums.iter().map(|sum| (sum.clone(), float_type(1))).collect();
             e.for_loop(&from, &to, walk.others as i64, &carried, |e, other, sums| {
@@ -117,7 +126,12 @@ impl Gradient<'_> {
         for (sums, array) in sums.chunks(registers).zip(&results) {
             walk.store(&mut e, sums, (array, own_heads, &own_head), &b, (&token, &column));
         }
-        let (kind, products) = if self.of_queries { ("attention_grad_q", 3) } else { ("attention_grad_kv", 4) };
+        let (kind, products) = match self.wanted {
+            Wanted::Queries => ("attention_grad_q", 3),
+            Wanted::Keys => ("attention_grad_k", 3),
+            Wanted::Values => ("attention_grad_v", 2),
+            Wanted::KeysAndValues => ("attention_grad_kv", 4),
+        };
         let work = walk.attention.work("attention_grad", products, 2);
         e.finish(&walk.attention.name(kind), batch * own_heads * blocks, 0, work)
     }
@@ -125,7 +139,7 @@ impl Gradient<'_> {
     fn arrays(&self, e: &mut Emitter) -> Arrays {
         let walk = self.walk;
         let [q, k, v, segments, lse, dy, delta] = [0, 1, 2, 3, 4, 5, 6].map(|i| e.arg(i));
-        let (own, others) = if self.of_queries { ([q, dy], [k, v]) } else { ([k, v], [q, dy]) };
+        let (own, others) = if self.of_queries() { ([q, dy], [k, v]) } else { ([k, v], [q, dy]) };
         let own_at = [(); 2].map(|()| walk.place(e, &walk.own_tile()));
         let others_at = [(); 2].map(|()| walk.place(e, &walk.other_tile()));
         let passed = walk.passed(e);
@@ -151,7 +165,7 @@ impl Gradient<'_> {
         });
         let first = e.int2("addi", other, &position.column);
         let others = walk.tokens(e, &arrays.segments, &position.batch, &first, column_distances(walk.scores()));
-        let queries = if self.of_queries { own } else { &others };
+        let queries = if self.of_queries() { own } else { &others };
         let statistics: Vec<(Value, Value)> = queries
             .iter()
             .map(|(token, _)| {
@@ -166,7 +180,7 @@ impl Gradient<'_> {
         let (mut probabilities, mut gradients) = (vec![], vec![]);
         for element in walk.scores().elements() {
             let (row, column) = (element.row / 8, column_number(&element));
-            let (query, key, statistic) = if self.of_queries {
+            let (query, key, statistic) = if self.of_queries() {
                 (&own[row], &others[column], &statistics[row])
             } else {
                 (&others[column], &own[row], &statistics[column])
@@ -177,13 +191,17 @@ impl Gradient<'_> {
             probabilities.push(p);
             gradients.push(ds);
         }
-        let registers = walk.results().registers();
-        let passed = arrays.passed.as_deref();
-        let mut next = walk.pass_on(e, sums[..registers].to_vec(), &gradients, &arrays.others_at[0], passed);
-        if !self.of_queries {
-            next.extend(walk.pass_on(e, sums[registers..].to_vec(), &probabilities, &arrays.others_at[1], passed));
-        }
-        next
+        let (by_slope, by_probability) = ((&gradients, &arrays.others_at[0]), (&probabilities, &arrays.others_at[1]));
+        let factors = match self.wanted {
+            Wanted::Queries | Wanted::Keys => vec![by_slope],
+            Wanted::Values => vec![by_probability],
+            Wanted::KeysAndValues => vec![by_slope, by_probability],
+        };
+        let sums = sums.chunks(walk.results().registers());
+        let pass = |(sums, (values, other)): (&[Value], (&Vec<Value>, &Value))| {
+            walk.pass_on(e, sums.to_vec(), values, other, arrays.passed.as_deref())
+        };
+        sums.zip(factors).flat_map(pass).collect()
     }
 
     /// Probability and gradient of a score; both 0 where the query does not see the key.

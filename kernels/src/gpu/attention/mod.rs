@@ -16,11 +16,15 @@ use crate::emit::{Elem, Emitter, Value};
 use crate::loops::Reduction;
 use crate::steps::{Slot, Steps};
 use crate::{Kernel, Work, math};
+use gradient::Wanted;
 
 /// Rows of a warp.
 const WARP_ROWS: usize = 16;
 /// Warps of a block, and tokens of the other side's tiles, best first; the first that fits into shared memory is taken.
 const CUTS: [(usize, usize); 5] = [(4, 64), (4, 32), (2, 32), (2, 16), (1, 16)];
+
+/// Sums that a thread keeps beside scores and addresses without spilling much (tests/golden/ptxas.md of codegen).
+const MOST_SUMS: usize = 128;
 
 /// The forward kernel; operands as [`Attention::forward`] has them.
 pub fn forward(attention: &Attention, gpu: &Gpu) -> Kernel {
@@ -30,7 +34,8 @@ pub fn forward(attention: &Attention, gpu: &Gpu) -> Kernel {
 /// The gradient, from operands `q`, `k`, `v`, `segments`, `o`, `lse`, `do`, `dq`, `dk`, `dv`.
 ///
 /// Scores are computed twice, once along the keys of a query for `dq`, once along the queries of a key for `dk` and `dv`:
-/// seven products instead of five, and no sum is shared between blocks.
+/// seven products instead of five, and no sum is shared between blocks. Heads so large that the sums of both do not fit
+/// into the registers of a warp walk once for `dk` and once for `dv`: eight products.
 pub fn gradient(attention: &Attention, gpu: &Gpu) -> Steps {
     let walk = Walk::new(attention, gpu, 2);
     let delta = Slot::Temporary(0);
@@ -38,14 +43,14 @@ pub fn gradient(attention: &Attention, gpu: &Gpu) -> Steps {
         let [before, after] = [before, after].map(|list| list.iter().map(|i| Slot::Operand(*i)).collect::<Vec<_>>());
         [before, vec![delta], after].concat()
     };
-    Steps {
-        temporaries: vec![attention.batch * attention.seq * attention.heads * 4],
-        launches: vec![
-            (gradient::delta(attention), operands(&[4, 6], &[])),
-            (gradient::queries(&walk), operands(&[0, 1, 2, 3, 5, 6], &[7])),
-            (gradient::keys(&walk), operands(&[0, 1, 2, 3, 5, 6], &[8, 9])),
-        ],
+    let kernel = |wanted, results: &[usize]| (gradient::build(&walk, wanted), operands(&[0, 1, 2, 3, 5, 6], results));
+    let mut launches = vec![(gradient::delta(attention), operands(&[4, 6], &[])), kernel(Wanted::Queries, &[7])];
+    if 2 * walk.results().registers() <= MOST_SUMS {
+        launches.push(kernel(Wanted::KeysAndValues, &[8, 9]));
+    } else {
+        launches.extend([kernel(Wanted::Keys, &[8]), kernel(Wanted::Values, &[9])]);
     }
+    Steps { temporaries: vec![attention.batch * attention.seq * attention.heads * 4], launches }
 }
 
 /// A block's way through a problem.

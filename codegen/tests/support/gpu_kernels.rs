@@ -1,0 +1,196 @@
+//! Every template of a GPU's kernels, at sizes of a Llama of 8 billion parameters or of a small model: what is assembled
+//! to see registers and spills.
+use super::parts::{glu, glu_gradient, residual, term};
+use amc_kernels::attention::Attention;
+use amc_kernels::cross_entropy::{CompactRows, CrossEntropyRows, GatherRows, ScatterRows};
+use amc_kernels::dropout::{DeriveSeed, Dropout};
+use amc_kernels::embedding::{Embedding, EmbeddingGrad};
+use amc_kernels::emit::Elem::{self, Bf16, F32};
+use amc_kernels::gemm::{Gemm, Term};
+use amc_kernels::norm::{RmsNorm, RmsNormGrad, RmsNormGradWeight};
+use amc_kernels::optimizer::{Adam, FinishNorm};
+use amc_kernels::pointwise::Pointwise;
+use amc_kernels::reduce::{Accumulate, ColumnSum, Sum, SumSquares};
+use amc_kernels::region::Region;
+use amc_kernels::rope::Rope;
+use amc_kernels::{Gpu, Kernel, Machine};
+use std::collections::HashSet;
+
+const TOKENS: usize = 8192;
+const WIDTH: usize = 4096;
+const HIDDEN: usize = 14336;
+const VOCAB: usize = 128_256;
+const RANK: usize = 16;
+
+/// A kernel in words, and itself.
+pub type Named = (String, Kernel);
+
+/// Kernels that share a text are there once.
+pub fn all(gpu: &Gpu) -> Vec<Named> {
+    let mut list = products(gpu);
+    list.extend(fused_products(gpu));
+    list.extend(head(gpu));
+    list.extend([64, 80, 96, 128, 256].into_iter().flat_map(|size| attention(gpu, Bf16, size, None)));
+    list.extend(attention(gpu, Bf16, 128, Some(1024)));
+    list.extend([64, 128].into_iter().flat_map(|size| attention(gpu, F32, size, None)));
+    list.extend([F32, Bf16].into_iter().flat_map(|elem| rows(gpu, elem)));
+    list.extend(loss(gpu));
+    list.extend([F32, Bf16].into_iter().flat_map(|elem| flat(gpu, elem)));
+    list.extend(sums(gpu));
+    let mut seen = HashSet::new();
+    list.retain(|(_, kernel)| seen.insert(kernel.symbol.clone()));
+    list
+}
+
+fn product(gpu: &Gpu, what: &str, gemm: &Gemm) -> Named {
+    (what.into(), gpu.product(gemm))
+}
+
+fn gemm(m: usize, n: usize, terms: Vec<Term>, epilogue: Region) -> Gemm {
+    Gemm { m, n, terms, epilogue, row_limit: None, inner_limit: None }
+}
+
+/// Products alone, in every layout and every cut.
+fn products(gpu: &Gpu) -> Vec<Named> {
+    let sizes = [
+        ("large", (TOKENS, WIDTH, WIDTH)),
+        ("narrow", (TOKENS, RANK, WIDTH)),
+        ("flat", (RANK, WIDTH, TOKENS)),
+        ("small", (256, 192, 576)),
+    ];
+    let mut list = vec![];
+    for elem in [Bf16, F32] {
+        for (what, size @ (m, n, _)) in sizes {
+            for form in ["nt", "nn", "tn", "tt"] {
+                let gemm = gemm(m, n, vec![term(size, form, [elem; 2])], Region::identity(F32, elem));
+                list.push(product(gpu, &format!("product, {what}, {form}, {}", elem.name()), &gemm));
+            }
+        }
+    }
+    let size @ (m, n, _) = (TOKENS, WIDTH, WIDTH);
+    let mixed = gemm(m, n, vec![term(size, "nt", [F32, Bf16])], Region::identity(F32, F32));
+    list.push(product(gpu, "product, large, nt, f32 by bf16", &mixed));
+    list
+}
+
+/// A linear layer with its LoRA, and what is stored instead of the sum.
+fn fused_products(gpu: &Gpu) -> Vec<Named> {
+    let with_lora = |form: &str| [WIDTH, RANK].map(|k| term((TOKENS, HIDDEN, k), form, [Bf16; 2])).into();
+    let linear = |form, epilogue| gemm(TOKENS, HIDDEN, with_lora(form), epilogue);
+    vec![
+        product(gpu, "linear + LoRA + residual, bf16", &linear("nt", residual(Bf16))),
+        product(gpu, "linear + LoRA + GLU, bf16", &linear("nt", glu(Bf16))),
+        product(gpu, "linear + LoRA + GLU gradient, bf16", &linear("nn", glu_gradient(F32, Bf16))),
+    ]
+}
+
+/// The output head on a block of rows that ends where labels end.
+fn head(gpu: &Gpu) -> Vec<Named> {
+    let logits = gemm(1024, VOCAB, vec![term((1024, VOCAB, WIDTH), "nt", [Bf16; 2])], Region::identity(F32, F32));
+    let mut gradient = term((VOCAB, WIDTH, 1024), "tn", [Bf16; 2]);
+    gradient.a.stride = 2 * VOCAB;
+    let by_weight = gemm(VOCAB, WIDTH, vec![gradient], residual(F32));
+    vec![
+        product(gpu, "head, logits, bf16", &Gemm { row_limit: Some(0), ..logits }),
+        product(gpu, "head, gradient by weight, bf16", &Gemm { inner_limit: Some(0), ..by_weight }),
+    ]
+}
+
+fn attention(gpu: &Gpu, elem: Elem, head_dim: usize, window: Option<usize>) -> Vec<Named> {
+    let (batch, seq, heads, kv_heads) = (2, 4096, 32, 8);
+    let scale = (head_dim as f32).powf(-0.5);
+    let attention = Attention { batch, seq, heads, kv_heads, head_dim, scale, window, elem };
+    let gradients = gpu.attention_gradient(&attention).launches.into_iter().map(|(kernel, _)| kernel);
+    let kernels = [gpu.attention(&attention)].into_iter().chain(gradients);
+    let window = window.map_or(String::new(), |window| format!(", window {window}"));
+    kernels.enumerate().map(|(i, k)| (format!("{}, head {head_dim}{window}, {}", part(i), elem.name()), k)).collect()
+}
+
+fn part(number: usize) -> String {
+    if number == 0 { "attention".into() } else { format!("attention gradient {number}") }
+}
+
+/// Norms, their gradients, and rope.
+fn rows(gpu: &Gpu, elem: Elem) -> Vec<Named> {
+    let (rows, n, eps, plus_one) = (TOKENS, WIDTH, 1e-5, false);
+    let norm = |residual| RmsNorm { rows, n, eps, plus_one, residual, elem, weight: elem }.build(gpu);
+    let grad = |add| RmsNormGrad { rows, n, eps, plus_one, add, elem, weight: elem }.build(gpu);
+    let by_weight = RmsNormGradWeight { rows, n, eps, accumulate: true, elem };
+    let (tokens, heads, head_dim, positions) = (TOKENS, 32, 128, 8192);
+    let rope = |inverse| Rope { tokens, heads, head_dim, rotary_dim: 128, positions, inverse, elem }.build(gpu);
+    let kernels = [
+        ("norm", norm(false)),
+        ("norm of a sum", norm(true)),
+        ("norm gradient", grad(false)),
+        ("norm gradient, added", grad(true)),
+        ("norm gradient by weight", by_weight.build(gpu)),
+        ("norm gradient by weight, its end", by_weight.finish(gpu)),
+        ("rope", rope(false)),
+        ("rope, inverse", rope(true)),
+    ];
+    kernels.map(|(what, kernel)| (format!("{what}, {}", elem.name()), kernel)).into()
+}
+
+/// What the loss takes beside its products.
+fn loss(gpu: &Gpu) -> Vec<Named> {
+    let (tokens, block, width, elem) = (TOKENS, 1024, WIDTH, Bf16);
+    let losses = |gradient| CrossEntropyRows { rows: block, vocab: VOCAB, logit_scale: 1.0, gradient }.build(gpu);
+    let kernels = [
+        ("cross-entropy, loss alone", losses(None)),
+        ("cross-entropy, gradient f32", losses(Some(F32))),
+        ("cross-entropy, gradient bf16", losses(Some(Bf16))),
+        ("labelled rows, their list", CompactRows { tokens, padded: tokens, block }.build(gpu)),
+        ("labelled rows, gathered, bf16", GatherRows { rows: tokens, block, width, elem }.build(gpu)),
+        ("labelled rows, scattered, bf16", ScatterRows { tokens, block, width, elem }.build(gpu)),
+    ];
+    kernels.map(|(what, kernel)| (what.into(), kernel)).into()
+}
+
+/// The table of the embedding, dropout, GLU alone, and the optimizer.
+fn flat(gpu: &Gpu, elem: Elem) -> Vec<Named> {
+    let (tokens, vocab, width) = (TOKENS, VOCAB, WIDTH);
+    let embedding = Embedding { tokens, vocab, width, scale: 1.0, table: elem, elem };
+    let gradient = EmbeddingGrad { tokens, vocab, width, scale: 1.0, padding: None, accumulate: true, elem };
+    let pointwise = |region| Pointwise { m: TOKENS, n: HIDDEN, region }.build(gpu);
+    let adam = Adam { n: TOKENS * WIDTH, elem, beta1: 0.9, beta2: 0.999, eps: 1e-8, decoupled: true };
+    let kernels = [
+        ("embedding", embedding.build(gpu)),
+        ("embedding gradient", gradient.build(gpu)),
+        ("dropout", Dropout { n: tokens * width, p: 0.1, site: 1, elem }.build(gpu)),
+        ("GLU alone", pointwise(glu(elem))),
+        ("GLU gradient alone", pointwise(glu_gradient(elem, elem))),
+        ("AdamW", adam.build(gpu)),
+        ("accumulate", Accumulate { n: tokens * width, elem }.build(gpu)),
+        ("column sum", ColumnSum { rows: tokens, n: width, elem, accumulate: true }.build(gpu)),
+    ];
+    kernels.map(|(what, kernel)| (format!("{what}, {}", elem.name()), kernel)).into()
+}
+
+/// Norm of all gradients, the mean of the losses, seeds.
+fn sums(gpu: &Gpu) -> Vec<Named> {
+    let squares = SumSquares { n: TOKENS * WIDTH };
+    let kernels = [
+        ("sum", Sum { n: TOKENS }.build(gpu)),
+        ("sum of squares", squares.build(gpu)),
+        ("norm of all gradients", FinishNorm { parts: squares.parts() }.build(gpu)),
+        ("seed", DeriveSeed { index: 1 }.build(gpu)),
+    ];
+    kernels.map(|(what, kernel)| (what.into(), kernel)).into()
+}
+
+/// One each of the main templates, so small that the code is short.
+pub fn small(gpu: &Gpu) -> Vec<Named> {
+    let (rows, n, elem) = (2, 64, Bf16);
+    let norm = RmsNorm { rows, n, eps: 1e-5, plus_one: false, residual: false, elem, weight: elem };
+    let narrow = gemm(TOKENS, RANK, vec![term((TOKENS, RANK, 32), "nt", [elem; 2])], Region::identity(F32, elem));
+    let (seq, heads, head_dim) = (64, 1, 16);
+    let attention = Attention { batch: 1, seq, heads, kv_heads: heads, head_dim, scale: 0.25, window: None, elem };
+    let adam = Adam { n: 256, elem, beta1: 0.9, beta2: 0.999, eps: 1e-8, decoupled: true };
+    let kernels = [
+        ("norm", norm.build(gpu)),
+        ("product", gpu.product(&narrow)),
+        ("attention", gpu.attention(&attention)),
+        ("adamw", adam.build(gpu)),
+    ];
+    kernels.map(|(what, kernel)| (what.into(), kernel)).into()
+}
