@@ -1,75 +1,18 @@
 //! What the commands say and do where something is wrong, and where nobody reads what they print.
 #![cfg(feature = "compiler")]
-use amc_fake_cuda::{NO_DRIVER, put_on};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use tempfile::TempDir;
+#[path = "support/bench.rs"]
+mod bench;
 
-/// A folder with a recipe over the smallest of the oracle's models, which has no tokenizer.
-struct Bench {
-    folder: TempDir,
-}
+use amc_fake_cuda::NO_DRIVER;
+use bench::Bench;
+use std::process::Stdio;
 
-const RECIPE: &str = "\
-recipe: TrainFinetuneRecipeForNextTokenPrediction
-model:
-  _target_: nemo_automodel.NeMoAutoModelForCausalLM.from_pretrained
-  pretrained_model_name_or_path: MODEL
-dataset:
-  _target_: amc.datasets.TokenFile
-  path: rows.jsonl
-step_scheduler:
-  global_batch_size: 64
-  local_batch_size: 64
-  num_epochs: 2
-loss_fn:
-  _target_: nemo_automodel.components.loss.masked_ce.MaskedCrossEntropy
-optimizer:
-  _target_: torch.optim.AdamW
-";
-
-impl Bench {
-    fn new() -> Bench {
-        let folder = tempfile::tempdir().unwrap();
-        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/llama");
-        std::fs::write(folder.path().join("r.yaml"), RECIPE.replace("MODEL", model.to_str().unwrap())).unwrap();
-        let bench = Bench { folder };
-        bench.rows(&"{\"input_ids\": [1, 5, 9, 7, 2]}\n".repeat(3));
-        bench
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn rows(&self, text: &str) {
-        std::fs::write(self.path("rows.jsonl"), text).unwrap();
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_amc"));
-        command.args(arguments).current_dir(self.folder.path()).env("AMC_CACHE", self.path("cache"));
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    /// Runs a command on a machine with such a GPU, or none.
-    fn on_machine(&self, machine: &str, arguments: &[&str]) -> Output {
-        let mut command = self.command(arguments);
-        let _driver = put_on(&mut command, machine);
-        command.output().unwrap()
-    }
-
-    /// What a command that must fail, without panicking, says.
-    fn error(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && !said.contains("panicked"), "{arguments:?}: {} {said}", output.status);
-        said
-    }
+/// What a command that must fail, without panicking, says.
+fn error(bench: &Bench, arguments: &[&str]) -> String {
+    let output = bench.run(arguments);
+    let said = text(&output.stderr);
+    assert!(!output.status.success() && !said.contains("panicked"), "{arguments:?}: {} {said}", output.status);
+    said
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -105,16 +48,16 @@ fn mistakes_have_a_place_in_the_recipe() {
         (&["run", "r.yaml"], "r.yaml is a file, wanted the folder that `amc compile` wrote"),
         (&["run", "x", "--steps", "0"], "0 is not in 1.."),
     ] {
-        let said = bench.error(arguments);
+        let said = error(&bench, arguments);
         assert!(said.contains(wanted), "{arguments:?}: {said}");
     }
     bench.rows("");
-    let said = bench.error(&["check", "r.yaml"]);
+    let said = error(&bench, &["check", "r.yaml"]);
     assert!(said.contains("error: r.yaml:7:3: `dataset.path`: rows.jsonl: no rows"), "{said}");
     bench.rows(&"{\"input_ids\": [1, 2]}\n".repeat(64));
     let wide =
         ["--dataloader.collate_fn._target_=default_collater", "--dataloader.collate_fn.pad_seq_len_divisible=1048576"];
-    let said = bench.error(&["check", "r.yaml", wide[0], wide[1]]);
+    let said = error(&bench, &["check", "r.yaml", wide[0], wide[1]]);
     assert!(said.contains("a microbatch of 64 rows of 1048576 tokens: amc takes at most"), "{said}");
 }
 
@@ -207,9 +150,9 @@ fn a_graph_that_is_shown_is_one_that_opt_reads() {
     let set = ["--validation_dataset._target_=amc.datasets.TokenFile", "--validation_dataset.path=rows.jsonl"];
     let output = bench.run(&["compile", "r.yaml", "--target", "null", "-o", "a", set[0], set[1]]);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    let said = bench.error(&["show", "a", "ir"]);
+    let said = error(&bench, &["show", "a", "ir"]);
     assert!(said.contains("choose one with --program, of train_3x8, evaluate_3x8, update"), "{said}");
-    let said = bench.error(&["show", "a", "ir", "--program", "train_3x8", "--phase", "x"]);
+    let said = error(&bench, &["show", "a", "ir", "--program", "train_3x8", "--phase", "x"]);
     assert!(said.contains("the phases are forward, tidy, train, tidy_again, fuse"), "{said}");
     let graph = bench.run(&["show", "a", "ir", "--program", "train_3x8"]).stdout;
     std::fs::write(bench.path("graph.amc"), &graph).unwrap();
@@ -232,28 +175,8 @@ fn a_gpu_is_compiled_for_where_there_is_none() {
     }
     let output = bench.run(&["verify", "a"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    let said = bench.error(&["compile", "r.yaml", "--target", "cuda:sm_61"]);
+    let said = error(&bench, &["compile", "r.yaml", "--target", "cuda:sm_61"]);
     assert!(said.contains("`cuda:` with one of sm_80, sm_90a"), "{said}");
     let said = text(&bench.on_machine(NO_DRIVER, &["doctor"]).stdout);
     assert!(said.contains("gpu        none: this machine has no NVIDIA driver ("), "{said}");
-}
-
-/// Relative, of losses after a step; both sides round to bf16 at every value.
-const GPU_TOLERANCE: f64 = 2e-2;
-
-#[test]
-fn a_run_on_a_gpu_follows_the_run_on_the_cpu() {
-    let bench = Bench::new();
-    let [cpu, gpu] = [("cpu", ""), ("cuda:sm_80", "capability=8.6")].map(|(target, machine)| {
-        let output = bench.run(&["compile", "r.yaml", "--target", target, "-o", "a"]);
-        assert!(output.status.success(), "{}", text(&output.stderr));
-        let output = bench.on_machine(machine, &["run", "a", "--steps", "2"]);
-        assert!(output.status.success(), "{}", text(&output.stderr));
-        let records = std::fs::read_to_string(bench.path("checkpoints/training.jsonl")).unwrap();
-        std::fs::remove_dir_all(bench.path("checkpoints")).unwrap();
-        let loss = |line| serde_json::from_str::<serde_json::Value>(line).unwrap()["loss"].as_f64().unwrap();
-        records.lines().map(loss).collect::<Vec<f64>>()
-    });
-    let close = |(found, wanted): (&f64, &f64)| (found - wanted).abs() <= GPU_TOLERANCE * wanted;
-    assert!(cpu.len() == 2 && gpu.len() == 2 && gpu.iter().zip(&cpu).all(close), "{gpu:?}, wanted {cpu:?}");
 }

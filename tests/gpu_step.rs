@@ -1,0 +1,112 @@
+//! Whole steps on a GPU, in the interpreter: `amc run` follows the run on the CPU in losses and in what it leaves, for full
+//! fine-tuning and LoRA, in f32 and in bf16.
+#![cfg(feature = "compiler")]
+#[path = "support/bench.rs"]
+mod bench;
+
+use amc_artifact::safetensors::{Dtype, Weights};
+use bench::Bench;
+use std::collections::BTreeMap;
+
+const RATE: f64 = 1e-3;
+const STEPS: usize = 3;
+
+/// What a run leaves: losses of the steps, and the tensors that it has trained.
+struct Run {
+    losses: Vec<f64>,
+    tensors: BTreeMap<String, Vec<f32>>,
+}
+
+/// What two runs may differ by.
+struct Tolerance {
+    /// Relative.
+    loss: f64,
+    /// The root of the mean square of a tensor's differences, as a share of the way that Adam can go in so many steps.
+    tensor: f64,
+}
+
+const F32: Tolerance = Tolerance { loss: 1e-5, tensor: 1e-3 };
+const BF16: Tolerance = Tolerance { loss: 1e-2, tensor: 0.4 };
+
+/// What is trained, in a checkpoint's folder of the model.
+const SHARD: &str = "shard-00001-model-00001-of-00001.safetensors";
+const ADAPTER: &str = "adapter_model.safetensors";
+
+const LORA: [&str; 3] =
+    ["--peft._target_=nemo_automodel.components._peft.lora.PeftConfig", "--peft.target_modules=*_proj", "--peft.dim=4"];
+
+fn run(target: &str, machine: &str, settings: &[&str], file: &str) -> Run {
+    let bench = Bench::new();
+    let row = |first: usize, count: usize| {
+        let ids: Vec<String> = (0..count).map(|i| ((first + i * i * 7) % 128).to_string()).collect();
+        format!("{{\"input_ids\": [{}]}}\n", ids.join(", "))
+    };
+    bench.rows(&[row(3, 8), row(40, 5), row(77, 7)].concat());
+    let [rate, steps] = [format!("--optimizer.lr={RATE}"), format!("--step_scheduler.num_epochs={STEPS}")];
+    let compile = [&["compile", "r.yaml", "--target", target, "-o", "a", &rate, &steps], settings].concat();
+    let ok = |output: std::process::Output| {
+        assert!(output.status.success(), "{target}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    ok(bench.run(&compile));
+    ok(bench.on_machine(machine, &["run", "a"]));
+    let records = std::fs::read_to_string(bench.path("checkpoints/training.jsonl")).expect("the run's records");
+    let loss = |line| serde_json::from_str::<serde_json::Value>(line).expect("a record")["loss"].as_f64();
+    let file = Weights::open(&bench.path("checkpoints/LATEST/model").join(file)).expect("what was trained");
+    Run {
+        losses: records.lines().map(|line| loss(line).expect("a loss")).collect(),
+        tensors: file.tensors().map(|(name, _)| (name.to_string(), values(&file, name))).collect(),
+    }
+}
+
+fn values(file: &Weights, name: &str) -> Vec<f32> {
+    let tensor = file.tensor(name).expect("a tensor of the file");
+    let wide = |b: &[u8]| f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16);
+    match tensor.dtype {
+        Dtype::Bf16 => tensor.bytes.chunks_exact(2).map(wide).collect(),
+        _ => tensor.bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+    }
+}
+
+/// The root of the mean square of differences.
+fn distance(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let squares: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    (squares / a.len() as f64).sqrt()
+}
+
+fn check(settings: &[&str], file: &str, tolerance: &Tolerance) {
+    let cpu = run("cpu", "", settings, file);
+    let gpu = run("cuda:sm_80", "capability=8.6", settings, file);
+    assert!(cpu.losses.len() == STEPS && cpu.losses[0] - cpu.losses[STEPS - 1] > 1e-3, "{:?}", cpu.losses);
+    for (found, wanted) in gpu.losses.iter().zip(&cpu.losses) {
+        let error = (found - wanted).abs() / wanted;
+        println!("loss {found}, wanted {wanted}: {error:.1e} of {:.1e}", tolerance.loss);
+        assert!(error <= tolerance.loss, "{:?}, wanted {:?}", gpu.losses, cpu.losses);
+    }
+    assert!(gpu.losses.len() == STEPS && gpu.tensors.keys().eq(cpu.tensors.keys()));
+    for (name, wanted) in &cpu.tensors {
+        let share = distance(&gpu.tensors[name], wanted) / (RATE * STEPS as f64);
+        println!("{name}: {share:.1e} of {:.1e}", tolerance.tensor);
+        assert!(share <= tolerance.tensor, "{name}: the runs part by {share} of the way that Adam can go");
+    }
+}
+
+#[test]
+fn full_fine_tuning_in_f32() {
+    check(&["--model.torch_dtype=float32"], SHARD, &F32);
+}
+
+#[test]
+fn full_fine_tuning_in_bf16() {
+    check(&["--model.torch_dtype=bfloat16"], SHARD, &BF16);
+}
+
+#[test]
+fn lora_in_f32() {
+    check(&[&["--model.torch_dtype=float32"], &LORA[..]].concat(), ADAPTER, &F32);
+}
+
+#[test]
+fn lora_in_bf16() {
+    check(&[&["--model.torch_dtype=bfloat16"], &LORA[..]].concat(), ADAPTER, &BF16);
+}
