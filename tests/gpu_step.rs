@@ -35,8 +35,7 @@ const ADAPTER: &str = "adapter_model.safetensors";
 const LORA: [&str; 3] =
     ["--peft._target_=nemo_automodel.components._peft.lora.PeftConfig", "--peft.target_modules=*_proj", "--peft.dim=4"];
 
-fn run(target: &str, machine: &str, settings: &[&str], file: &str) -> Run {
-    let bench = Bench::new();
+fn run(bench: &Bench, (target, machine): (&str, &str), settings: &[&str], file: &str) -> Run {
     let row = |first: usize, count: usize| {
         let ids: Vec<String> = (0..count).map(|i| ((first + i * i * 7) % 128).to_string()).collect();
         format!("{{\"input_ids\": [{}]}}\n", ids.join(", "))
@@ -74,9 +73,10 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
     (squares / a.len() as f64).sqrt()
 }
 
-fn check(settings: &[&str], file: &str, tolerance: &Tolerance) {
-    let cpu = run("cpu", "", settings, file);
-    let gpu = run("cuda:sm_80", "capability=8.6", settings, file);
+/// Trains on both machines and compares; returns what the CPU did.
+fn check(bench: impl Fn() -> Bench, settings: &[&str], file: &str, tolerance: &Tolerance) -> Run {
+    let cpu = run(&bench(), ("cpu", ""), settings, file);
+    let gpu = run(&bench(), ("cuda:sm_80", "capability=8.6"), settings, file);
     assert!(cpu.losses.len() == STEPS && cpu.losses[0] - cpu.losses[STEPS - 1] > 1e-3, "{:?}", cpu.losses);
     for (found, wanted) in gpu.losses.iter().zip(&cpu.losses) {
         let error = (found - wanted).abs() / wanted;
@@ -89,24 +89,45 @@ fn check(settings: &[&str], file: &str, tolerance: &Tolerance) {
         println!("{name}: {share:.1e} of {:.1e}", tolerance.tensor);
         assert!(share <= tolerance.tensor, "{name}: the runs part by {share} of the way that Adam can go");
     }
+    cpu
 }
 
 #[test]
 fn full_fine_tuning_in_f32() {
-    check(&["--model.torch_dtype=float32"], SHARD, &F32);
+    check(Bench::new, &["--model.torch_dtype=float32"], SHARD, &F32);
 }
 
 #[test]
 fn full_fine_tuning_in_bf16() {
-    check(&["--model.torch_dtype=bfloat16"], SHARD, &BF16);
+    check(Bench::new, &["--model.torch_dtype=bfloat16"], SHARD, &BF16);
 }
 
 #[test]
 fn lora_in_f32() {
-    check(&[&["--model.torch_dtype=float32"], &LORA[..]].concat(), ADAPTER, &F32);
+    check(Bench::new, &[&["--model.torch_dtype=float32"], &LORA[..]].concat(), ADAPTER, &F32);
 }
 
 #[test]
 fn lora_in_bf16() {
-    check(&[&["--model.torch_dtype=bfloat16"], &LORA[..]].concat(), ADAPTER, &BF16);
+    check(Bench::new, &[&["--model.torch_dtype=bfloat16"], &LORA[..]].concat(), ADAPTER, &BF16);
+}
+
+/// A model that has a config alone begins with drawn weights, frozen or not, and so knows nothing.
+#[test]
+fn models_without_weights() {
+    let bench = || {
+        let bench = Bench::new();
+        bench.without_weights();
+        bench
+    };
+    let float = "--model.torch_dtype=float32";
+    let lora = check(bench, &[&[float], &LORA[..]].concat(), ADAPTER, &F32);
+    let full = run(&bench(), ("cpu", ""), &[float], SHARD);
+    let (found, wanted) = (lora.losses[0], 128f64.ln());
+    assert!((found - wanted).abs() < 0.1, "a loss of {found}, of a model that knows nothing {wanted}");
+    assert!(
+        (full.losses[0] - found).abs() < 1e-6,
+        "an adapter begins as nothing: {found}, without it {}",
+        full.losses[0]
+    );
 }

@@ -8,6 +8,7 @@ pub mod data;
 pub mod diagnostic;
 pub mod families;
 pub mod hub;
+pub mod initial;
 pub mod model;
 pub mod names;
 pub mod recipe;

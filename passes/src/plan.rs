@@ -193,7 +193,12 @@ impl<'a> Assembler<'a> {
         for (name, tensor) in tensors.iter().filter(|(_, t)| !t.trainable) {
             self.weights.insert(name.clone(), self.plan.weights.len() as u32);
             let (storage, shape) = (storage(tensor.ty.dtype), shape(&tensor.ty));
-            self.plan.weights.push(artifact::WeightTensor { name: name.clone(), storage, shape });
+            self.plan.weights.push(artifact::WeightTensor {
+                name: name.clone(),
+                storage,
+                shape,
+                init: init(tensor.init),
+            });
         }
     }
 

@@ -4,7 +4,7 @@ use crate::element::{self, Element};
 use crate::params;
 use crate::weights::{Frozen, ModelWeights};
 use amc_artifact::memory::RunMemory;
-use amc_artifact::{Artifact, Param, Plan, Port, Program, Storage, TargetKind, tensor_bytes};
+use amc_artifact::{Artifact, Init, Param, Plan, Port, Program, Storage, TargetKind, tensor_bytes};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 
@@ -285,8 +285,10 @@ fn check_cpu(artifact: &Artifact) -> Result<()> {
 }
 
 fn open_model(artifact: &Artifact, options: &SessionOptions) -> Result<ModelWeights> {
-    if artifact.header.model_files.is_empty() && options.model.is_none() {
-        return Ok(ModelWeights::none());
+    let plan = &artifact.plan;
+    let inits = plan.weights.iter().map(|weight| &weight.init).chain(plan.params.iter().map(|param| &param.init));
+    if !inits.into_iter().any(|init| *init == Init::Checkpoint) {
+        return Ok(ModelWeights::drawn(artifact.run.as_ref().map_or(0, |run| run.seed)));
     }
     let folder = model_folder(artifact, options)?;
     verify_files(artifact, &folder)?;

@@ -1,12 +1,14 @@
-//! The checkpoint that a run starts from: frozen tensors stay mapped, trainable ones are copied.
+//! The checkpoint that a run starts from: frozen tensors stay mapped, trainable ones are copied. A model that was made up
+//! has none; its frozen tensors are drawn under the seed of the run.
 //!
 //! Names, shapes and dtypes are checked against the plan before anything runs. A tensor that the file stores in another
 //! floating-point dtype than the plan wants is converted once into memory of our own, rounded to nearest even.
 use crate::device::WeightMemory;
 use crate::element;
+use crate::params::Tensor;
 use amc_artifact::memory::PIECE_BYTES;
 use amc_artifact::safetensors::{Dtype, TensorView, Weights};
-use amc_artifact::{Plan, Storage, tensor_bytes};
+use amc_artifact::{Init, Plan, Storage, WeightTensor, tensor_bytes};
 use anyhow::{Context, Result, bail, ensure};
 use half::{bf16, f16};
 use std::path::Path;
@@ -18,6 +20,8 @@ const CHUNK: usize = PIECE_BYTES as usize / 4;
 #[derive(Debug, Default)]
 pub struct ModelWeights {
     files: Option<Weights>,
+    /// What frozen tensors that no checkpoint has are drawn under.
+    pub(crate) seed: u64,
 }
 
 impl ModelWeights {
@@ -26,9 +30,14 @@ impl ModelWeights {
         ModelWeights::default()
     }
 
+    /// No checkpoint: frozen tensors are drawn.
+    pub fn drawn(seed: u64) -> ModelWeights {
+        ModelWeights { files: None, seed }
+    }
+
     /// Opens the safetensors of a model folder, or a single file.
     pub fn open(path: &Path) -> Result<ModelWeights> {
-        Ok(ModelWeights { files: Some(Weights::open(path)?) })
+        Ok(ModelWeights { files: Some(Weights::open(path)?), seed: 0 })
     }
 
     /// The open files, for those who copy from them.
@@ -52,21 +61,36 @@ impl ModelWeights {
         Ok(view)
     }
 
-    /// Pointers for all frozen tensors of the plan, and the converted copies that some of them point into.
+    /// Hands a frozen tensor on as the plan stores it, in pieces.
+    pub(crate) fn for_each_piece(&self, weight: &WeightTensor, sink: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let pieces = Tensor::from(weight).for_each_piece(self, self.seed, sink);
+        pieces.with_context(|| format!("frozen tensor `{}`", weight.name))
+    }
+
+    /// A frozen tensor's bytes in its file, where that stores it as the plan does.
+    fn mapped(&self, weight: &WeightTensor) -> Result<Option<&[u8]>> {
+        if weight.init != Init::Checkpoint {
+            return Ok(None);
+        }
+        let view = self.tensor(&weight.name, &weight.shape)?;
+        Ok((storage_of(view.dtype) == Some(weight.storage)).then_some(view.bytes))
+    }
+
+    /// Pointers for all frozen tensors of the plan, and the copies that some of them point into.
     pub(crate) fn frozen(&self, plan: &Plan) -> Result<Frozen> {
-        let mut frozen = Frozen { memory: Vec::with_capacity(plan.weights.len()), converted: Vec::new() };
+        let mut frozen = Frozen { memory: Vec::with_capacity(plan.weights.len()), own: Vec::new() };
         for weight in &plan.weights {
-            let view = self.tensor(&weight.name, &weight.shape)?;
-            let bytes = if storage_of(view.dtype) == Some(weight.storage) {
-                view.bytes
-            } else {
-                let mut copy = Vec::with_capacity(tensor_bytes(weight.storage, &weight.shape)? as usize);
-                convert(&view, weight.storage, |part| {
-                    copy.extend_from_slice(part);
-                    Ok(())
-                })?;
-                frozen.converted.push(copy);
-                frozen.converted.last().map_or(&[][..], |copy| copy)
+            let bytes = match self.mapped(weight)? {
+                Some(bytes) => bytes,
+                None => {
+                    let mut copy = Vec::with_capacity(tensor_bytes(weight.storage, &weight.shape)? as usize);
+                    self.for_each_piece(weight, |piece| {
+                        copy.extend_from_slice(piece);
+                        Ok(())
+                    })?;
+                    frozen.own.push(copy);
+                    frozen.own.last().map_or(&[][..], |copy| copy)
+                }
             };
             frozen.memory.push(WeightMemory { pointer: bytes.as_ptr(), bytes: bytes.len() });
         }
@@ -79,7 +103,7 @@ impl ModelWeights {
 pub(crate) struct Frozen {
     pub memory: Vec<WeightMemory>,
     /// Owns what some pointers refer to; a vector's buffer stays where it is when the vector moves.
-    converted: Vec<Vec<u8>>,
+    own: Vec<Vec<u8>>,
 }
 
 /// The storage that is the same as a file's dtype.

@@ -135,7 +135,12 @@ fn ports_and_parameters_take_what_fits_and_give_it_back() {
 fn weights_of_another_dtype_are_converted() {
     let folder = temporary();
     let mut toy = toy(folder.path(), true);
-    toy.plan.weights.push(WeightTensor { name: "a".into(), storage: Storage::F32, shape: vec![12, 12] });
+    toy.plan.weights.push(WeightTensor {
+        name: "a".into(),
+        storage: Storage::F32,
+        shape: vec![12, 12],
+        init: Init::Checkpoint,
+    });
     toy.plan.params[0].storage = Storage::Bf16;
     let mut session = toy.session(1);
     session.initialise(0).unwrap();

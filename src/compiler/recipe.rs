@@ -4,14 +4,17 @@ use super::emit::{Destination, Papers, emit};
 use super::project::{Data, Project};
 use super::unit::{Dumps, unit};
 use amc_artifact::{
-    CheckpointConfig, Consolidated, ModelConfig, OptimizerConfig, PeftExport, RunConfig, TrainData, ValidationData,
+    CheckpointConfig, Consolidated, Init, ModelConfig, OptimizerConfig, PeftExport, Plan, RunConfig, TrainData,
+    ValidationData,
 };
 use amc_frontend::build::{Purpose, Request};
+use amc_frontend::initial;
 use amc_frontend::names::Names;
 use amc_frontend::recipe::{self, Algorithm};
 use amc_passes::plan::{Optimizer, Unit};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The programs of a project: a training program a shape, an evaluation program a shape of the validation data. A
@@ -70,11 +73,18 @@ pub fn optimizer(recipe: &recipe::Recipe) -> Optimizer {
 pub fn compile(project: &Project, dir: &Path, destination: &Destination, mut dumps: Dumps) -> Result<Fitted> {
     let made_up = project.model.weights.is_none();
     ensure!(
-        !made_up || matches!(destination, Destination::Null),
-        "model.from_config makes a model without weights, which only `--target null` takes: use from_pretrained to train"
+        !made_up || matches!(destination, Destination::Null) || project.model.folder.is_dir(),
+        "{}: {} is a file, which only `--target null` takes: a run wants a folder with config.json, which its checkpoints \
+         carry",
+        project.places.of(&["model", "config"]),
+        project.model.folder.display()
     );
     let run = run_config(project)?;
-    let fitted = fitted(project, destination, &mut dumps)?;
+    let mut fitted = fitted(project, destination, &mut dumps)?;
+    if made_up {
+        let values = initial::values(&project.model.model, &project.model.config)?;
+        make_up(&mut fitted.assembled.plan, &values);
+    }
     if let Some(update) = &fitted.assembled.update {
         dumps.files.insert("update/00-update.amc".into(), amc_ir::text::print(update));
     }
@@ -90,6 +100,15 @@ pub fn compile(project: &Project, dir: &Path, destination: &Destination, mut dum
     }
     emit(dir, &fitted.assembled, destination, &project.model.folder, &files, papers)?;
     Ok(fitted)
+}
+
+/// Has the run draw what would come from a checkpoint.
+fn make_up(plan: &mut Plan, values: &BTreeMap<String, Init>) {
+    let weights = plan.weights.iter_mut().map(|weight| (&weight.name, &mut weight.init));
+    let params = plan.params.iter_mut().map(|param| (&param.name, &mut param.init));
+    for (name, init) in weights.chain(params).filter(|(_, init)| **init == Init::Checkpoint) {
+        *init = values[name].clone();
+    }
 }
 
 /// What code is generated for: `given` on the command line, else what the recipe says.

@@ -37,6 +37,17 @@ impl Bench {
         bench
     }
 
+    /// The recipe with the same model's config alone, so that its weights are drawn.
+    pub fn without_weights(&self) {
+        let model = self.path("model");
+        std::fs::create_dir(&model).unwrap();
+        let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/llama/config.json");
+        std::fs::copy(config, model.join("config.json")).unwrap();
+        let lines = RECIPE.replace("from_pretrained", "from_config");
+        let text = lines.replace("pretrained_model_name_or_path: MODEL", "config: model");
+        std::fs::write(self.path("r.yaml"), text).unwrap();
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

@@ -31,7 +31,7 @@ pub struct Plan {
     pub kernels: Vec<Kernel>,
     /// Read-only data made at compile time (rotary tables), addressed by [`Arg::Constant`].
     pub constants: Vec<u8>,
-    /// Checkpoint tensors that stay in their memory-mapped files.
+    /// What is not trained: checkpoint tensors that stay in their memory-mapped files, or drawn ones.
     pub weights: Vec<WeightTensor>,
     /// Trainable parameters, which live in the arena.
     pub params: Vec<Param>,
@@ -80,12 +80,13 @@ pub struct Work {
     pub varies: Varies,
 }
 
-/// A frozen tensor, by its name in the checkpoint.
+/// A frozen tensor, by its name in the checkpoint, which it comes from or is called as if it did.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct WeightTensor {
     pub name: String,
     pub storage: Storage,
     pub shape: Vec<u64>,
+    pub init: Init,
 }
 
 /// A trainable parameter and its optimizer state; every field `*_offset` is a byte offset into the arena. In a plan that
@@ -106,13 +107,19 @@ pub struct Param {
     pub exp_avg_sq_offset: u64,
 }
 
-/// Where the first value of a parameter comes from.
+/// Where the first value of a parameter, or the only one of a frozen tensor, comes from.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Init {
     /// The tensor of the same name in the checkpoint.
     Checkpoint,
     Zeros,
+    Ones,
+    /// Normal with that standard deviation; but for a row of zeros, such as an embedding's padding.
+    Normal {
+        deviation: f32,
+        zero_row: Option<u64>,
+    },
     /// Normal with standard deviation sqrt(2 / (fan_in + fan_out)).
     XavierNormal,
     /// Uniform in ±sqrt(6 / ((1 + a²) fan_in)), a² = 5.

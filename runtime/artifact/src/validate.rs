@@ -212,7 +212,12 @@ mod tests {
             scratch_bytes: 64,
             kernels: vec![Kernel { symbol: "k".into(), work: Work::default(), block: None }],
             constants: vec![0; 4],
-            weights: vec![WeightTensor { name: "e".into(), storage: Storage::F32, shape: vec![2] }],
+            weights: vec![WeightTensor {
+                name: "e".into(),
+                storage: Storage::F32,
+                shape: vec![2],
+                init: Init::Checkpoint,
+            }],
             params: vec![param],
             programs: vec![program],
         }

@@ -12,7 +12,7 @@ mod module;
 mod stream;
 
 use super::{Device, Profile};
-use crate::weights::{self, ModelWeights};
+use crate::weights::ModelWeights;
 use amc_artifact::memory::RunMemory;
 use amc_artifact::{Arg, Plan, tensor_bytes};
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -256,15 +256,12 @@ impl Memory {
         self.arena.clear(stream)?;
         uploader.write(stream, &mut self.constants, 0, &plan.constants)?;
         for (weight, begin) in plan.weights.iter().zip(&self.tensors) {
-            let view = model.tensor(&weight.name, &weight.shape)?;
             let mut at = *begin;
-            weights::convert(&view, weight.storage, |piece| {
+            model.for_each_piece(weight, |piece| {
                 uploader.write(stream, &mut self.weights, at, piece)?;
                 at += piece.len() as u64;
                 Ok(())
             })?;
-            // What was copied need not stay in the host's memory.
-            model.release();
         }
         Ok(())
     }

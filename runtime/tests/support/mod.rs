@@ -127,7 +127,12 @@ pub fn plan(sft: bool) -> Plan {
             .map(|symbol| Kernel { symbol: symbol.into(), work: Work::default(), block: None })
             .to_vec(),
         constants: Vec::new(),
-        weights: vec![WeightTensor { name: "base".into(), storage: Storage::F32, shape: vec![side, side] }],
+        weights: vec![WeightTensor {
+            name: "base".into(),
+            storage: Storage::F32,
+            shape: vec![side, side],
+            init: Init::Checkpoint,
+        }],
         programs: vec![
             of_batch("train", ProgramKind::Train, vec![launch(1, VOCABULARY, &backward), total.clone()]),
             of_batch("evaluate", ProgramKind::Evaluate, vec![launch(0, VOCABULARY, &forward), total]),
