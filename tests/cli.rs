@@ -180,3 +180,15 @@ fn a_gpu_is_compiled_for_where_there_is_none() {
     let said = text(&bench.on_machine(NO_DRIVER, &["doctor"]).stdout);
     assert!(said.contains("gpu        none: this machine has no NVIDIA driver ("), "{said}");
 }
+
+#[test]
+fn a_run_of_drawn_weights_wants_a_folder_for_its_config() {
+    let bench = Bench::new();
+    bench.without_weights();
+    let compile = |target| ["compile", "r.yaml", "--target", target, "-o", "a", "--model.config=model/config.json"];
+    let said = error(&bench, &compile("cuda:sm_80"));
+    assert!(said.contains("--set model.config=model/config.json: model/config.json is a file"), "{said}");
+    assert!(said.contains("a run wants a folder with config.json, which its checkpoints carry"), "{said}");
+    let output = bench.run(&compile("null"));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
