@@ -1,7 +1,7 @@
 //! Attention over packed rows and its gradient against plain f64 code.
 use crate::harness::*;
 use amc_kernels::attention::Attention;
-use amc_kernels::Machine;
+use amc_kernels::{Kernel, Machine};
 use amc_kernels::emit::Elem;
 use amc_kernels::steps::Slot;
 
@@ -25,7 +25,7 @@ const CASES: &[Case] = &[
     (1, 75, 3, 3, 7, None, Elem::Bf16, &[&[75]]),
 ];
 
-fn segments(seq: usize, documents: &[&[usize]]) -> Vec<i32> {
+pub fn segments(seq: usize, documents: &[&[usize]]) -> Vec<i32> {
     let row = |lengths: &&[usize]| {
         let mut row: Vec<i32> = lengths.iter().enumerate().flat_map(|(i, &n)| vec![i as i32 + 1; n]).collect();
         row.resize(seq, 0);
@@ -84,51 +84,57 @@ fn reference(a: &Attention, x: &Arrays) -> [Vec<f64>; 5] {
     result
 }
 
-pub fn check(case: &Case) {
+/// What the kernels make of `q`, `k`, `v`, the documents and the gradient of the output: `o`, `lse`, `dq`, `dk`, `dv`.
+pub fn results(a: &Attention, [q, k, v]: [Buffer; 3], documents: Buffer, gradient: Buffer) -> [Buffer; 5] {
     let target = super::target();
-    let &(batch, seq, heads, kv_heads, head_dim, window, elem, documents) = case;
-    let a = Attention { batch, seq, heads, kv_heads, head_dim, scale: 1.3 / (head_dim as f32).sqrt(), window, elem };
-    let (tokens, width, kv_width) = (batch * seq, heads * head_dim, kv_heads * head_dim);
-    let (mut q, qs) = random_buffer(1, elem, tokens * width);
-    let (mut k, ks) = random_buffer(2, elem, tokens * kv_width);
-    let (mut v, vs) = random_buffer(3, elem, tokens * kv_width);
-    let (gradient, gradients) = random_buffer(4, elem, tokens * width);
-    let segments = segments(seq, documents);
-    let mut documents = Buffer::ints(&segments);
-    let want = reference(&a, &Arrays { q: qs, k: ks, v: vs, gradient: gradients, segments });
-
-    let (forward, gradients) = (target.attention(&a), target.attention_gradient(&a));
+    let (tokens, width, kv_width) = (a.batch * a.seq, a.heads * a.head_dim, a.kv_heads * a.head_dim);
+    let (forward, gradients) = (target.attention(a), target.attention_gradient(a));
     let kernels = [&forward].into_iter().chain(gradients.launches.iter().map(|(kernel, _)| kernel));
     let library = load(&kernels.collect::<Vec<_>>());
-    let mut o = Buffer::garbage(elem, tokens * width);
-    let mut lse = Buffer::garbage(Elem::F32, tokens * heads);
-    library.run(&forward, &mut [&mut q, &mut k, &mut v, &mut documents, &mut o, &mut lse]);
-    let close = |what: &str, got: &Buffer, want: &[f64], times: f64| {
-        assert_close(&format!("{what} of {a:?}"), got, want, rounding(elem) * times, rounding(elem) * times);
-    };
-    close("o", &o, &want[0], 2.0);
-    assert_close("lse", &lse, &want[1], 1e-6, 2e-6);
-
-    let results = [width, kv_width, kv_width].map(|width| Buffer::garbage(elem, tokens * width));
+    let (o, lse) = (Buffer::garbage(a.elem, tokens * width), Buffer::garbage(Elem::F32, tokens * a.heads));
+    let results = [width, kv_width, kv_width].map(|width| Buffer::garbage(a.elem, tokens * width));
     let temporaries = gradients.temporaries.iter().map(|bytes| Buffer::garbage(Elem::F32, bytes / 4));
     let mut buffers: Vec<Buffer> = [q, k, v, documents, o, lse, gradient].into_iter().chain(results).collect();
     let operands = buffers.len();
     buffers.extend(temporaries);
+    let mut run = |kernel: &Kernel, places: &[usize]| {
+        let mut taken: Vec<Buffer> = places.iter().map(|i| buffers[*i].clone()).collect();
+        library.run(kernel, &mut taken.iter_mut().collect::<Vec<_>>());
+        for (i, buffer) in places.iter().zip(taken) {
+            buffers[*i] = buffer;
+        }
+    };
+    run(&forward, &[0, 1, 2, 3, 4, 5]);
     for (kernel, slots) in &gradients.launches {
         let place = |slot: &Slot| match slot {
             Slot::Operand(i) => *i,
             Slot::Temporary(i) => operands + i,
         };
-        let places: Vec<usize> = slots.iter().map(place).collect();
-        let mut taken: Vec<Buffer> = places.iter().map(|i| buffers[*i].clone()).collect();
-        library.run(kernel, &mut taken.iter_mut().collect::<Vec<_>>());
-        for (i, buffer) in places.into_iter().zip(taken) {
-            buffers[i] = buffer;
-        }
+        run(kernel, &slots.iter().map(place).collect::<Vec<usize>>());
     }
-    close("dq", &buffers[7], &want[2], 4.0);
-    close("dk", &buffers[8], &want[3], 8.0);
-    close("dv", &buffers[9], &want[4], 8.0);
+    [4, 5, 7, 8, 9].map(|i| buffers[i].clone())
+}
+
+pub fn check(case: &Case) {
+    let &(batch, seq, heads, kv_heads, head_dim, window, elem, documents) = case;
+    let a = Attention { batch, seq, heads, kv_heads, head_dim, scale: 1.3 / (head_dim as f32).sqrt(), window, elem };
+    let (tokens, width, kv_width) = (batch * seq, heads * head_dim, kv_heads * head_dim);
+    let (q, qs) = random_buffer(1, elem, tokens * width);
+    let (k, ks) = random_buffer(2, elem, tokens * kv_width);
+    let (v, vs) = random_buffer(3, elem, tokens * kv_width);
+    let (gradient, gradients) = random_buffer(4, elem, tokens * width);
+    let segments = segments(seq, documents);
+    let documents = Buffer::ints(&segments);
+    let want = reference(&a, &Arrays { q: qs, k: ks, v: vs, gradient: gradients, segments });
+    let [o, lse, dq, dk, dv] = results(&a, [q, k, v], documents, gradient);
+    let close = |what: &str, got: &Buffer, want: &[f64], times: f64| {
+        assert_close(&format!("{what} of {a:?}"), got, want, rounding(elem) * times, rounding(elem) * times);
+    };
+    close("o", &o, &want[0], 2.0);
+    assert_close("lse", &lse, &want[1], 1e-6, 2e-6);
+    close("dq", &dq, &want[2], 4.0);
+    close("dk", &dk, &want[3], 8.0);
+    close("dv", &dv, &want[4], 8.0);
 }
 
 #[test]

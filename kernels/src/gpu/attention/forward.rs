@@ -27,7 +27,7 @@ pub fn build(walk: &Walk) -> Kernel {
     let query = e.int2("addi", &first, &row);
     let queries = walk.tokens(&mut e, &segments, &b, &query, [0, 8].into_iter());
     let mine = walk.mine(&mut e, &walk.own_tile(), &q_at);
-    let (from, to) = walk.key_range(&mut e, &first, walk.own());
+    let (from, to) = walk.key_range(&mut e, &segments, &Place { batch: &b, first: &first });
     let (lowest, zero) = (e.float(f32::NEG_INFINITY, 1), e.float(0.0, 1));
     let mut carried = walk.results().zeros(&mut e);
     let results = carried.len();

@@ -98,10 +98,11 @@ impl Gradient<'_> {
         let row = e.int2("addi", &row, &warp_row);
         let token = e.int2("addi", &first, &row);
         let own = walk.tokens(&mut e, &arrays.segments, &b, &token, [0, 8].into_iter());
+        let at = Place { batch: &b, first: &first };
         let (from, to) = if self.of_queries() {
-            walk.key_range(&mut e, &first, walk.own())
+            walk.key_range(&mut e, &arrays.segments, &at)
         } else {
-            walk.query_range(&mut e, &first, walk.own())
+            walk.query_range(&mut e, &arrays.segments, &at)
         };
         let zeros: Vec<(Value, String)> = results.iter().flat_map(|_| walk.results().zeros(&mut e)).collect();
         // Heads of the other side that meet this one: one of the keys, or a group of queries.

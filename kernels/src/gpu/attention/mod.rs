@@ -1,11 +1,12 @@
 //! Attention on a GPU, with the operands of [`Attention`].
 //!
 //! A block owns some rows (queries in the forward pass) of one head, a warp 16 of them, and walks over tiles of the other
-//! side's tokens, of which it skips those that causality and the window hide. Scores stay in registers, laid out as
+//! side's tokens, of which it skips those that causality, the window and the documents hide. Scores stay in registers, laid out as
 //! `super::warp` has it (Dao, "FlashAttention-2"). bf16 goes through the tensor cores, probabilities rounded to bf16 on the
 //! way; f32 through the ordinary units and shared memory.
 mod forward;
 mod gradient;
+mod sight;
 
 use super::Gpu;
 use super::block::{Block, WARP};
@@ -114,7 +115,8 @@ impl Walk<'_> {
         let passed = if self.elem() == Elem::F32 { self.passed_tile().bytes() } else { 0 };
         // The forward pass has one tile of queries, and keys and values.
         let others = self.arrays.max(2);
-        self.arrays * aligned(self.own_tile().bytes()) + others * aligned(self.other_tile().bytes()) + aligned(passed)
+        let tiles = self.arrays * aligned(self.own_tile().bytes()) + others * aligned(self.other_tile().bytes());
+        tiles + aligned(passed) + sight::SHARED_BYTES
     }
 
     fn emitter(&self) -> Emitter {
@@ -215,56 +217,6 @@ impl Walk<'_> {
         let log2_e = e.float(std::f32::consts::LOG2_E, 1);
         let x = e.float2("mulf", x, &log2_e, 1);
         e.op(format!("llvm.call_intrinsic \"llvm.nvvm.ex2.approx.ftz.f\"({x}) : (f32) -> f32"))
-    }
-
-    /// Keys `from..to` that queries `first..first + count` may see; `from` begins a tile.
-    fn key_range(&self, e: &mut Emitter, first: &str, count: usize) -> (Value, Value) {
-        let seq = e.index(self.attention.seq as i64);
-        let to = e.plus(first, count as i64);
-        let to = e.int2("minsi", &to, &seq);
-        let Some(window) = self.attention.window else { return ("%zero".into(), to) };
-        let from = e.plus(first, 1 - window as i64);
-        let from = e.int2("maxsi", &from, "%zero");
-        (e.rounded_down(&from, self.others), to)
-    }
-
-    /// Queries `from..to` that may see keys `first..first + count`; `from` begins a tile.
-    fn query_range(&self, e: &mut Emitter, first: &str, count: usize) -> (Value, Value) {
-        let seq = e.index(self.attention.seq as i64);
-        let from = e.rounded_down(first, self.others);
-        let Some(window) = self.attention.window else { return (from, seq) };
-        let to = e.plus(first, (count + window - 1) as i64);
-        (from, e.int2("minsi", &to, &seq))
-    }
-
-    /// Segment of token `token` of a row of the batch; 0, which is no document, behind its end.
-    fn segment(&self, e: &mut Emitter, segments: &str, batch: &str, token: &str) -> Value {
-        let (place, inside) = self.token(e, batch, token);
-        let segment = e.load_int_at(segments, &place);
-        e.choose(&inside, &segment, "%zero")
-    }
-
-    /// A token's number in the batch, and whether there is such a token; if not, another's number.
-    fn token(&self, e: &mut Emitter, batch: &str, token: &str) -> (Value, Value) {
-        let (seq, last) = (e.index(self.attention.seq as i64), e.index(self.attention.seq as i64 - 1));
-        let inside = e.less(token, &seq);
-        let token = e.int2("minsi", token, &last);
-        let row = e.times(batch, self.attention.seq);
-        (e.int2("addi", &row, &token), inside)
-    }
-
-    /// Whether a query sees a key, each given by number and segment.
-    fn sees(&self, e: &mut Emitter, query: &(Value, Value), key: &(Value, Value)) -> Value {
-        let mut parts = vec![
-            e.op(format!("arith.cmpi sle, {}, {} : i64", key.0, query.0)),
-            e.op(format!("arith.cmpi eq, {}, {} : i64", key.1, query.1)),
-            e.op(format!("arith.cmpi sgt, {}, %zero : i64", key.1)),
-        ];
-        if let Some(window) = self.attention.window {
-            let reach = e.plus(&key.0, window as i64);
-            parts.push(e.less(&query.0, &reach));
-        }
-        parts.into_iter().reduce(|a, b| e.op(format!("arith.andi {a}, {b} : i1"))).expect("at least three")
     }
 
     /// Number and segment of each of the tokens that lie `distances` behind `first`.
