@@ -171,7 +171,9 @@ fn a_gpu_is_compiled_for_where_there_is_none() {
         let output = bench.on_machine(NO_DRIVER, &["run", "a"]);
         let said = text(&output.stderr);
         assert!(!output.status.success() && said.starts_with("error: this machine has no NVIDIA driver ("), "{said}");
-        assert!(said.contains("install one, or compile for the CPU with `amc compile --target cpu`"), "{said}");
+        for wanted in ["libcuda.so.1: ", "install one for CUDA 12.0 or later", "with `amc compile --target cpu`"] {
+            assert!(said.contains(wanted), "{said}");
+        }
     }
     let output = bench.run(&["verify", "a"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -191,4 +193,14 @@ fn a_run_of_drawn_weights_wants_a_folder_for_its_config() {
     assert!(said.contains("a run wants a folder with config.json, which its checkpoints carry"), "{said}");
     let output = bench.run(&compile("null"));
     assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_recipe_of_eight_billion_parameters_compiles_for_a_gpu() {
+    let bench = Bench::new();
+    let mut command = bench.command(&["compile", "recipes/bench/llama3_8b_lora.yaml", "--target", "cuda:sm_90a", "-o"]);
+    let output = command.arg(bench.path("a")).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{said}{}", text(&output.stderr));
+    assert!(said.contains("41943040 trained parameters") && said.contains("shapes 2x4096"), "{said}");
 }

@@ -4,6 +4,7 @@
 use anyhow::{Result, anyhow, bail, ensure};
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUresult};
+use std::error::Error;
 use std::ffi::CStr;
 use std::fmt::Display;
 
@@ -125,9 +126,13 @@ fn ensure_driver() -> Result<()> {
         return Ok(());
     }
     // SAFETY: as above.
-    let found = unsafe { libloading::Library::new(LIBRARY) }.err().map_or(String::new(), |error| format!(" ({error})"));
+    let error = unsafe { libloading::Library::new(LIBRARY) }.err();
+    // What the loader says is behind the error, which itself says only that it failed.
+    let reason = error.as_ref().and_then(Error::source).map_or("not found".into(), |reason| reason.to_string());
     bail!(
-        "this machine has no NVIDIA driver{found}: install one, or compile for the CPU with `amc compile --target cpu`"
+        "this machine has no NVIDIA driver ({reason}): install one for CUDA {} or later, which brings {LIBRARY} (the CUDA \
+         toolkit is not needed), or compile for the CPU with `amc compile --target cpu`",
+        version(OLDEST_DRIVER)
     )
 }
 
