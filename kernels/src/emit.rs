@@ -36,8 +36,8 @@ pub type Value = String;
 pub struct Emitter {
     text: String,
     next: usize,
-    /// Whether the processor rounds to bf16 by an instruction.
-    rounds: bool,
+    /// Whether the machine rounds to bf16 by an instruction.
+    pub(crate) rounds: bool,
     /// The threads that share a task, on a GPU.
     pub(crate) block: Option<Block>,
 }

@@ -57,7 +57,7 @@ impl Emitter {
         e.line("%is_first = arith.cmpi eq, %thread, %zero : i64");
         e.line(format!("%shared_memory = llvm.mlir.addressof {SHARED} : !llvm.ptr<3>"));
         e.line("%block_memory = llvm.addrspacecast %shared_memory : !llvm.ptr<3> to !llvm.ptr");
-        e.block = Some(block);
+        (e.block, e.rounds) = (Some(block), true);
         e
     }
 
