@@ -245,6 +245,17 @@ impl Emitter {
         }
     }
 
+    /// Loads `lanes` f32 that LLVM may not carry in registers from an earlier store.
+    pub fn load_volatile(&mut self, pointer: &str, lanes: usize) -> Value {
+        self.op(format!("llvm.load volatile {pointer} {{alignment = 4 : i64}} : !llvm.ptr -> {}", float_type(lanes)))
+    }
+
+    /// Stores `lanes` f32 where [`Emitter::load_volatile`] finds them.
+    pub fn store_volatile(&mut self, value: &str, pointer: &str, lanes: usize) {
+        let ty = float_type(lanes);
+        self.line(format!("llvm.store volatile {value}, {pointer} {{alignment = 4 : i64}} : {ty}, !llvm.ptr"));
+    }
+
     /// f32 lanes rounded to the nearest bf16, ties to even: its bits in i32 lanes.
     pub fn rounded_bits(&mut self, value: &str, lanes: usize) -> Value {
         let (narrow, wide) = (int_type(lanes, 16), int_type(lanes, 32));

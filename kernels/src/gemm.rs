@@ -68,7 +68,8 @@ impl Gemm {
     pub fn build_with(&self, plan: &Plan) -> Kernel {
         let mut functions = pack::functions(self, plan);
         functions += &tile::functions(self, plan);
-        functions += &store::function(self, Emitter::for_cpu(plan.pairs), plan.lanes, plan.width(), plan.vectors);
+        functions +=
+            &store::function(self, Emitter::for_cpu(plan.pairs), plan.lanes, plan.width(), (plan.vectors, plan.rows));
         let mut e = Emitter::new();
         task::body(&mut e, self, plan);
         finish(self, ("gemm", self.family(plan)), &functions, e, plan.tasks(self), plan.scratch(self).total)
@@ -152,8 +153,17 @@ pub(crate) fn call(e: &mut Emitter, function: &str, args: &[(&str, &str)]) {
 
 /// Asks for the line of an element that need not exist.
 pub(crate) fn prefetch(e: &mut Emitter, pointer: &str, at: usize, elem: Elem) {
+    ask_for_line(e, pointer, at, elem, 0);
+}
+
+/// Asks for the line of an element, which need not exist, to write it.
+pub(crate) fn prefetch_to_write(e: &mut Emitter, pointer: &str, at: usize, elem: Elem) {
+    ask_for_line(e, pointer, at, elem, 1);
+}
+
+fn ask_for_line(e: &mut Emitter, pointer: &str, at: usize, elem: Elem, write: usize) {
     let place = e.at(pointer, at as i64, elem);
     e.line(format!(
-        "\"llvm.intr.prefetch\"({place}) <{{cache = 1 : i32, hint = 3 : i32, rw = 0 : i32}}> : (!llvm.ptr) -> ()"
+        "\"llvm.intr.prefetch\"({place}) <{{cache = 1 : i32, hint = 3 : i32, rw = {write} : i32}}> : (!llvm.ptr) -> ()"
     ));
 }

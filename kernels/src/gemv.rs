@@ -26,7 +26,7 @@ pub fn suits(gemm: &Gemm) -> bool {
 /// The kernel; its operands are those of [`Gemm`].
 pub fn build(gemm: &Gemm, target: &Target) -> Kernel {
     let gemv = Gemv::new(gemm, target);
-    let mut functions = store::function(gemm, Emitter::for_cpu(target.pairs), target.lanes, gemv.block, 0);
+    let mut functions = store::function(gemm, Emitter::for_cpu(target.pairs), target.lanes, gemv.block, (0, 0));
     for rows in gemv.chunks().iter().map(|chunk| chunk.1).collect::<std::collections::BTreeSet<_>>() {
         for columns in std::collections::BTreeSet::from([1, gemv.columns]) {
             functions += &gemv.dots(rows, columns);

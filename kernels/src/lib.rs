@@ -27,6 +27,7 @@ pub mod rope;
 pub mod rows;
 pub mod steps;
 pub mod target;
+mod transpose;
 pub mod tuning;
 pub mod work;
 

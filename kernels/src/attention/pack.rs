@@ -1,5 +1,6 @@
 //! Copies between token rows in memory and blocks of f32 or of pairs of bf16 in scratch, plain or transposed.
 use crate::emit::{Elem, Emitter, Value};
+use crate::transpose::transposed;
 
 /// Rows of one head in memory: `pointer` is the first row's first element, rows are `pitch` elements apart.
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +77,7 @@ impl HeadRows<'_> {
             rows,
             |e, row, column, lines| {
                 let loaded: Vec<Value> = (0..BLOCK).map(|r| self.load_part(e, row, r, column)).collect();
-                for (c, value) in transposed(e, loaded).iter().enumerate() {
+                for (c, value) in transposed(e, &loaded).iter().enumerate() {
                     let value = scaled(e, value, scale, BLOCK);
                     let line = e.at(lines, (c * rows) as i64, Elem::F32);
                     e.store(&value, &line, Elem::F32, BLOCK);
@@ -113,7 +114,7 @@ impl HeadRows<'_> {
                     e.float2("mulf", &value, &factor, BLOCK)
                 };
                 let loaded: Vec<Value> = (0..BLOCK).map(load).collect();
-                for (r, value) in transposed(e, loaded).iter().enumerate() {
+                for (r, value) in transposed(e, &loaded).iter().enumerate() {
                     let to = self.part(e, row, r, column);
                     e.store(value, &to, self.elem, BLOCK);
                 }
@@ -188,27 +189,4 @@ fn scaled(e: &mut Emitter, value: &str, scale: f32, lanes: usize) -> Value {
     }
     let scale = e.float(scale, lanes);
     e.float2("mulf", value, &scale, lanes)
-}
-
-/// The transpose of an 8 x 8 block: pairs within quarters, pairs of pairs, then halves.
-fn transposed(e: &mut Emitter, rows: Vec<Value>) -> Vec<Value> {
-    let mut mix = |a: &str, b: &str, lanes: [usize; 8]| {
-        let lanes: Vec<String> = lanes.iter().map(usize::to_string).collect();
-        e.op(format!("vector.shuffle {a}, {b} [{}] : vector<8xf32>, vector<8xf32>", lanes.join(", ")))
-    };
-    let mut pairs = vec![];
-    for two in rows.chunks(2) {
-        pairs.push(mix(&two[0], &two[1], [0, 8, 1, 9, 4, 12, 5, 13]));
-        pairs.push(mix(&two[0], &two[1], [2, 10, 3, 11, 6, 14, 7, 15]));
-    }
-    let mut fours = vec![];
-    for four in pairs.chunks(4) {
-        for i in 0..2 {
-            fours.push(mix(&four[i], &four[i + 2], [0, 1, 8, 9, 4, 5, 12, 13]));
-            fours.push(mix(&four[i], &four[i + 2], [2, 3, 10, 11, 6, 7, 14, 15]));
-        }
-    }
-    let low: Vec<Value> = (0..4).map(|i| mix(&fours[i], &fours[i + 4], [0, 1, 2, 3, 8, 9, 10, 11])).collect();
-    let high: Vec<Value> = (0..4).map(|i| mix(&fours[i], &fours[i + 4], [4, 5, 6, 7, 12, 13, 14, 15])).collect();
-    [low, high].concat()
 }

@@ -3,6 +3,7 @@
 use super::plan::{Feed, Plan};
 use super::{Gemm, Operand, Term, pairs, prefetch, private_function};
 use crate::emit::{Elem, Emitter, Value};
+use crate::transpose::transposed;
 
 /// Parameters of every packing function: `%extent` is the number of columns of B, or of rows of A.
 const PARAMS: &str = "%from: !llvm.ptr, %to: !llvm.ptr, %depth: i64, %extent: i64";
@@ -18,6 +19,7 @@ pub fn functions(gemm: &Gemm, plan: &Plan) -> String {
     for (t, term) in gemm.terms.iter().enumerate() {
         let paired = plan.paired(term);
         text += &private_function(&format!("pack_b{t}"), PARAMS, panel(gemm, plan, term));
+        text += &asked_rows(plan, term).map_or(String::new(), |rows| ask(plan, t, term, rows));
         let a = match plan.feed(gemm, term) {
             Feed::InPlace => continue,
             Feed::Rows => rows(plan, term),
@@ -27,6 +29,46 @@ pub fn functions(gemm: &Gemm, plan: &Plan) -> String {
         text += &private_function(&format!("pack_a{t}"), PARAMS, a);
     }
     text
+}
+
+/// Panels of fewer bytes than this are near by themselves.
+const FAR_PANEL: u64 = 8 << 10;
+/// Bytes of a line of the cache.
+const CACHE_LINE: u64 = 64;
+
+/// How many rows of the next stored panel of B each strip asks for, so that all strips of a block ask for all of it; none
+/// where a panel is small. Weights come from memory: packed without being asked for, they took 12 % of the time of
+/// SmolLM2's logits.
+pub fn asked_rows(plan: &Plan, term: &Term) -> Option<usize> {
+    let steps = plan.block_depth.map_or(term.k, |block| block.min(term.k));
+    let rows = if term.b.transposed { plan.width() } else { steps };
+    let far = (steps * plan.width()) as u64 * term.b.elem.bytes() > FAR_PANEL;
+    far.then(|| rows.div_ceil(plan.m_cache / plan.rows))
+}
+
+/// `@ask_b{term}`: asks for the lines of some stored rows of a panel of B, from row `%first` on.
+fn ask(plan: &Plan, t: usize, term: &Term, rows: usize) -> String {
+    let mut e = Emitter::new();
+    let steps = plan.block_depth.map_or(term.k, |block| block.min(term.k));
+    let (all, columns) = if term.b.transposed { (plan.width(), steps) } else { (steps, plan.width()) };
+    let (all, zero) = (e.index(all as i64), e.index(0));
+    let end = e.plus("%first", rows as i64);
+    let end = e.int2("minsi", &end, &all);
+    let line = (CACHE_LINE / term.b.elem.bytes()) as i64;
+    let last = e.index(columns as i64 - 1);
+    let whole = e.index((columns as i64 - 1) / line * line);
+    e.repeat("%first", &end, 1, |e, row| {
+        let row = e.row("%from", row, term.b.stride, term.b.elem);
+        e.repeat(&zero, &whole, line, |e, column| {
+            let place = e.offset(&row, column, term.b.elem);
+            prefetch(e, &place, 0, term.b.elem);
+        });
+        for column in [&whole, &last] {
+            let place = e.offset(&row, column, term.b.elem);
+            prefetch(e, &place, 0, term.b.elem);
+        }
+    });
+    private_function(&format!("ask_b{t}"), "%from: !llvm.ptr, %first: i64", e)
 }
 
 /// A panel of B: vectors where it is whole, elements where columns are missing.
@@ -61,31 +103,68 @@ fn whole_rows(e: &mut Emitter, plan: &Plan, b: &Operand) {
     });
 }
 
-/// B stored `[n, k]`: blocks of 8 by 8 are transposed, the last steps of K go element by element.
+/// B stored `[n, k]`: blocks are transposed, the last steps of K go element by element. bf16 are transposed as words of two
+/// steps, which are then taken apart.
 fn whole_transposed(e: &mut Emitter, plan: &Plan, b: &Operand) {
-    let zero = e.index(0);
-    let whole = e.rounded_down("%depth", 8);
-    let width = e.index(plan.width() as i64);
-    e.repeat(&zero, &whole, 8, |e, k| {
-        e.repeat(&zero, &width, 8, |e, n| {
-            let row = e.times(n, b.stride);
-            let from = e.int2("addi", &row, k);
-            let from = e.offset("%from", &from, b.elem);
-            let to = e.times(k, plan.width());
-            let to = e.int2("addi", &to, n);
-            let to = e.offset("%to", &to, Elem::F32);
-            let load = |i: usize| {
-                let from = e.at(&from, (i * b.stride) as i64, b.elem);
-                e.load(&from, b.elem, 8)
-            };
-            let rows: Vec<Value> = (0..8).map(load).collect();
-            transpose(e, &rows, &to, plan.width());
+    let (zero, width) = (e.index(0), e.index(plan.width() as i64));
+    let steps = if b.elem == Elem::Bf16 { 2 } else { 1 };
+    let mut done = zero.clone();
+    for block in blocks(plan.lanes) {
+        let whole = e.rounded_down("%depth", block * steps);
+        e.repeat(&done, &whole, (block * steps) as i64, |e, k| {
+            e.repeat(&zero, &width, block as i64, |e, n| {
+                let to = e.row("%to", k, plan.width(), Elem::F32);
+                let to = e.offset(&to, n, Elem::F32);
+                let rows = loaded_rows(e, b, (n, k), block);
+                let columns = transposed(e, &rows);
+                let columns = if steps == 1 { columns } else { halves(e, &columns, block) };
+                store_columns(e, &columns, &to, plan.width(), block);
+            });
         });
-    });
-    e.repeat(&whole, "%depth", 1, |e, k| {
+        done = whole;
+    }
+    e.repeat(&done, "%depth", 1, |e, k| {
         let to = e.row("%to", k, plan.width(), Elem::F32);
         e.repeat(&zero, &width, 1, |e, n| copy_transposed(e, b, n, k, &to));
     });
+}
+
+/// Words that are transposed at a time, both ways: first the large blocks, then what is left.
+pub fn blocks(lanes: usize) -> Vec<usize> {
+    if lanes > 8 { vec![lanes, 8] } else { vec![8] }
+}
+
+/// Of `block` columns of B stored `[n, k]`, from column `n` on, as many words from step `k` on.
+pub fn loaded_rows(e: &mut Emitter, b: &Operand, (n, k): (&str, &str), block: usize) -> Vec<Value> {
+    let row = e.times(n, b.stride);
+    let from = e.int2("addi", &row, k);
+    let from = e.offset("%from", &from, b.elem);
+    let load = |i: usize| {
+        let from = e.at(&from, (i * b.stride) as i64, b.elem);
+        e.load_words(&from, block)
+    };
+    (0..block).map(load).collect()
+}
+
+/// Stores vectors of words `width` apart.
+pub fn store_columns(e: &mut Emitter, columns: &[Value], to: &str, width: usize, lanes: usize) {
+    for (i, column) in columns.iter().enumerate() {
+        let to = e.at(to, (i * width) as i64, Elem::F32);
+        e.store(column, &to, Elem::F32, lanes);
+    }
+}
+
+/// The low and the high halves of words, each widened.
+fn halves(e: &mut Emitter, words: &[Value], lanes: usize) -> Vec<Value> {
+    let (sixteen, high) = (e.int_constant(16, lanes), e.int_constant(-0x10000, lanes));
+    let mut halves = vec![];
+    for word in words {
+        let bits = e.float_bits(word, lanes);
+        for half in [e.int_lanes2("shli", &bits, &sixteen, lanes), e.int_lanes2("andi", &bits, &high, lanes)] {
+            halves.push(e.bits_float(&half, lanes));
+        }
+    }
+    halves
 }
 
 /// A panel with fewer columns, element by element.
@@ -109,32 +188,6 @@ fn copy_transposed(e: &mut Emitter, b: &Operand, n: &str, k: &str, to: &str) {
     let at = e.int2("addi", &row, k);
     let value = e.load_at("%from", &at, b.elem, 1);
     e.store_at(&value, to, n, Elem::F32, 1);
-}
-
-/// Eight rows of eight elements become eight columns, `width` apart.
-pub fn transpose(e: &mut Emitter, rows: &[Value], to: &str, width: usize) {
-    // Pairs of lanes, then pairs of pairs, then halves.
-    let pairs = exchange(e, rows, 1, ["0, 8, 1, 9, 4, 12, 5, 13", "2, 10, 3, 11, 6, 14, 7, 15"]);
-    let quads = exchange(e, &pairs, 2, ["0, 1, 8, 9, 4, 5, 12, 13", "2, 3, 10, 11, 6, 7, 14, 15"]);
-    let columns = exchange(e, &quads, 4, ["0, 1, 2, 3, 8, 9, 10, 11", "4, 5, 6, 7, 12, 13, 14, 15"]);
-    // The first step leaves columns 2 and 3 where 1 and 2 would be.
-    for (i, slot) in [0, 2, 1, 3, 4, 6, 5, 7].into_iter().enumerate() {
-        let column = &columns[slot];
-        let to = e.at(to, (i * width) as i64, Elem::F32);
-        e.store(column, &to, Elem::F32, 8);
-    }
-}
-
-/// Shuffles vectors `i` and `i + distance` into two, by the two lane lists.
-fn exchange(e: &mut Emitter, rows: &[Value], distance: usize, lists: [&str; 2]) -> Vec<Value> {
-    let mut result = rows.to_vec();
-    for i in (0..8).filter(|i| i & distance == 0) {
-        let (a, b) = (&rows[i], &rows[i + distance]);
-        for (slot, lanes) in [i, i + distance].into_iter().zip(lists) {
-            result[slot] = e.op(format!("vector.shuffle {a}, {b} [{lanes}] : vector<8xf32>, vector<8xf32>"));
-        }
-    }
-    result
 }
 
 /// A stored `[m, k]`, widened row by row.

@@ -3,13 +3,11 @@
 //! A panel of B is packed as `[k / 2][width]` words, A stored `[k, m]` as strips `[k / 2][rows]` of words; A stored
 //! `[m, k]` is used in place. The last word of an odd depth has zero in its high half, and A in place is then read by
 //! its low half alone: what lies beyond the last step is never a number of the product.
-use super::pack::{pieces, transpose};
+use super::pack::{blocks, loaded_rows, pieces, store_columns};
 use super::plan::Plan;
 use super::{Gemm, Operand, Term};
 use crate::emit::{Elem, Emitter, Value};
-
-/// Words that the transposition takes at a time, both ways.
-const BLOCK: usize = 8;
+use crate::transpose::transposed;
 
 /// `body(pair, whether its second step exists)` for all of `%depth` from pair `from` on.
 fn each_pair(e: &mut Emitter, from: &str, mut body: impl FnMut(&mut Emitter, &str, bool)) {
@@ -34,22 +32,23 @@ pub fn whole_rows(e: &mut Emitter, plan: &Plan, b: &Operand) {
 /// B stored `[n, k]`: blocks of words are transposed, the last pairs go word by word.
 pub fn whole_transposed(e: &mut Emitter, plan: &Plan, b: &Operand) {
     let (zero, width) = (e.index(0), e.index(plan.width() as i64));
-    let whole = e.divided("%depth", 2);
-    let whole = e.rounded_down(&whole, BLOCK);
-    e.repeat(&zero, &whole, BLOCK as i64, |e, pair| {
-        e.repeat(&zero, &width, BLOCK as i64, |e, n| {
-            let from = word_at(e, b, n, pair);
-            let to = e.row("%to", pair, plan.width(), Elem::F32);
-            let to = e.offset(&to, n, Elem::F32);
-            let load = |i: usize| {
-                let from = e.at(&from, (i * b.stride) as i64, Elem::Bf16);
-                e.load_words(&from, BLOCK)
-            };
-            let rows: Vec<Value> = (0..BLOCK).map(load).collect();
-            transpose(e, &rows, &to, plan.width());
+    let all = e.divided("%depth", 2);
+    let mut done = zero.clone();
+    for block in blocks(plan.lanes) {
+        let whole = e.rounded_down(&all, block);
+        e.repeat(&done, &whole, block as i64, |e, pair| {
+            let k = e.times(pair, 2);
+            e.repeat(&zero, &width, block as i64, |e, n| {
+                let to = e.row("%to", pair, plan.width(), Elem::F32);
+                let to = e.offset(&to, n, Elem::F32);
+                let rows = loaded_rows(e, b, (n, &k), block);
+                let columns = transposed(e, &rows);
+                store_columns(e, &columns, &to, plan.width(), block);
+            });
         });
-    });
-    each_pair(e, &whole, |e, pair, both| {
+        done = whole;
+    }
+    each_pair(e, &done, |e, pair, both| {
         let to = e.row("%to", pair, plan.width(), Elem::F32);
         e.repeat(&zero, &width, 1, |e, n| copy_word(e, b, (n, pair), both, &to));
     });

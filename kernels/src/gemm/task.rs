@@ -1,6 +1,6 @@
 //! The kernel itself: tasks, and inside one the blocks of K, blocks of rows, panels and strips.
 use super::plan::{Feed, Plan, Scratch};
-use super::{Gemm, Term, call, tile};
+use super::{Gemm, Term, call, pack, tile};
 use crate::emit::{Elem, Emitter, Value};
 
 /// The body of the kernel.
@@ -111,7 +111,10 @@ impl Task<'_> {
             e.repeat(&self.panels.0, &self.panels.1, 1, |e, panel| {
                 let place = self.panel_place(e, panel);
                 e.branch(&is_first, |e| self.pack_panel(e, pass, &place), |_| {});
-                e.repeat(row, &end, self.plan.rows as i64, |e, strip| self.tile(e, pass, row, strip, &place));
+                e.repeat(row, &end, self.plan.rows as i64, |e, strip| {
+                    e.branch(&is_first, |e| self.ask_for_next_panel(e, pass, (row, strip), &place), |_| {});
+                    self.tile(e, pass, row, strip, &place);
+                });
             });
         });
     }
@@ -154,6 +157,20 @@ impl Task<'_> {
             let to = e.at(&place.packed, offset as i64, Elem::F32);
             let args = [(&from, "!llvm.ptr"), (&to, "!llvm.ptr"), (depth, "i64"), (&place.columns, "i64")];
             call(e, &format!("pack_b{t}"), &args.map(|(value, ty)| (value.as_str(), ty)));
+        }
+    }
+
+    /// Asks for a part of what the next panel is packed from; there may be none.
+    fn ask_for_next_panel(&self, e: &mut Emitter, pass: &Pass, (block, strip): (&str, &str), place: &PanelPlace) {
+        let next = e.plus(&place.column, self.plan.width() as i64);
+        let strip = e.int2("subi", strip, block);
+        let strip = e.divided(&strip, self.plan.rows);
+        for &t in pass.terms {
+            let term = &self.gemm.terms[t];
+            let Some(rows) = pack::asked_rows(self.plan, term) else { continue };
+            let from = element(e, &self.operands[t].1, (&pass.from, &next), term.b);
+            let first = e.times(&strip, rows);
+            call(e, &format!("ask_b{t}"), &[(&from, "!llvm.ptr"), (&first, "i64")]);
         }
     }
 
