@@ -12,12 +12,14 @@ pub mod plan;
 pub(crate) mod store;
 mod task;
 mod tile;
+pub(crate) mod way;
 
 use crate::emit::{Elem, Emitter};
 use crate::loops::digest;
 use crate::region::Region;
 use crate::{Kernel, Target, Varies, Work, gemv};
 use plan::Plan;
+use way::Way;
 
 /// Rows or columns of a product that are too few to use a packed element often.
 const THIN: usize = 16;
@@ -59,20 +61,25 @@ pub struct Operand {
 }
 
 impl Gemm {
-    /// The kernel: with the plan that the tuning table suggests, or without packing where there are few rows.
+    /// The kernel: with the plan that the tuning table suggests, or without packing where there are few rows or columns.
     pub fn build(&self, target: &Target) -> Kernel {
-        if gemv::suits(self) { gemv::build(self, target) } else { self.build_with(&Plan::choose(self, target)) }
+        if gemv::suits(self) {
+            return gemv::build(&Way::plain(self), target);
+        }
+        let way = Way::turned(self).unwrap_or_else(|| Way::plain(self));
+        if way.turned && gemv::suits(&way.computed) {
+            return gemv::build(&way, target);
+        }
+        let plan = Plan::choose(&way.computed, target);
+        if way.turned && !way.computed.terms.iter().all(|term| plan.in_place(&way.computed, term)) {
+            return self.build_with(&Plan::choose(self, target));
+        }
+        way.build(&plan)
     }
 
     /// The kernel with a plan of the caller's.
     pub fn build_with(&self, plan: &Plan) -> Kernel {
-        let mut functions = pack::functions(self, plan);
-        functions += &tile::functions(self, plan);
-        functions +=
-            &store::function(self, Emitter::for_cpu(plan.pairs), plan.lanes, plan.width(), (plan.vectors, plan.rows));
-        let mut e = Emitter::new();
-        task::body(&mut e, self, plan);
-        finish(self, ("gemm", self.family(plan)), &functions, e, plan.tasks(self), plan.scratch(self).total)
+        Way::plain(self).build(plan)
     }
 
     /// What bounds it: little reuse, pairs of bf16, bf16 that is widened first, or multiply-adds of f32.
@@ -118,6 +125,20 @@ impl Gemm {
         let letter = |operand: &Operand| if operand.transposed { 't' } else { 'n' };
         let first = &self.terms[0];
         format!("{}x{}x{}_{}{}", self.m, self.n, depths.join("_"), letter(&first.a), letter(&first.b))
+    }
+}
+
+impl Way<'_> {
+    fn build(&self, plan: &Plan) -> Kernel {
+        let gemm = &self.computed;
+        let mut functions = pack::functions(gemm, plan);
+        functions += &tile::functions(gemm, plan);
+        let next = (plan.vectors, plan.rows);
+        functions += &self.functions(Emitter::for_cpu(plan.pairs), plan.lanes, plan.width(), next);
+        let mut e = Emitter::new();
+        task::body(&mut e, self, plan);
+        let scratch = plan.scratch(gemm).total + self.scratch(plan.width());
+        finish(self.stored, ("gemm", gemm.family(plan)), &functions, e, plan.tasks(gemm), scratch)
     }
 }
 

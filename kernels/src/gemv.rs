@@ -1,32 +1,36 @@
-//! Products with few rows, such as those of generation: `C[m, n]` with B stored `[n, k]`, which is read once and never
+//! Products with few rows, such as those of generation and, turned over, LoRA's: `C[m, n]` with B stored `[n, k]`, which is read once and never
 //! packed. Vectors run along K; a task is a block of columns. Memory bounds it: one row is as slow as reading B.
 //!
 //! Asking for the next rows of B while these are multiplied raises what one Zen 3 core reads from memory, rows of 1536
 //! elements, from 16 to 24 GB/s in bf16 and from 21 to 24 GB/s in f32.
 use crate::emit::{Elem, Emitter, Value, float_type};
-use crate::gemm::{Gemm, Term, call, finish, prefetch, private_function, store};
+use crate::gemm::way::Way;
+use crate::gemm::{Gemm, Term, call, finish, prefetch, private_function};
 use crate::loops::Reduction;
+use crate::transpose::transposed;
 use crate::{Kernel, Target};
 use std::fmt::Write;
 
 /// The most rows for which reading B as it lies is faster than packing it: with f32, and with bf16, which is widened
 /// again for every few rows.
 const MOST_ROWS: [usize; 2] = [16, 12];
+/// Rows and steps of A that are turned at a time.
+const BLOCK: usize = 8;
 /// Bytes of B of a task, roughly.
 const TASK_BYTES: u64 = 256 << 10;
 
 /// Whether a product is built here.
 pub fn suits(gemm: &Gemm) -> bool {
-    let as_stored = |term: &Term| !term.a.transposed && term.b.transposed;
     let unlimited = gemm.row_limit.is_none() && gemm.inner_limit.is_none();
     let widened = gemm.terms.iter().any(|term| term.b.elem != Elem::F32);
-    gemm.m <= MOST_ROWS[usize::from(widened)] && unlimited && gemm.terms.iter().all(as_stored)
+    gemm.m <= MOST_ROWS[usize::from(widened)] && unlimited && gemm.terms.iter().all(|term| term.b.transposed)
 }
 
 /// The kernel; its operands are those of [`Gemm`].
-pub fn build(gemm: &Gemm, target: &Target) -> Kernel {
-    let gemv = Gemv::new(gemm, target);
-    let mut functions = store::function(gemm, Emitter::for_cpu(target.pairs), target.lanes, gemv.block, (0, 0));
+pub(crate) fn build(way: &Way, target: &Target) -> Kernel {
+    let gemm = &way.computed;
+    let gemv = Gemv::new(way, target);
+    let mut functions = way.functions(Emitter::for_cpu(target.pairs), target.lanes, gemv.block, (0, 0));
     for rows in gemv.chunks().iter().map(|chunk| chunk.1).collect::<std::collections::BTreeSet<_>>() {
         for columns in std::collections::BTreeSet::from([1, gemv.columns]) {
             functions += &gemv.dots(rows, columns);
@@ -34,11 +38,13 @@ pub fn build(gemm: &Gemm, target: &Target) -> Kernel {
     }
     let mut e = Emitter::new();
     gemv.body(&mut e);
-    let scratch = gemv.sums_offset() + gemm.m * gemv.block;
-    finish(gemm, ("gemv", "gemv"), &functions, e, gemm.n.div_ceil(gemv.block), scratch)
+    let scratch = gemv.turned_offset() + way.scratch(gemv.block);
+    let family = if way.turned { "product_thin" } else { "gemv" };
+    finish(way.stored, ("gemv", family), &functions, e, gemm.n.div_ceil(gemv.block), scratch)
 }
 
 struct Gemv<'a> {
+    way: &'a Way<'a>,
     gemm: &'a Gemm,
     lanes: usize,
     /// Rows of A, and of B, whose products are formed at a time.
@@ -49,7 +55,8 @@ struct Gemv<'a> {
 }
 
 impl<'a> Gemv<'a> {
-    fn new(gemm: &'a Gemm, target: &Target) -> Gemv<'a> {
+    fn new(way: &'a Way, target: &Target) -> Gemv<'a> {
+        let gemm = &way.computed;
         // As many sums as keep the multipliers busy and leave registers for what is multiplied.
         let (rows, columns) = match (gemm.m, target.registers > 16) {
             (1, _) => (1, 8),
@@ -60,7 +67,7 @@ impl<'a> Gemv<'a> {
         let row_bytes: u64 = gemm.terms.iter().map(|term| term.k as u64 * term.b.elem.bytes()).sum();
         let tasks = (gemm.n as u64 * row_bytes).div_ceil(TASK_BYTES).clamp(2, 64) as usize;
         let block = gemm.n.div_ceil(tasks).next_multiple_of(columns);
-        Gemv { gemm, lanes: target.lanes, rows, columns, block }
+        Gemv { way, gemm, lanes: target.lanes, rows, columns, block }
     }
 
     /// First row and number of rows of the groups that all rows are cut into.
@@ -68,22 +75,27 @@ impl<'a> Gemv<'a> {
         (0..self.gemm.m).step_by(self.rows).map(|first| (first, self.rows.min(self.gemm.m - first))).collect()
     }
 
-    /// Where widened A of a term begins in scratch, in f32 elements.
-    fn widened_offset(&self, t: usize) -> usize {
-        let widened = self.gemm.terms[..t].iter().filter(|term| term.a.elem != Elem::F32);
-        widened.map(|term| self.gemm.m * row_length(term)).sum()
+    /// Where the copy of A of a term begins in scratch, in f32 elements.
+    fn copy_offset(&self, t: usize) -> usize {
+        let copied = self.gemm.terms[..t].iter().filter(|term| is_copied(term));
+        copied.map(|term| self.gemm.m * row_length(term)).sum()
     }
 
     /// Where the sums of a task begin in scratch.
     fn sums_offset(&self) -> usize {
-        self.widened_offset(self.gemm.terms.len())
+        self.copy_offset(self.gemm.terms.len())
+    }
+
+    /// Where the sums of a task are turned back.
+    fn turned_offset(&self) -> usize {
+        self.sums_offset() + self.gemm.m * self.block
     }
 
     fn body(&self, e: &mut Emitter) {
-        let operands: Vec<(Value, Value)> =
-            (0..self.gemm.terms.len()).map(|t| (e.arg(2 * t), e.arg(2 * t + 1))).collect();
-        let a: Vec<Value> = operands.iter().enumerate().map(|(t, (a, _))| self.widen(e, t, a)).collect();
-        let sums = e.at("%scratch", self.sums_offset() as i64, Elem::F32);
+        let operands = self.way.operands(e);
+        let a: Vec<Value> = operands.iter().enumerate().map(|(t, (a, _))| self.rows_of_a(e, t, a)).collect();
+        let [sums, turned] =
+            [self.sums_offset(), self.turned_offset()].map(|at| e.at("%scratch", at as i64, Elem::F32));
         e.chunks(self.gemm.n, self.block, |e, first, count| {
             let (zero, whole) = (e.index(0), e.rounded_down(count, self.columns));
             for (from, to, columns) in [(zero.as_str(), whole.as_str(), self.columns), (&whole, count, 1)] {
@@ -95,20 +107,23 @@ impl<'a> Gemv<'a> {
                     self.chunks().iter().for_each(|chunk| self.call_dots(e, *chunk, columns, (&sums, &a, &b)));
                 });
             }
-            let (pointer, int, rows) = ("!llvm.ptr", "i64", e.index(self.gemm.m as i64));
-            let args = [("%args", pointer), (&sums, pointer), (&zero, int), (&rows, int), (first, int), (count, int)];
-            call(e, "store", &args);
+            let rows = e.index(self.gemm.m as i64);
+            self.way.store(e, &sums, (&zero, &rows), (first, count), &turned);
         });
     }
 
-    /// A of a term as f32: where it is, or a copy in scratch.
-    fn widen(&self, e: &mut Emitter, t: usize, a: &str) -> Value {
+    /// A of a term as rows of f32: where it is, or a copy in scratch.
+    fn rows_of_a(&self, e: &mut Emitter, t: usize, a: &str) -> Value {
         let term = &self.gemm.terms[t];
-        if term.a.elem == Elem::F32 {
+        if !is_copied(term) {
             return a.into();
         }
-        let copy = e.at("%scratch", self.widened_offset(t) as i64, Elem::F32);
+        let copy = e.at("%scratch", self.copy_offset(t) as i64, Elem::F32);
         let (zero, rows, depth) = (e.index(0), e.index(self.gemm.m as i64), e.index(term.k as i64));
+        if term.a.transposed {
+            self.turn_rows(e, term, a, &copy);
+            return copy;
+        }
         e.repeat(&zero, &rows, 1, |e, row| {
             let (from, to) =
                 (e.row(a, row, term.a.stride, term.a.elem), e.row(&copy, row, row_length(term), Elem::F32));
@@ -118,6 +133,35 @@ impl<'a> Gemv<'a> {
             });
         });
         copy
+    }
+
+    /// Copies A stored `[k, m]`: by blocks of eight steps where it has eight rows, else element by element.
+    fn turn_rows(&self, e: &mut Emitter, term: &Term, a: &str, copy: &str) {
+        let (zero, depth, rows) = (e.index(0), e.index(term.k as i64), self.gemm.m);
+        let blocks = if rows == BLOCK { term.k / BLOCK * BLOCK } else { 0 };
+        let blocks = e.index(blocks as i64);
+        e.repeat(&zero, &blocks, BLOCK as i64, |e, k| {
+            let from = e.row(a, k, term.a.stride, term.a.elem);
+            let load = |i: usize| {
+                let from = e.at(&from, (i * term.a.stride) as i64, term.a.elem);
+                e.load(&from, term.a.elem, BLOCK)
+            };
+            let block: Vec<Value> = (0..BLOCK).map(load).collect();
+            let to = e.offset(copy, k, Elem::F32);
+            for (row, steps) in transposed(e, &block).iter().enumerate() {
+                let to = e.at(&to, (row * row_length(term)) as i64, Elem::F32);
+                e.store(steps, &to, Elem::F32, BLOCK);
+            }
+        });
+        e.repeat(&blocks, &depth, 1, |e, k| {
+            let (from, to) = (e.row(a, k, term.a.stride, term.a.elem), e.offset(copy, k, Elem::F32));
+            for row in 0..rows {
+                let from = e.at(&from, row as i64, term.a.elem);
+                let value = e.load(&from, term.a.elem, 1);
+                let to = e.at(&to, (row * row_length(term)) as i64, Elem::F32);
+                e.store(&value, &to, Elem::F32, 1);
+            }
+        });
     }
 
     fn call_dots(
@@ -199,7 +243,12 @@ impl<'a> Gemv<'a> {
 
 /// Elements between rows of A as f32.
 fn a_stride(term: &Term) -> usize {
-    if term.a.elem == Elem::F32 { term.a.stride } else { row_length(term) }
+    if is_copied(term) { row_length(term) } else { term.a.stride }
+}
+
+/// Whether A is not what the products read.
+fn is_copied(term: &Term) -> bool {
+    term.a.transposed || term.a.elem != Elem::F32
 }
 
 /// Elements between rows of widened A: whole lines of the cache.

@@ -14,6 +14,10 @@ pub struct GemmTuning {
     pub a_block_bytes: usize,
     /// Steps of K that one turn of the tile's loop takes.
     pub unroll: usize,
+    /// Cycles to pack a word of B, in either layout and form.
+    pub pack_b: f64,
+    /// Cycles for a byte of an operand that comes from memory for every task, where two cores read.
+    pub far_byte: f64,
 }
 
 /// Zen 3, one core, f32, GFLOP/s of 103.7 (`./x bench kernels --plan 4,3,0,0,0,0`), of 1024x192x576 · 1024x576x576 ·
@@ -28,23 +32,38 @@ pub struct GemmTuning {
 /// | 12 x 1 | 68 · 66 · 62 | for 8 columns or fewer |
 ///
 /// Unrolling by 1, 4 or 8 and asking for lines of A, B or C ahead of the tile: no difference beyond noise. K of 2048 in
-/// one go 92, in blocks of 1024 89, of 256 87; K of 9600, 256 rows, in blocks of 1536 or 1024 86, of 512 82.
+/// one go 92, in blocks of 1024 89, of 256 87; K of 9600, 256 rows, in blocks of 1536 or 1024 86, of 512 82. 256 x 576 x
+/// 49152, both cores: 147 by blocks of 128 x 72, 152 of 128 x 144, 168 of 256 x 72, 171 of 256 x 144.
 const AVX2: GemmTuning = GemmTuning {
     tiles: &[(4, 3), (6, 2), (12, 1)],
     whole_depth: 2048,
     block_depth: 1536,
     a_block_bytes: 1 << 20,
     unroll: 4,
+    pack_b: 0.4,
+    far_byte: 0.5,
 };
 
-/// Zen 5, one core, f32: 8 x 3 at 81 to 95 % of peak, 12 x 2 within 6 % of it; measured with a generator of the same
-/// form.
+/// Zen 5, one core, percent of the peak (266 GFLOP/s in f32, 530 in bf16; `./x bench kernels --plan …`).
+///
+/// Tiles, 1024 x 1536 x 576, f32: 8 x 3, 9 x 3, 6 x 4 and 12 x 2 within 2 % of each other, 5 x 5 4 % behind. Unrolling by 8
+/// or 16, and asking for the next rows of A, made products with wide epilogues up to 10 % slower and none faster.
+///
+/// Depth of a block, f32 and bf16:
+///
+/// | | whole or 1536 | 768 | 384 | 256 | 192 |
+/// |---|---|---|---|---|---|
+/// | 1024 x 1536 x 576 | 92, 90 | | 89, 88 (288) | | 91, 87 |
+/// | 1024 x 576 x 1536 | 88, 88 | 90, 88 | 90, 90 | 90, 90 | 89, 88 |
+/// | 256 x 576 x 49152 | 82, 82 | 87, 87 | 91, 89 | 92, 89 | 91 |
 const AVX512: GemmTuning = GemmTuning {
     tiles: &[(8, 3), (12, 2), (14, 1)],
-    whole_depth: 2048,
-    block_depth: 1536,
+    whole_depth: 768,
+    block_depth: 384,
     a_block_bytes: 1 << 20,
     unroll: 4,
+    pack_b: 0.8,
+    far_byte: 0.2,
 };
 
 /// The row for vectors of `lanes` f32.

@@ -115,6 +115,23 @@ fn odd_sizes() {
     check(forms.iter().flat_map(|form| sizes.iter().map(move |size| case((form, size)))).collect());
 }
 
+/// Few columns, which are computed as rows: of one tile, of less, and behind several terms.
+#[test]
+fn few_columns() {
+    let mut cases = vec![];
+    for form in ["nn", "nt", "tn", "tt"] {
+        for elems in [[F32, F32], [F32, Bf16], [Bf16, F32], [Bf16, Bf16]] {
+            for (m, n, k) in [(96, 8, 64), (144, 8, 37), (96, 5, 40), (101, 8, 300), (49, 1, 17)] {
+                cases.push(built(plain(m, n, vec![term(m, n, k, form, elems, 0)], elems[0])));
+            }
+        }
+    }
+    let (m, n) = (144, 8);
+    let terms = vec![term(m, n, 50, "tn", [Bf16, Bf16], 0), term(m, n, 9, "tn", [F32, Bf16], 0)];
+    cases.push(built(plain(m, n, terms, F32)));
+    check(cases);
+}
+
 #[test]
 fn several_terms() {
     let (m, n) = (50, 60);
@@ -132,7 +149,7 @@ fn several_terms() {
 fn epilogues() {
     let input = |elem, broadcast| RegionInput { elem, broadcast };
     use RegionValue::{Input, Node};
-    for (m, n, elem) in [(24, 48, F32), (21, 43, Bf16), (3, 5, F32)] {
+    for (m, n, elem) in [(24, 48, F32), (21, 43, Bf16), (3, 5, F32), (40, 8, Bf16)] {
         let region = Region {
             inputs: vec![
                 input(F32, Broadcast::Full),
@@ -198,9 +215,9 @@ fn steps_stop_at_the_count() {
 }
 
 /// Products that sum only so many steps, and the elems of their A.
-pub fn limited() -> [(Gemm, Elem); 2] {
-    let (m, n, k, start) = (20, 30, 50, 10);
-    [F32, Bf16].map(|elem| {
+pub fn limited() -> [(Gemm, Elem); 4] {
+    let (k, start) = (50, 10);
+    [(F32, 20, 30), (Bf16, 20, 30), (F32, 48, 8), (Bf16, 96, 8)].map(|(elem, m, n)| {
         let terms = vec![term(m, n, k, "tn", [elem, Bf16], 0)];
         (Gemm { inner_limit: Some(start), ..plain(m, n, terms, F32) }, elem)
     })

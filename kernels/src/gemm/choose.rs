@@ -5,13 +5,8 @@ use crate::Target;
 use crate::emit::Elem;
 use crate::tuning::{self, GemmTuning};
 
-/// Cycles to pack a word of B, in either layout and form.
-const PACK_B: f64 = 0.4;
-/// Bytes of an operand beyond which it comes from memory for every task, and cycles for each of these bytes, where two
-/// cores read: 256 x 576 x 49152, 147 GFLOP/s by blocks of 128 x 72, 152 of 128 x 144, 168 of 256 x 72, 171 of 256 x
-/// 144.
+/// Bytes of an operand beyond which it comes from memory for every task.
 const CACHED_BYTES: u64 = 8 << 20;
-const FAR_BYTE: f64 = 0.5;
 /// Numbers of threads over which tasks are balanced, and how much each counts.
 const THREADS: [(usize, f64); 5] = [(1, 1.0), (2, 4.0), (4, 1.0), (8, 0.2), (16, 0.1)];
 /// Multiply-adds that a thread should have to do, about a millisecond.
@@ -47,7 +42,7 @@ impl Plan {
         };
         let score = |plan: &Plan| {
             let fits = 4 * plan.scratch(gemm).total <= SCRATCH_BYTES;
-            plan.task_cycles(gemm) * slots(plan) * if fits { 1.0 } else { 2.0 }
+            plan.task_cycles(gemm, table) * slots(plan) * if fits { 1.0 } else { 2.0 }
         };
         let scored = tile.splits(gemm, table).into_iter().map(|plan| (score(&plan), plan));
         scored.min_by(|a, b| a.0.total_cmp(&b.0)).expect("a product has at least one task").1
@@ -82,12 +77,13 @@ impl Plan {
     }
 
     /// Estimated cycles of a task.
-    fn task_cycles(&self, gemm: &Gemm) -> f64 {
+    fn task_cycles(&self, gemm: &Gemm, table: &GemmTuning) -> f64 {
         let (rows, columns) = (self.m_block as f64, (self.panels * self.width()) as f64);
         let pack = |term: &Term| {
             let words = self.words(term);
-            let a = feed_cost(self.feed(gemm, term)) * words + far(term.a.elem, gemm.m * term.k) * term.k as f64;
-            let b = PACK_B * words + far(term.b.elem, gemm.n * term.k) * term.k as f64;
+            let far = |elem, count| table.far_byte * far_bytes(elem, count) as f64 * term.k as f64;
+            let a = feed_cost(self.feed(gemm, term)) * words + far(term.a.elem, gemm.m * term.k);
+            let b = table.pack_b * words + far(term.b.elem, gemm.n * term.k);
             columns * b + rows * a
         };
         let words: f64 = gemm.terms.iter().map(|term| self.words(term)).sum();
@@ -96,9 +92,9 @@ impl Plan {
     }
 }
 
-/// Cycles to bring an element from memory, where the operand is too large to stay in cache.
-fn far(elem: Elem, count: usize) -> f64 {
-    if count as u64 * elem.bytes() > CACHED_BYTES { elem.bytes() as f64 * FAR_BYTE } else { 0.0 }
+/// Bytes of an element that come from memory, which is where an operand of so many elements is too large to stay in cache.
+fn far_bytes(elem: Elem, count: usize) -> u64 {
+    if count as u64 * elem.bytes() > CACHED_BYTES { elem.bytes() } else { 0 }
 }
 
 /// Cycles that a word of A costs a task: to bring it near, and to pack it.

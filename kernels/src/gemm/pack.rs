@@ -18,8 +18,10 @@ pub fn functions(gemm: &Gemm, plan: &Plan) -> String {
     let mut text = String::new();
     for (t, term) in gemm.terms.iter().enumerate() {
         let paired = plan.paired(term);
-        text += &private_function(&format!("pack_b{t}"), PARAMS, panel(gemm, plan, term));
-        text += &asked_rows(plan, term).map_or(String::new(), |rows| ask(plan, t, term, rows));
+        if !plan.in_place(gemm, term) {
+            text += &private_function(&format!("pack_b{t}"), PARAMS, panel(gemm, plan, term));
+            text += &asked_rows(gemm, plan, term).map_or(String::new(), |rows| ask(plan, t, term, rows));
+        }
         let a = match plan.feed(gemm, term) {
             Feed::InPlace => continue,
             Feed::Rows => rows(plan, term),
@@ -39,11 +41,11 @@ const CACHE_LINE: u64 = 64;
 /// How many rows of the next stored panel of B each strip asks for, so that all strips of a block ask for all of it; none
 /// where a panel is small. Weights come from memory: packed without being asked for, they took 12 % of the time of
 /// SmolLM2's logits.
-pub fn asked_rows(plan: &Plan, term: &Term) -> Option<usize> {
+pub fn asked_rows(gemm: &Gemm, plan: &Plan, term: &Term) -> Option<usize> {
     let steps = plan.block_depth.map_or(term.k, |block| block.min(term.k));
     let rows = if term.b.transposed { plan.width() } else { steps };
     let far = (steps * plan.width()) as u64 * term.b.elem.bytes() > FAR_PANEL;
-    far.then(|| rows.div_ceil(plan.m_cache / plan.rows))
+    (far && !plan.in_place(gemm, term)).then(|| rows.div_ceil(plan.m_cache / plan.rows))
 }
 
 /// `@ask_b{term}`: asks for the lines of some stored rows of a panel of B, from row `%first` on.

@@ -5,7 +5,7 @@
 //! its low half alone: what lies beyond the last step is never a number of the product.
 use super::pack::{blocks, loaded_rows, pieces, store_columns};
 use super::plan::Plan;
-use super::{Gemm, Operand, Term};
+use super::{Gemm, Operand, Term, prefetch};
 use crate::emit::{Elem, Emitter, Value};
 use crate::transpose::transposed;
 
@@ -90,31 +90,70 @@ fn interleave(e: &mut Emitter, (from, stride, both): (&str, usize, bool), to: &s
     e.store(&words, &to, Elem::F32, lanes);
 }
 
+/// Pairs that are cut into strips together, which fill two lines of the cache where a strip has eight rows, and how many
+/// stored rows ahead are asked for.
+const STEPS: usize = 4;
+const AHEAD: usize = 8;
+
 /// The body of `@pack_a{term}`, of A stored `[k, m]`. The rows that a last strip lacks are left as they are: what is
 /// computed from them is not stored.
 pub fn strips(gemm: &Gemm, plan: &Plan, term: &Term) -> Emitter {
     let mut e = Emitter::new();
-    let (zero, stride) = (e.index(0), plan.row_stride(term));
-    let whole = e.rounded_down("%extent", plan.rows);
-    each_pair(&mut e, &zero, |e, pair, both| {
-        let from = e.row("%from", pair, 2 * term.a.stride, Elem::Bf16);
-        let to = e.row("%to", pair, plan.rows, Elem::F32);
-        e.repeat(&zero, &whole, plan.rows as i64, |e, row| {
-            let (from, to) = (e.offset(&from, row, Elem::Bf16), e.row(&to, row, stride, Elem::F32));
-            for (at, lanes) in pieces(plan.rows, plan.lanes) {
-                interleave(e, (&from, term.a.stride, both), &to, at, lanes);
+    let zero = e.index(0);
+    let rows = e.rounded_down("%extent", plan.rows);
+    let whole = e.divided("%depth", 2);
+    let most = e.rounded_down(&whole, STEPS);
+    let end = e.plus("%depth", 1);
+    let end = e.divided(&end, 2);
+    let strips = Strips { gemm, plan, term, rows };
+    e.repeat(&zero, &most, STEPS as i64, |e, pair| strips.pairs(e, pair, STEPS, true));
+    e.repeat(&most, &whole, 1, |e, pair| strips.pairs(e, pair, 1, true));
+    e.repeat(&whole, &end, 1, |e, pair| strips.pairs(e, pair, 1, false));
+    e
+}
+
+struct Strips<'a> {
+    gemm: &'a Gemm,
+    plan: &'a Plan,
+    term: &'a Term,
+    /// Rows of whole strips.
+    rows: Value,
+}
+
+impl Strips<'_> {
+    /// `count` pairs of all strips; the second step of a pair need not exist.
+    fn pairs(&self, e: &mut Emitter, pair: &str, count: usize, both: bool) {
+        let (zero, height, stored) = (e.index(0), self.plan.rows, self.term.a.stride);
+        let from = e.row("%from", pair, 2 * stored, Elem::Bf16);
+        let to = e.row("%to", pair, height, Elem::F32);
+        let step_of = |e: &mut Emitter, from: &str, to: &str, step: usize| {
+            (e.at(from, (2 * step * stored) as i64, Elem::Bf16), e.at(to, (step * height) as i64, Elem::F32))
+        };
+        e.repeat(&zero, &self.rows, height as i64, |e, row| {
+            let (from, to) =
+                (e.offset(&from, row, Elem::Bf16), e.row(&to, row, self.plan.row_stride(self.term), Elem::F32));
+            for step in 0..count {
+                for ahead in [2 * step + AHEAD, 2 * step + AHEAD + 1] {
+                    prefetch(e, &from, ahead * stored, Elem::Bf16);
+                }
+                let (from, to) = step_of(e, &from, &to, step);
+                for (at, lanes) in pieces(height, self.plan.lanes) {
+                    interleave(e, (&from, stored, both), &to, at, lanes);
+                }
             }
         });
-        if gemm.m.is_multiple_of(plan.rows) {
+        if self.gemm.m.is_multiple_of(height) {
             return;
         }
-        let to = e.row(&to, &whole, stride, Elem::F32);
-        let from = e.offset(&from, &whole, Elem::Bf16);
-        let rest = e.int2("subi", "%extent", &whole);
+        let to = e.row(&to, &self.rows, self.plan.row_stride(self.term), Elem::F32);
+        let from = e.offset(&from, &self.rows, Elem::Bf16);
+        let rest = e.int2("subi", "%extent", &self.rows);
         e.repeat(&zero, &rest, 1, |e, row| {
             let (from, to) = (e.offset(&from, row, Elem::Bf16), e.offset(&to, row, Elem::F32));
-            interleave(e, (&from, term.a.stride, both), &to, 0, 1);
+            for step in 0..count {
+                let (from, to) = step_of(e, &from, &to, step);
+                interleave(e, (&from, stored, both), &to, 0, 1);
+            }
         });
-    });
-    e
+    }
 }

@@ -85,6 +85,12 @@ impl Plan {
         }
     }
 
+    /// Whether B of a term is read where it lies: where one strip of rows passes by, packing it would cost as much as
+    /// multiplying it.
+    pub fn in_place(&self, gemm: &Gemm, term: &Term) -> bool {
+        gemm.m <= self.rows && !term.b.transposed && gemm.n.is_multiple_of(self.width())
+    }
+
     /// The terms whose sums are formed in one go: all, or one at a time where K is cut into blocks.
     pub fn stages(&self, gemm: &Gemm) -> Vec<Vec<usize>> {
         let terms = 0..gemm.terms.len();
@@ -102,14 +108,20 @@ impl Plan {
         if self.paired(term) { steps.div_ceil(2) } else { steps }
     }
 
+    /// Words of a column of a term that are packed at a time.
+    fn packed(&self, gemm: &Gemm, term: usize) -> usize {
+        let term = &gemm.terms[term];
+        if self.in_place(gemm, term) { 0 } else { self.capacity(term) }
+    }
+
     /// Where a term's part of a packed panel begins, in words of a column.
     pub fn panel_offset(&self, gemm: &Gemm, stage: &[usize], term: usize) -> usize {
-        stage.iter().take_while(|t| **t != term).map(|t| self.capacity(&gemm.terms[*t])).sum()
+        stage.iter().take_while(|t| **t != term).map(|t| self.packed(gemm, *t)).sum()
     }
 
     /// Words of a packed panel.
     pub fn panel_size(&self, gemm: &Gemm) -> usize {
-        let depth = |stage: &Vec<usize>| stage.iter().map(|t| self.capacity(&gemm.terms[*t])).sum::<usize>();
+        let depth = |stage: &Vec<usize>| stage.iter().map(|t| self.packed(gemm, *t)).sum::<usize>();
         self.width() * self.stages(gemm).iter().map(depth).max().expect("a product has terms")
     }
 

@@ -1,12 +1,13 @@
 //! The kernel itself: tasks, and inside one the blocks of K, blocks of rows, panels and strips.
 use super::plan::{Feed, Plan, Scratch};
+use super::way::Way;
 use super::{Gemm, Term, call, pack, tile};
 use crate::emit::{Elem, Emitter, Value};
 
 /// The body of the kernel.
-pub fn body(e: &mut Emitter, gemm: &Gemm, plan: &Plan) {
-    let terms = gemm.terms.iter().enumerate();
-    let operands: Vec<_> = terms.map(|(t, _)| (e.arg(2 * t), e.arg(2 * t + 1))).collect();
+pub fn body(e: &mut Emitter, way: &Way, plan: &Plan) {
+    let gemm = &way.computed;
+    let operands = way.operands(e);
     let limited = gemm.row_limit.is_some() || gemm.inner_limit.is_some();
     let count = limited.then(|| {
         let (count, zero) = (e.arg(gemm.count_operand()), e.index(0));
@@ -25,7 +26,8 @@ pub fn body(e: &mut Emitter, gemm: &Gemm, plan: &Plan) {
         let last_panel = step_to(e, &panel, plan.panels, &panels);
         let scratch = plan.scratch(gemm);
         let rows = (row, last_row);
-        Task { gemm, plan, scratch, operands: &operands, depths: &depths, rows, panels: (panel, last_panel) }.emit(e);
+        Task { way, gemm, plan, scratch, operands: &operands, depths: &depths, rows, panels: (panel, last_panel) }
+            .emit(e);
     });
 }
 
@@ -48,6 +50,8 @@ fn step_to(e: &mut Emitter, from: &str, step: usize, end: &str) -> Value {
 
 /// One task under construction.
 struct Task<'a> {
+    way: &'a Way<'a>,
+    /// The product as it is computed.
     gemm: &'a Gemm,
     plan: &'a Plan,
     scratch: Scratch,
@@ -152,6 +156,9 @@ impl Task<'_> {
     fn pack_panel(&self, e: &mut Emitter, pass: &Pass, place: &PanelPlace) {
         for (t, depth) in pass.terms.iter().zip(&pass.depths) {
             let term = &self.gemm.terms[*t];
+            if self.plan.in_place(self.gemm, term) {
+                continue;
+            }
             let from = element(e, &self.operands[*t].1, (&pass.from, &place.column), term.b);
             let offset = self.plan.panel_offset(self.gemm, pass.terms, *t) * self.plan.width();
             let to = e.at(&place.packed, offset as i64, Elem::F32);
@@ -167,7 +174,7 @@ impl Task<'_> {
         let strip = e.divided(&strip, self.plan.rows);
         for &t in pass.terms {
             let term = &self.gemm.terms[t];
-            let Some(rows) = pack::asked_rows(self.plan, term) else { continue };
+            let Some(rows) = pack::asked_rows(self.gemm, self.plan, term) else { continue };
             let from = element(e, &self.operands[t].1, (&pass.from, &next), term.b);
             let first = e.times(&strip, rows);
             call(e, &format!("ask_b{t}"), &[(&from, "!llvm.ptr"), (&first, "i64")]);
@@ -182,6 +189,10 @@ impl Task<'_> {
         for (t, depth) in pass.terms.iter().zip(&pass.depths) {
             args.push((self.strip_start(e, *t, &pass.from, block, strip), "!llvm.ptr"));
             args.push((depth.clone(), "i64"));
+            let term = &self.gemm.terms[*t];
+            if self.plan.in_place(self.gemm, term) {
+                args.push((element(e, &self.operands[*t].1, (&pass.from, &place.column), term.b), "!llvm.ptr"));
+            }
         }
         let args: Vec<(&str, &str)> = args.iter().map(|(value, ty)| (value.as_str(), *ty)).collect();
         let end = e.index(self.gemm.m as i64);
@@ -200,16 +211,8 @@ impl Task<'_> {
     }
 
     fn store(&self, e: &mut Emitter, sums: &str, strip: &str, rows: &str, place: &PanelPlace) {
-        let (pointer, int) = ("!llvm.ptr", "i64");
-        let args = [
-            ("%args", pointer),
-            (sums, pointer),
-            (strip, int),
-            (rows, int),
-            (&place.column, int),
-            (&place.columns, int),
-        ];
-        call(e, "store", &args);
+        let turned = e.at("%scratch", self.scratch.total as i64, Elem::F32);
+        self.way.store(e, sums, (strip, rows), (&place.column, &place.columns), &turned);
     }
 
     /// Where the sums of a tile are in scratch.

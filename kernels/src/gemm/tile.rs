@@ -4,11 +4,13 @@
 //! On SmolLM2, whose first token has activations a thousand times the others', logits differed from those in f64 by
 //! 3.8e-4 with one chain of 1536, by 3.9e-5 with parts of 128 (PyTorch: 6.6e-5).
 use super::plan::{Feed, Plan};
-use super::{Gemm, private_function};
+use super::{Gemm, Operand, prefetch, private_function};
 use crate::emit::{Elem, Emitter, Value, float_type};
 use crate::pairs::{self, Pairs};
 use std::fmt::Write;
 
+/// Stored rows ahead that are asked for where B is read in place.
+const AHEAD: usize = 16;
 /// Turns along K whose sums stay in registers.
 const PART: usize = 128;
 
@@ -44,7 +46,7 @@ enum Kept {
 }
 
 /// `%tile` are the sums, `%panel` the packed B, `%keep` says whether to add to what is there, `%a` and `%k` of every
-/// term are its first element of A and its depth.
+/// term are its first element of A and its depth, `%b` that of B, where it is read in place.
 fn function(gemm: &Gemm, plan: &Plan, s: usize, stage: &[usize], rows: usize) -> String {
     let mut e = Emitter::new();
     let mut params = "%tile: !llvm.ptr, %panel: !llvm.ptr, %keep: i1".to_string();
@@ -54,7 +56,12 @@ fn function(gemm: &Gemm, plan: &Plan, s: usize, stage: &[usize], rows: usize) ->
     let mut pending = None;
     for &t in stage {
         write!(params, ", %a{t}: !llvm.ptr, %k{t}: i64").expect("writing to a string");
-        let panel = e.at("%panel", (plan.panel_offset(gemm, stage, t) * plan.width()) as i64, Elem::F32);
+        let panel = if plan.in_place(gemm, &gemm.terms[t]) {
+            write!(params, ", %b{t}: !llvm.ptr").expect("writing to a string");
+            format!("%b{t}")
+        } else {
+            e.at("%panel", (plan.panel_offset(gemm, stage, t) * plan.width()) as i64, Elem::F32)
+        };
         let walk = Walk::new(gemm, plan, t, rows, &panel);
         let turns = walk.turns_of(&mut e, &format!("%k{t}"));
         if plan.capacity(&gemm.terms[t]) <= PART {
@@ -103,6 +110,8 @@ struct Walk<'a> {
     row_stride: usize,
     turn_stride: usize,
     panel: &'a str,
+    /// How B is stored, if it is read in place.
+    b: Option<Operand>,
     /// Steps of K.
     depth: String,
     pairs: Option<Pairs>,
@@ -119,7 +128,9 @@ impl<'a> Walk<'a> {
             Feed::Rows => (Elem::F32, plan.row_stride(term), 1),
             Feed::Strips => (Elem::F32, 1, plan.rows),
         };
-        Walk { plan, rows, a: format!("%a{t}"), a_elem, row_stride, turn_stride, panel, depth: format!("%k{t}"), pairs }
+        let b = plan.in_place(gemm, term).then_some(term.b);
+        let (a, depth) = (format!("%a{t}"), format!("%k{t}"));
+        Walk { plan, rows, a, a_elem, row_stride, turn_stride, panel, b, depth, pairs }
     }
 
     /// Turns of a depth: the last pair counts, though it may lack its second step.
@@ -160,7 +171,10 @@ impl<'a> Walk<'a> {
         let carried: Vec<_> = sums.into_iter().map(|sum| (sum, float_type(self.plan.lanes))).collect();
         e.for_loop(from, to, count as i64, &carried, |e, k, sums| {
             let a = e.row(&self.a, k, self.turn_stride, self.a_elem);
-            let b = e.row(self.panel, k, self.plan.width(), Elem::F32);
+            let b = match self.b {
+                Some(b) => e.row(self.panel, k, self.b_rows() * b.stride, b.elem),
+                None => e.row(self.panel, k, self.plan.width(), Elem::F32),
+            };
             (0..count).fold(sums.to_vec(), |sums, turn| self.turn(e, (&a, &b), turn, whole, sums))
         })
     }
@@ -175,11 +189,7 @@ impl<'a> Walk<'a> {
         mut sums: Vec<Value>,
     ) -> Vec<Value> {
         let (lanes, vectors) = (self.plan.lanes, self.plan.vectors);
-        let load_b = |j: usize| {
-            let place = e.at(b, (turn * self.plan.width() + j * lanes) as i64, Elem::F32);
-            e.load(&place, Elem::F32, lanes)
-        };
-        let b: Vec<Value> = (0..vectors).map(load_b).collect();
+        let b: Vec<Value> = (0..vectors).map(|j| self.load_b(e, b, turn, j, whole)).collect();
         for i in 0..self.rows {
             let place = e.at(a, (i * self.row_stride + turn * self.turn_stride) as i64, self.a_elem);
             let a = match self.a_elem {
@@ -197,6 +207,32 @@ impl<'a> Walk<'a> {
             }
         }
         sums
+    }
+}
+
+impl Walk<'_> {
+    /// Stored rows of B of a turn, where it is read in place.
+    fn b_rows(&self) -> usize {
+        if self.pairs.is_some() { 2 } else { 1 }
+    }
+
+    /// Vector `j` of B of a turn.
+    fn load_b(&self, e: &mut Emitter, b: &str, turn: usize, j: usize, whole: bool) -> Value {
+        let lanes = self.plan.lanes;
+        let Some(stored) = self.b else {
+            let place = e.at(b, (turn * self.plan.width() + j * lanes) as i64, Elem::F32);
+            return e.load(&place, Elem::F32, lanes);
+        };
+        let row = turn * self.b_rows();
+        for ahead in row + AHEAD..row + AHEAD + self.b_rows() {
+            prefetch(e, b, ahead * stored.stride + j * lanes, stored.elem);
+        }
+        let low = e.at(b, (row * stored.stride + j * lanes) as i64, stored.elem);
+        if self.pairs.is_none() {
+            return e.load(&low, stored.elem, lanes);
+        }
+        let high = whole.then(|| e.at(&low, stored.stride as i64, stored.elem));
+        e.load_halves(&low, high.as_deref(), lanes)
     }
 }
 
