@@ -88,6 +88,7 @@ pub fn cases(target: &Target, set: [usize; 6]) -> Vec<Case> {
 fn case(row: &Row, elem: Elem, weight: Elem, adapters: bool, target: &Target, set: [usize; 6]) -> Case {
     let &(role, (m, n), depths, form, right, after) = row;
     let depths: Vec<usize> = depths.iter().copied().filter(|k| adapters || *k != RANK).collect();
+    let frozen = right == Weight && adapters;
     let right = |k: usize| match right {
         Activations => elem,
         Weight if k != RANK => weight,
@@ -108,7 +109,7 @@ fn case(row: &Row, elem: Elem, weight: Elem, adapters: bool, target: &Target, se
     Case {
         elems: format!("{}·{}", elem.name(), widest.b.elem.name()),
         pairs: widest.a.elem == Bf16 && widest.b.elem == Bf16,
-        ..Case::new(role, size, elem, kernel, operands(&gemm))
+        ..Case::new(role, size, elem, kernel, operands(&gemm, frozen))
     }
 }
 
@@ -165,9 +166,12 @@ fn gate_backward() -> Vec<Step> {
     ]
 }
 
-fn operands(gemm: &Gemm) -> Vec<Operand> {
+/// The operands; `frozen` weights lie in a file.
+fn operands(gemm: &Gemm, frozen: bool) -> Vec<Operand> {
     let factors = gemm.terms.iter().flat_map(|term| {
-        [Operand::floats(Read, term.a.elem, gemm.m * term.k), Operand::floats(Read, term.b.elem, term.k * gemm.n)]
+        let b = Operand::floats(Read, term.b.elem, term.k * gemm.n);
+        let b = if frozen && term.k != RANK { b.in_file() } else { b };
+        [Operand::floats(Read, term.a.elem, gemm.m * term.k), b]
     });
     let inputs = gemm.epilogue.inputs.iter().skip(1).map(|input| Operand::floats(Read, input.elem, gemm.m * gemm.n));
     let outputs = gemm.epilogue.outputs.iter().map(|output| Operand::floats(Write, output.elem, gemm.m * gemm.n));

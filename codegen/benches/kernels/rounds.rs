@@ -3,6 +3,7 @@
 use amc_kernels::Kernel;
 use amc_kernels::emit::Elem;
 use libloading::Library;
+use memmap2::{Advice, MmapMut};
 use std::hint::spin_loop;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,11 +16,6 @@ const BURST: f64 = 5e-3;
 const MOST_RUNS: usize = 32;
 /// Fewest rounds, whatever the time allowed.
 const FEWEST_ROUNDS: usize = 3;
-
-/// A line of the cache, on whose boundary operands and scratch begin.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Line([u8; 64]);
 
 /// What a kernel does with an operand.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,6 +33,8 @@ pub struct Operand {
     /// Elements that a run uses.
     touched: usize,
     content: Content,
+    /// Whether it lies in a mapped file, and so in small pages, as frozen weights do.
+    in_file: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -49,11 +47,11 @@ enum Content {
 
 impl Operand {
     pub fn floats(usage: Use, elem: Elem, count: usize) -> Operand {
-        Operand { usage, count, touched: count, content: Content::Floats(elem) }
+        Operand { usage, count, touched: count, content: Content::Floats(elem), in_file: false }
     }
 
     pub fn ints(usage: Use, count: usize, value: fn(usize) -> i32) -> Operand {
-        Operand { usage, count, touched: count, content: Content::Ints(value) }
+        Operand { usage, count, touched: count, content: Content::Ints(value), in_file: false }
     }
 
     /// Of which a run uses no more than `touched` elements.
@@ -61,29 +59,43 @@ impl Operand {
         Operand { touched, ..self }
     }
 
-    pub fn touched_bytes(&self) -> u64 {
-        let elem = if let Content::Floats(elem) = self.content { elem } else { Elem::I32 };
-        elem.bytes() * self.touched as u64
+    pub fn in_file(self) -> Operand {
+        Operand { in_file: true, ..self }
     }
 
-    fn memory(self) -> Vec<Line> {
-        match self.content {
-            Content::Floats(Elem::Bf16) => lines(self.count, |i| (0x3F80 + (i % 97) as u16).to_le_bytes()),
-            Content::Floats(_) => lines(self.count, |i| (1.0 + (i % 97) as f32 / 97.0).to_le_bytes()),
-            Content::Ints(value) => lines(self.count, |i| value(i).to_le_bytes()),
+    pub fn touched_bytes(&self) -> u64 {
+        (self.bytes() * self.touched) as u64
+    }
+
+    /// Memory as a run has it.
+    fn memory(self) -> MmapMut {
+        let bytes = self.count * self.bytes();
+        let mut memory = if self.in_file { small_pages(bytes) } else { large_pages(bytes) };
+        for (i, place) in memory.chunks_exact_mut(self.bytes()).enumerate() {
+            match self.content {
+                Content::Floats(Elem::Bf16) => place.copy_from_slice(&(0x3F80 + (i % 97) as u16).to_le_bytes()),
+                Content::Floats(_) => place.copy_from_slice(&(1.0 + (i % 97) as f32 / 97.0).to_le_bytes()),
+                Content::Ints(value) => place.copy_from_slice(&value(i).to_le_bytes()),
+            }
         }
+        memory
+    }
+
+    /// Bytes of an element.
+    fn bytes(self) -> usize {
+        if let Content::Floats(elem) = self.content { elem.bytes() as usize } else { size_of::<i32>() }
     }
 }
 
-fn lines<const N: usize>(count: usize, value: impl Fn(usize) -> [u8; N]) -> Vec<Line> {
-    let each = 64 / N;
-    let line = |first: usize| {
-        let mut line = Line([0; 64]);
-        let places = line.0.chunks_exact_mut(N).zip(first..count);
-        places.for_each(|(place, i)| place.copy_from_slice(&value(i)));
-        line
-    };
-    (0..count).step_by(each).map(line).collect()
+fn small_pages(bytes: usize) -> MmapMut {
+    MmapMut::map_anon(bytes.max(1)).expect("memory for a kernel")
+}
+
+/// As the runtime's arena.
+fn large_pages(bytes: usize) -> MmapMut {
+    let memory = small_pages(bytes);
+    let _ = memory.advise(Advice::HugePage);
+    memory
 }
 
 /// A kernel and memory for its operands.
@@ -91,7 +103,7 @@ pub struct Job {
     entry: Entry,
     tasks: usize,
     scratch_bytes: usize,
-    memory: Vec<Vec<Line>>,
+    memory: Vec<MmapMut>,
 }
 
 impl Job {
@@ -170,7 +182,7 @@ impl Shared {
     }
 
     /// The share of one of so many threads.
-    fn work(&self, thread: usize, threads: usize, scratch: &mut [Line]) {
+    fn work(&self, thread: usize, threads: usize, scratch: &mut MmapMut) {
         let [begin, end] = [thread, thread + 1].map(|t| (self.tasks * t / threads) as i64);
         // SAFETY: `Job::new` was promised operands as large as the problem says; they outlive the team, and tasks write
         // disjoint parts of them. Scratch is the thread's own and as large as the largest job wants.
@@ -211,7 +223,7 @@ impl Team<'_> {
     }
 
     /// Seconds from the start of the threads to the end of the last.
-    fn run(&self, job: usize, scratch: &mut [Line]) -> f64 {
+    fn run(&self, job: usize, scratch: &mut MmapMut) -> f64 {
         self.next.store(job, Ordering::Relaxed);
         self.wait();
         let start = Instant::now();
@@ -231,9 +243,9 @@ impl Team<'_> {
         }
     }
 
-    fn scratch(&self) -> Vec<Line> {
+    fn scratch(&self) -> MmapMut {
         let most = self.jobs.iter().map(|job| job.scratch_bytes).max().unwrap_or(0);
-        vec![Line([0; 64]); most.div_ceil(64)]
+        large_pages(most)
     }
 
     /// Returns once all threads are here.
