@@ -1,5 +1,5 @@
 //! Whole steps on a GPU, in the interpreter: `amc run` follows the run on the CPU in losses and in what it leaves, for full
-//! fine-tuning and LoRA, in f32 and in bf16.
+//! fine-tuning and LoRA, in f32 and in bf16, and in bf16 by the warpgroups of a Hopper GPU.
 #![cfg(feature = "compiler")]
 #[path = "support/bench.rs"]
 mod bench;
@@ -16,6 +16,15 @@ struct Run {
     losses: Vec<f64>,
     tensors: BTreeMap<String, Vec<f32>>,
 }
+
+/// A target, and the machine that pretends to be it.
+const AMPERE: (&str, &str) = ("cuda:sm_80", "capability=8.6");
+const HOPPER: (&str, &str) = ("cuda:sm_90a", "capability=9.0");
+
+/// Tokens of each row.
+const SHORT: &[usize] = &[8, 5, 7];
+/// So many that products of all tokens fill more than a block of warpgroups.
+const LONG: &[usize] = &[40, 33, 38, 29];
 
 /// What two runs may differ by.
 struct Tolerance {
@@ -35,12 +44,12 @@ const ADAPTER: &str = "adapter_model.safetensors";
 const LORA: [&str; 3] =
     ["--peft._target_=nemo_automodel.components._peft.lora.PeftConfig", "--peft.target_modules=*_proj", "--peft.dim=4"];
 
-fn run(bench: &Bench, (target, machine): (&str, &str), settings: &[&str], file: &str) -> Run {
-    let row = |first: usize, count: usize| {
-        let ids: Vec<String> = (0..count).map(|i| ((first + i * i * 7) % 128).to_string()).collect();
+fn run(bench: &Bench, (target, machine): (&str, &str), rows: &[usize], settings: &[&str], file: &str) -> Run {
+    let row = |(number, count): (usize, &usize)| {
+        let ids: Vec<String> = (0..*count).map(|i| ((3 + 37 * number + i * i * 7) % 128).to_string()).collect();
         format!("{{\"input_ids\": [{}]}}\n", ids.join(", "))
     };
-    bench.rows(&[row(3, 8), row(40, 5), row(77, 7)].concat());
+    bench.rows(&rows.iter().enumerate().map(row).collect::<String>());
     let [rate, steps] = [format!("--optimizer.lr={RATE}"), format!("--step_scheduler.num_epochs={STEPS}")];
     let compile = [&["compile", "r.yaml", "--target", target, "-o", "a", &rate, &steps], settings].concat();
     let ok = |output: std::process::Output| {
@@ -73,10 +82,28 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
     (squares / a.len() as f64).sqrt()
 }
 
-/// Trains on both machines and compares; returns what the CPU did.
+/// Trains on the CPU and on an Ampere GPU and compares; returns what the CPU did.
 fn check(bench: impl Fn() -> Bench, settings: &[&str], file: &str, tolerance: &Tolerance) -> Run {
-    let cpu = run(&bench(), ("cpu", ""), settings, file);
-    let gpu = run(&bench(), ("cuda:sm_80", "capability=8.6"), settings, file);
+    let cpu = run(&bench(), ("cpu", ""), SHORT, settings, file);
+    let gpu = run(&bench(), AMPERE, SHORT, settings, file);
+    compare(&cpu, &gpu, tolerance);
+    cpu
+}
+
+/// Trains on the CPU and on a Hopper GPU, whose warpgroups compute at least `products` of the products of a step.
+fn check_hopper(settings: &[&str], file: &str, products: usize) {
+    let settings = [&["--model.torch_dtype=bfloat16"], settings].concat();
+    let cpu = run(&Bench::new(), ("cpu", ""), LONG, &settings, file);
+    let bench = Bench::new();
+    let gpu = run(&bench, HOPPER, LONG, &settings, file);
+    let plan = String::from_utf8(bench.run(&["show", "a", "plan"]).stdout).expect("the plan as text");
+    let by_warpgroups = plan.lines().filter(|line| line.contains(" gemm_wg") && line.contains(" map Bf16[")).count();
+    println!("{by_warpgroups} products by warpgroups");
+    assert!(by_warpgroups >= products, "{by_warpgroups} products by warpgroups, wanted {products}:\n{plan}");
+    compare(&cpu, &gpu, &BF16);
+}
+
+fn compare(cpu: &Run, gpu: &Run, tolerance: &Tolerance) {
     assert!(cpu.losses.len() == STEPS && cpu.losses[0] - cpu.losses[STEPS - 1] > 1e-3, "{:?}", cpu.losses);
     for (found, wanted) in gpu.losses.iter().zip(&cpu.losses) {
         let error = (found - wanted).abs() / wanted;
@@ -89,7 +116,6 @@ fn check(bench: impl Fn() -> Bench, settings: &[&str], file: &str, tolerance: &T
         println!("{name}: {share:.1e} of {:.1e}", tolerance.tensor);
         assert!(share <= tolerance.tensor, "{name}: the runs part by {share} of the way that Adam can go");
     }
-    cpu
 }
 
 #[test]
@@ -112,6 +138,17 @@ fn lora_in_bf16() {
     check(Bench::new, &[&["--model.torch_dtype=bfloat16"], &LORA[..]].concat(), ADAPTER, &BF16);
 }
 
+#[test]
+fn full_fine_tuning_by_warpgroups() {
+    check_hopper(&[], SHARD, 20);
+}
+
+/// A rank whose rows of bf16 are as long as a tensor map wants them.
+#[test]
+fn lora_by_warpgroups() {
+    check_hopper(&[&LORA[..2], &["--peft.dim=8"]].concat(), ADAPTER, 1);
+}
+
 /// A model that has a config alone begins with drawn weights, frozen or not, and so knows nothing.
 #[test]
 fn models_without_weights() {
@@ -122,7 +159,7 @@ fn models_without_weights() {
     };
     let float = "--model.torch_dtype=float32";
     let lora = check(bench, &[&[float], &LORA[..]].concat(), ADAPTER, &F32);
-    let full = run(&bench(), ("cpu", ""), &[float], SHARD);
+    let full = run(&bench(), ("cpu", ""), SHORT, &[float], SHARD);
     let (found, wanted) = (lora.losses[0], 128f64.ln());
     assert!((found - wanted).abs() < 0.1, "a loss of {found}, of a model that knows nothing {wanted}");
     assert!(

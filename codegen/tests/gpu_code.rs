@@ -72,11 +72,13 @@ fn assembled(ptxas: &Ptxas, gpu: Gpu, list: &[Named]) -> Vec<(String, Usage)> {
 /// The code of a few small kernels, for whoever reviews a change of the templates.
 #[test]
 fn code_of_small_kernels() {
-    let gpu = Gpu::ALL[0];
-    for (name, kernel) in gpu_kernels::small(&gpu) {
-        let symbol = kernel.symbol.clone();
-        let text = ptx(&[kernel], gpu).unwrap_or_else(|error| panic!("{error}"));
-        compare(&format!("ptx/{name}.ptx"), &text.replace(&symbol, &name));
+    let [ampere, hopper] = Gpu::ALL;
+    for (gpu, list) in [(ampere, gpu_kernels::small(&ampere)), (hopper, gpu_kernels::small_hopper(&hopper))] {
+        for (name, kernel) in list {
+            let symbol = kernel.symbol.clone();
+            let text = ptx(&[kernel], gpu).unwrap_or_else(|error| panic!("{error}"));
+            compare(&format!("ptx/{name}.ptx"), &text.replace(&symbol, &name));
+        }
     }
 }
 
@@ -87,7 +89,7 @@ fn describe(page: &mut String, gpu: Gpu, list: &[Named], usages: &[(String, Usag
     for (name, kernel) in list {
         let (_, usage) = (usages.iter().find(|(symbol, _)| *symbol == kernel.symbol))
             .unwrap_or_else(|| panic!("ptxas says nothing of {name}, {}", kernel.symbol));
-        let geometry = kernel.geometry.expect("a GPU's kernel");
+        let geometry = kernel.geometry.as_ref().expect("a GPU's kernel");
         let spills = match (usage.spill_stores, usage.spill_loads) {
             (0, 0) => "none".into(),
             (stored, loaded) => format!("**{stored}, {loaded}**"),

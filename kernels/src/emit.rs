@@ -38,6 +38,8 @@ pub struct Emitter {
     next: usize,
     /// Whether the machine rounds to bf16 by an instruction.
     pub(crate) rounds: bool,
+    /// Whether vectors in memory begin at multiples of their size.
+    aligned: bool,
     /// The threads that share a task, on a GPU.
     pub(crate) block: Option<Block>,
 }
@@ -189,15 +191,32 @@ impl Emitter {
         self.offset(pointer, &count.to_string(), elem)
     }
 
+    /// Code in which all vectors that are loaded and stored begin at multiples of their size.
+    pub(crate) fn aligned<T>(&mut self, body: impl FnOnce(&mut Emitter) -> T) -> T {
+        let before = std::mem::replace(&mut self.aligned, true);
+        let result = body(self);
+        self.aligned = before;
+        result
+    }
+
+    /// Of `lanes` floats in memory, in bytes.
+    fn alignment(&self, elem: Elem, lanes: usize) -> u64 {
+        elem.bytes() * if self.aligned { lanes as u64 } else { 1 }
+    }
+
     /// Loads `lanes` floats, widening bf16.
     pub fn load(&mut self, pointer: &str, elem: Elem, lanes: usize) -> Value {
         match elem {
             Elem::F32 => {
-                self.op(format!("llvm.load {pointer} {{alignment = 4 : i64}} : !llvm.ptr -> {}", float_type(lanes)))
+                let alignment = self.alignment(elem, lanes);
+                let ty = float_type(lanes);
+                self.op(format!("llvm.load {pointer} {{alignment = {alignment} : i64}} : !llvm.ptr -> {ty}"))
             }
             Elem::Bf16 => {
                 let (narrow, wide) = (int_type(lanes, 16), int_type(lanes, 32));
-                let raw = self.op(format!("llvm.load {pointer} {{alignment = 2 : i64}} : !llvm.ptr -> {narrow}"));
+                let alignment = self.alignment(elem, lanes);
+                let raw =
+                    self.op(format!("llvm.load {pointer} {{alignment = {alignment} : i64}} : !llvm.ptr -> {narrow}"));
                 let raw = self.op(format!("arith.extui {raw} : {narrow} to {wide}"));
                 let sixteen = self.int_constant(16, lanes);
                 let raw = self.op(format!("arith.shli {raw}, {sixteen} : {wide}"));
@@ -231,15 +250,20 @@ impl Emitter {
     /// Stores `lanes` floats, rounding to nearest even where the memory is bf16.
     pub fn store(&mut self, value: &str, pointer: &str, elem: Elem, lanes: usize) {
         match elem {
-            Elem::F32 => self.store_line(format!(
-                "llvm.store {value}, {pointer} {{alignment = 4 : i64}} : {}, !llvm.ptr",
-                float_type(lanes)
-            )),
+            Elem::F32 => {
+                let (alignment, ty) = (self.alignment(elem, lanes), float_type(lanes));
+                self.store_line(format!(
+                    "llvm.store {value}, {pointer} {{alignment = {alignment} : i64}} : {ty}, !llvm.ptr"
+                ));
+            }
             Elem::Bf16 => {
                 let (narrow, wide) = (int_type(lanes, 16), int_type(lanes, 32));
                 let bits = self.rounded_bits(value, lanes);
                 let bits = self.op(format!("arith.trunci {bits} : {wide} to {narrow}"));
-                self.store_line(format!("llvm.store {bits}, {pointer} {{alignment = 2 : i64}} : {narrow}, !llvm.ptr"));
+                let alignment = self.alignment(elem, lanes);
+                self.store_line(format!(
+                    "llvm.store {bits}, {pointer} {{alignment = {alignment} : i64}} : {narrow}, !llvm.ptr"
+                ));
             }
             Elem::I32 => panic!("integers are stored by store_int"),
         }

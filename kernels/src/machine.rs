@@ -75,7 +75,7 @@ impl Machine for Gpu {
     }
 
     fn product(&self, problem: &Gemm) -> Kernel {
-        gpu::gemm::build(problem)
+        gpu::product(problem, self)
     }
 
     fn attention(&self, problem: &Attention) -> Kernel {

@@ -112,3 +112,32 @@ pub fn gpu_gemm(m: usize, n: usize, elem: Elem) -> GpuGemmTuning {
     let suits = |cut: &&GpuGemmTuning| blocks(cut) >= BUSY_BLOCKS && !narrow(cut) && !wasteful(cut);
     *rows.iter().find(suits).unwrap_or_else(|| rows.last().expect("a table has rows"))
 }
+
+/// How warpgroups of a Hopper GPU cut a product of bf16 matrices: blocks of 128 rows, tiles of 64 steps of K.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WarpgroupTuning {
+    /// Columns of a block, a multiple of 64 up to 256.
+    pub columns: usize,
+    /// Tiles in flight between memory and the tensor cores, the one in use counted.
+    pub stages: usize,
+    /// Smaller results waste more of a block than they fill.
+    pub least_rows: usize,
+    pub least_columns: usize,
+}
+
+/// Largest first; the first is the reference GEMM's for sm_90a (128 x 256, two consumers, four stages, no spills). All
+/// take some 192 of the 227 KiB of shared memory. What is smaller than the last row allows, narrow results such as
+/// those of LoRA's own products, is left to the kernels of sm_80. No figures yet: they wait for a GPU.
+const HOPPER_BF16: [WarpgroupTuning; 3] = [
+    WarpgroupTuning { columns: 256, stages: 4, least_rows: 65, least_columns: 129 },
+    WarpgroupTuning { columns: 128, stages: 6, least_rows: 65, least_columns: 65 },
+    WarpgroupTuning { columns: 64, stages: 8, least_rows: 65, least_columns: 33 },
+];
+
+/// The cut for an `[m, n]` result, if warpgroups are to compute it: the first that has blocks enough, else the last.
+pub fn hopper_gemm(m: usize, n: usize) -> Option<WarpgroupTuning> {
+    let fits = |cut: &&WarpgroupTuning| m >= cut.least_rows && n >= cut.least_columns;
+    let blocks = |cut: &WarpgroupTuning| m.div_ceil(128) * n.div_ceil(cut.columns);
+    let fitting = || HOPPER_BF16.iter().filter(fits);
+    fitting().find(|cut| blocks(cut) >= BUSY_BLOCKS).or_else(|| fitting().last()).copied()
+}

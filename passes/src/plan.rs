@@ -9,6 +9,8 @@ use crate::select::{self, Kernels};
 use crate::stages::stages;
 use amc_artifact::{self as artifact, Arg, Plan, Port, Program, ProgramKind, Storage};
 use amc_ir::{Binding, Bindings, DType, Module, Type, View};
+use amc_kernels::emit::Elem;
+use amc_kernels::gpu::tensor_map::TensorMap;
 use amc_kernels::{Geometry, Machine};
 use modules::Owners;
 use std::collections::BTreeMap;
@@ -418,8 +420,25 @@ fn listed(kernel: &amc_kernels::Kernel) -> artifact::Kernel {
     artifact::Kernel {
         symbol: kernel.symbol.clone(),
         work: artifact::Work { family: family.into(), operations, bytes, varies },
-        block: kernel.geometry.map(|Geometry { threads, shared_bytes }| artifact::Block { threads, shared_bytes }),
+        block: kernel.geometry.as_ref().map(block),
     }
+}
+
+fn block(geometry: &Geometry) -> artifact::Block {
+    let Geometry { threads, shared_bytes, ref maps } = *geometry;
+    let map = |map: &TensorMap| artifact::TensorMap {
+        operand: map.operand as u32,
+        storage: match map.elem {
+            Elem::F32 => Storage::F32,
+            Elem::Bf16 => Storage::Bf16,
+            Elem::I32 => Storage::I32,
+        },
+        rows: map.rows as u64,
+        columns: map.columns as u64,
+        stride: map.stride as u64,
+        box_rows: map.box_rows as u32,
+    };
+    artifact::Block { threads, shared_bytes, maps: maps.iter().map(map).collect() }
 }
 
 /// Elements of the stored tensor before a view of it.

@@ -1,5 +1,5 @@
 //! `amc show`: what an artifact holds.
-use amc_artifact::{Arg, Artifact, Kernel, Program};
+use amc_artifact::{Arg, Artifact, Kernel, Program, TensorMap};
 use amc_runtime::disk::RealDisk;
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
@@ -137,8 +137,13 @@ fn plan(artifact: &Artifact, program: &Program, out: &mut impl Write) -> Result<
         writeln!(out, "  input  {} {:?}{:?} @ {:#x}", port.name, port.storage, port.shape, port.offset)?;
     }
     for (i, launch) in program.launches.iter().enumerate() {
-        let args: Vec<String> = launch.args.iter().map(|arg| operand(artifact, arg)).collect();
-        let kernel = &artifact.plan.kernels[launch.kernel as usize].symbol;
+        let Kernel { symbol: kernel, block, .. } = &artifact.plan.kernels[launch.kernel as usize];
+        let maps = block.as_ref().map_or(&[][..], |block| &block.maps);
+        let arg = |(i, arg): (usize, &Arg)| match maps.iter().find(|map| map.operand as usize == i) {
+            None => operand(artifact, arg),
+            Some(map) => format!("{} {}", operand(artifact, arg), described(map)),
+        };
+        let args: Vec<String> = launch.args.iter().enumerate().map(arg).collect();
         let (tasks, label, module) = (launch.tasks, &launch.label, &launch.module);
         writeln!(out, "  {i:5} {kernel} x {tasks} ({})  // {label}  {module}", args.join(", "))?;
     }
@@ -146,6 +151,12 @@ fn plan(artifact: &Artifact, program: &Program, out: &mut impl Write) -> Result<
         writeln!(out, "  output {} {:?}{:?} @ {:#x}", port.name, port.storage, port.shape, port.offset)?;
     }
     Ok(())
+}
+
+/// How a kernel sees an operand that it copies by the GPU's tensor memory accelerator.
+fn described(map: &TensorMap) -> String {
+    let TensorMap { storage, rows, columns, stride, box_rows, .. } = map;
+    format!("map {storage:?}[{rows}, {columns}] / {stride} in boxes of [{box_rows}, {}]", map.box_columns())
 }
 
 fn operand(artifact: &Artifact, arg: &Arg) -> String {

@@ -144,59 +144,74 @@ fn several_terms() {
     check(vec![built(plain(m, n, lora, Bf16)), built(plain(m, n, gradient, F32))]);
 }
 
-/// `C += alpha * sum + row`, and the sum times the column beside it.
 #[test]
 fn epilogues() {
-    let input = |elem, broadcast| RegionInput { elem, broadcast };
-    use RegionValue::{Input, Node};
     for (m, n, elem) in [(24, 48, F32), (21, 43, Bf16), (3, 5, F32), (40, 8, Bf16)] {
-        let region = Region {
-            inputs: vec![
-                input(F32, Broadcast::Full),
-                input(elem, Broadcast::Full),
-                input(elem, Broadcast::Row),
-                input(F32, Broadcast::Column),
-                input(F32, Broadcast::Scalar),
-            ],
-            nodes: vec![
-                RegionNode { op: ScalarOp::Mul, args: vec![Input(0), Input(4)] },
-                RegionNode { op: ScalarOp::Add, args: vec![Node(0), Input(2)] },
-                RegionNode { op: ScalarOp::Add, args: vec![Node(1), Input(1)] },
-                RegionNode { op: ScalarOp::Mul, args: vec![Input(0), Input(3)] },
-            ],
-            outputs: vec![RegionOutput { value: Node(2), elem }, RegionOutput { value: Node(3), elem: F32 }],
-        };
-        let gemm = Gemm { epilogue: region, ..plain(m, n, vec![term(m, n, 19, "nt", [F32, F32], 0)], F32) };
-        let kernel = super::target().product(&gemm);
-        let mut p = problem(&gemm, usize::MAX);
-        let (mut c, before) = random_buffer(1, elem, m * n);
-        let (mut row, rows) = random_buffer(2, elem, n);
-        let (mut column, columns) = random_buffer(3, F32, m);
-        let mut alpha = Buffer::floats(F32, &[0.5]);
-        let (mut first, mut second) = (c.clone(), Buffer::garbage(F32, m * n));
-        let mut operands: Vec<&mut Buffer> = p.buffers.iter_mut().collect();
-        operands.extend([&mut c, &mut row, &mut column, &mut alpha, &mut first, &mut second]);
-        load(&[&kernel]).run_aliased(&kernel, &mut operands, &[(2, 6)]);
-        let want: Vec<f64> = (0..m * n).map(|i| p.sums[i] * 0.5 + rows[i % n] + before[i]).collect();
-        let room: Vec<f64> = p.magnitudes.iter().map(|x| x + 3.0).collect();
-        assert_sums("accumulated", &first, &want, &room, elem);
-        let want: Vec<f64> = (0..m * n).map(|i| p.sums[i] * columns[i / n]).collect();
-        assert_sums("scaled", &second, &want, &room, F32);
+        let gemm = with_epilogue(m, n, vec![term(m, n, 19, "nt", [F32, F32], 0)], elem);
+        check_epilogue(&gemm, &super::target().product(&gemm));
     }
 }
 
-/// Rows from the limit on are left alone, but for those of the strip in which it lies.
+/// A product that computes `C += alpha * sum + row`, stored as `elem`, and the sum times the column beside it.
+pub fn with_epilogue(m: usize, n: usize, terms: Vec<Term>, elem: Elem) -> Gemm {
+    let input = |elem, broadcast| RegionInput { elem, broadcast };
+    use RegionValue::{Input, Node};
+    let epilogue = Region {
+        inputs: vec![
+            input(F32, Broadcast::Full),
+            input(elem, Broadcast::Full),
+            input(elem, Broadcast::Row),
+            input(F32, Broadcast::Column),
+            input(F32, Broadcast::Scalar),
+        ],
+        nodes: vec![
+            RegionNode { op: ScalarOp::Mul, args: vec![Input(0), Input(4)] },
+            RegionNode { op: ScalarOp::Add, args: vec![Node(0), Input(2)] },
+            RegionNode { op: ScalarOp::Add, args: vec![Node(1), Input(1)] },
+            RegionNode { op: ScalarOp::Mul, args: vec![Input(0), Input(3)] },
+        ],
+        outputs: vec![RegionOutput { value: Node(2), elem }, RegionOutput { value: Node(3), elem: F32 }],
+    };
+    Gemm { epilogue, ..plain(m, n, terms, F32) }
+}
+
+/// Runs a kernel of [`with_epilogue`] and compares.
+pub fn check_epilogue(gemm: &Gemm, kernel: &Kernel) {
+    let (m, n, elem) = (gemm.m, gemm.n, gemm.epilogue.outputs[0].elem);
+    let mut p = problem(gemm, usize::MAX);
+    let (mut c, before) = random_buffer(1, elem, m * n);
+    let (mut row, rows) = random_buffer(2, elem, n);
+    let (mut column, columns) = random_buffer(3, F32, m);
+    let mut alpha = Buffer::floats(F32, &[0.5]);
+    let (mut first, mut second) = (c.clone(), Buffer::garbage(F32, m * n));
+    let mut operands: Vec<&mut Buffer> = p.buffers.iter_mut().collect();
+    operands.extend([&mut c, &mut row, &mut column, &mut alpha, &mut first, &mut second]);
+    let accumulated = 2 * gemm.terms.len();
+    load(&[kernel]).run_aliased(kernel, &mut operands, &[(accumulated, accumulated + 4)]);
+    let want: Vec<f64> = (0..m * n).map(|i| p.sums[i] * 0.5 + rows[i % n] + before[i]).collect();
+    let room: Vec<f64> = p.magnitudes.iter().map(|x| x + 3.0).collect();
+    assert_sums("accumulated", &first, &want, &room, elem);
+    let want: Vec<f64> = (0..m * n).map(|i| p.sums[i] * columns[i / n]).collect();
+    assert_sums("scaled", &second, &want, &room, F32);
+}
+
 #[test]
 fn rows_stop_at_the_count() {
-    let (m, n, start) = (64, 40, 100);
-    let gemm = Gemm { row_limit: Some(start), ..plain(m, n, vec![term(m, n, 16, "nt", [F32, Bf16], 0)], F32) };
-    let kernel = super::target().product(&gemm);
-    let library = load(&[&kernel]);
-    let mut p = problem(&gemm, usize::MAX);
-    for (count, rows) in [(0, 0), (100, 0), (101, 1), (130, 30), (164, 64), (500, 64)] {
+    let (m, n) = (64, 40);
+    let gemm = Gemm { row_limit: Some(100), ..plain(m, n, vec![term(m, n, 16, "nt", [F32, Bf16], 0)], F32) };
+    rows_stop(&gemm, &super::target().product(&gemm));
+}
+
+/// Whether rows from the limit on are left alone, but for those of the strip in which it lies.
+pub fn rows_stop(gemm: &Gemm, kernel: &Kernel) {
+    let (m, n, start) = (gemm.m, gemm.n, gemm.row_limit.expect("a limit of rows"));
+    let library = load(&[kernel]);
+    let mut p = problem(gemm, usize::MAX);
+    for rows in [0, 1, 30, m - 1, m] {
+        let count = (start + rows) as i32;
         let (mut c, mut count) = (Buffer::floats(F32, &vec![7.0; m * n]), Buffer::ints(&[count]));
         let mut operands: Vec<&mut Buffer> = p.buffers.iter_mut().chain([&mut c, &mut count]).collect();
-        library.run(&kernel, &mut operands);
+        library.run(kernel, &mut operands);
         let got = c.values();
         let untouched = (rows * n).next_multiple_of(16 * n).min(m * n);
         assert!(got[untouched..].iter().all(|v| *v == 7.0), "{rows} rows: others are overwritten");
@@ -209,38 +224,50 @@ fn rows_stop_at_the_count() {
 /// Steps of K from the limit on hold what must not be read as numbers.
 #[test]
 fn steps_stop_at_the_count() {
-    for (gemm, elem) in limited() {
-        steps_stop(&gemm, elem, &[super::target().product(&gemm)]);
+    for gemm in limited() {
+        steps_stop(&gemm, &[super::target().product(&gemm)]);
     }
 }
 
-/// Products that sum only so many steps, and the elems of their A.
-pub fn limited() -> [(Gemm, Elem); 4] {
+/// Products that sum only so many steps.
+pub fn limited() -> [Gemm; 4] {
     let (k, start) = (50, 10);
     [(F32, 20, 30), (Bf16, 20, 30), (F32, 48, 8), (Bf16, 96, 8)].map(|(elem, m, n)| {
         let terms = vec![term(m, n, k, "tn", [elem, Bf16], 0)];
-        (Gemm { inner_limit: Some(start), ..plain(m, n, terms, F32) }, elem)
+        Gemm { inner_limit: Some(start), ..plain(m, n, terms, F32) }
     })
 }
 
 /// Whether kernels of one product leave out what is not to be summed.
-pub fn steps_stop(plain: &Gemm, elem: Elem, kernels: &[Kernel]) {
-    let (m, n) = (plain.m, plain.n);
+pub fn steps_stop(gemm: &Gemm, kernels: &[Kernel]) {
+    let (m, n) = (gemm.m, gemm.n);
     let library = load(&kernels.iter().collect::<Vec<_>>());
-    for (count, steps) in [(0, 0), (10, 0), (11, 1), (30, 20), (42, 32), (60, 50), (99, 50)] {
-        let mut p = problem(plain, steps);
-        let poison = |buffer: &Buffer, row: usize| {
-            let mut values = buffer.values();
-            values[steps * row..].fill(f64::NAN);
-            values
-        };
-        p.buffers =
-            vec![Buffer::floats(elem, &poison(&p.buffers[0], m)), Buffer::floats(Bf16, &poison(&p.buffers[1], n))];
+    let start = gemm.inner_limit.expect("a limit of steps");
+    let most = gemm.terms.iter().map(|term| term.k).max().expect("a term");
+    for count in [0, start, start + 1, start + 20, start + 32, start + most, start + most + 39] {
+        let steps = count.saturating_sub(start);
+        let mut p = problem(gemm, steps);
+        for (i, term) in gemm.terms.iter().enumerate() {
+            p.buffers[2 * i] = poisoned(&p.buffers[2 * i], &term.a, term.a.transposed, steps);
+            p.buffers[2 * i + 1] = poisoned(&p.buffers[2 * i + 1], &term.b, !term.b.transposed, steps);
+        }
         for kernel in kernels {
-            let (mut c, mut count) = (Buffer::garbage(F32, m * n), Buffer::ints(&[count]));
+            let (mut c, mut count) = (Buffer::garbage(F32, m * n), Buffer::ints(&[count as i32]));
             let mut operands: Vec<&mut Buffer> = p.buffers.iter_mut().chain([&mut c, &mut count]).collect();
             library.run(kernel, &mut operands);
             assert_sums(&format!("{steps} steps"), &c, &p.sums, &p.magnitudes, F32);
         }
     }
+}
+
+/// An operand with NaN in the steps from `steps` on, which lie in rows or in columns.
+fn poisoned(buffer: &Buffer, operand: &Operand, in_rows: bool, steps: usize) -> Buffer {
+    let mut values = buffer.values();
+    for (i, value) in values.iter_mut().enumerate() {
+        let (row, column) = (i / operand.stride, i % operand.stride);
+        if steps <= if in_rows { row } else { column } {
+            *value = f64::NAN;
+        }
+    }
+    Buffer::floats(operand.elem, &values)
 }

@@ -57,12 +57,12 @@ fn planned(
 /// Steps of K from the limit on hold what must not be read as numbers.
 #[test]
 fn steps_stop_at_the_count() {
-    for (gemm, elem) in limited() {
+    for gemm in limited() {
         let chosen = Plan::choose(&gemm, &super::target());
         let plans =
             [Plan { block_depth: Some(16), ..chosen.clone() }, Plan { pairs: Some(Pairs::Widened), ..chosen.clone() }, chosen];
         let mut kernels = Vec::from(plans.map(|plan| gemm.build_with(&plan)));
         kernels.dedup_by(|a, b| a.symbol == b.symbol);
-        steps_stop(&gemm, elem, &kernels);
+        steps_stop(&gemm, &kernels);
     }
 }

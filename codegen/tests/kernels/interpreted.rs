@@ -1,7 +1,9 @@
 //! Runs a GPU's kernels in the interpreter.
 use amc_codegen::ptx;
+use amc_kernels::emit::Elem;
+use amc_kernels::gpu::tensor_map::TensorMap;
 use amc_kernels::{Gpu, Kernel};
-use amc_ptx::{Argument, Device, Launch, Mode};
+use amc_ptx::{Argument, Device, Launch, Mode, Swizzle, TensorElement};
 
 /// A module of PTX.
 pub struct Interpreted {
@@ -11,7 +13,10 @@ pub struct Interpreted {
 impl Interpreted {
     pub fn load(kernels: &[&Kernel]) -> Interpreted {
         let kernels: Vec<Kernel> = kernels.iter().map(|kernel| (*kernel).clone()).collect();
-        let text = ptx(&kernels, Gpu::ALL[0]).unwrap_or_else(|error| panic!("{error}"));
+        // Hopper's kernels are those with tensor maps.
+        let wants_maps = |kernel: &Kernel| kernel.geometry.as_ref().is_some_and(|geometry| !geometry.maps.is_empty());
+        let gpu = Gpu::ALL[usize::from(kernels.iter().any(wants_maps))];
+        let text = ptx(&kernels, gpu).unwrap_or_else(|error| panic!("{error}"));
         Interpreted { kernels: amc_ptx::load(&text).unwrap_or_else(|error| panic!("{error}\n{text}")) }
     }
 
@@ -21,8 +26,12 @@ impl Interpreted {
         let addresses: Vec<u64> =
             contents.iter().enumerate().map(|(i, bytes)| device.upload(&format!("operand {i}"), bytes)).collect();
         let owner = |i: usize| aliases.iter().find(|alias| alias.1 == i).map_or(i, |alias| alias.0);
-        let arguments: Vec<Argument> = (0..addresses.len()).map(|i| Argument::U64(addresses[owner(i)])).collect();
-        let geometry = kernel.geometry.expect("a GPU's kernel");
+        let geometry = kernel.geometry.as_ref().expect("a GPU's kernel");
+        let argument = |i: usize| match geometry.maps.iter().find(|map| map.operand == i) {
+            None => Argument::U64(addresses[owner(i)]),
+            Some(map) => Argument::Bytes(encoded(map, addresses[owner(i)])),
+        };
+        let arguments: Vec<Argument> = (0..addresses.len()).map(argument).collect();
         let launch = Launch {
             dynamic_shared: geometry.shared_bytes.into(),
             mode,
@@ -33,4 +42,20 @@ impl Interpreted {
         let read = |i: usize| device.read(addresses[owner(i)], contents[i].len() as u64);
         (0..contents.len()).map(read).collect::<Result<_, _>>().unwrap_or_else(|error| panic!("{error}"))
     }
+}
+
+/// A matrix's map, as the driver would make it.
+fn encoded(map: &TensorMap, address: u64) -> Vec<u8> {
+    assert_eq!(map.elem, Elem::Bf16);
+    let encoded = amc_ptx::TensorMap {
+        element: TensorElement::Bf16,
+        address,
+        sizes: vec![map.columns as u64, map.rows as u64],
+        strides: vec![2 * map.stride as u64],
+        box_sizes: vec![map.box_columns() as u32, map.box_rows as u32],
+        element_strides: vec![1, 1],
+        swizzle: Swizzle::Bytes128,
+        fill_nan: false,
+    };
+    encoded.encode().unwrap_or_else(|error| panic!("{map:?}: {error}"))
 }

@@ -40,6 +40,17 @@ on!(lanes8, amc_kernels::Target, amc_kernels::Target::avx2(), attention_cached, 
 on!(lanes16, amc_kernels::Target, crate::wide(), attention_cached, gemm_plans, gemv);
 on!(gpu, amc_kernels::Gpu, amc_kernels::Gpu::ALL[0], gpu_gemm, gpu_attention);
 
+/// Products of a Hopper GPU; its other kernels are those of any.
+#[path = "."]
+mod hopper {
+    fn target() -> amc_kernels::Gpu {
+        amc_kernels::Gpu::ALL[1]
+    }
+
+    mod gemm;
+    mod hopper_gemm;
+}
+
 /// A target with AVX-512 and bf16: this machine where it has them. Elsewhere LLVM breaks the vectors up, and pairs of bf16
 /// are multiplied by other instructions, which shows everything but that the processor's own do what LLVM says.
 fn wide() -> Target {

@@ -194,3 +194,10 @@ pub fn small(gpu: &Gpu) -> Vec<Named> {
     ];
     kernels.map(|(what, kernel)| (what.into(), kernel)).into()
 }
+
+/// The product of warpgroups, as small as it gets.
+pub fn small_hopper(gpu: &Gpu) -> Vec<Named> {
+    let size @ (m, n, _) = (128, 64, 64);
+    let by_warpgroups = gemm(m, n, vec![term(size, "nt", [Bf16; 2])], Region::identity(F32, Bf16));
+    vec![product(gpu, "product_by_warpgroups", &by_warpgroups)]
+}

@@ -43,6 +43,8 @@ impl Ptxas {
         assert!(output.status.success(), "ptxas refuses the kernels for {architecture}:\n{}", without_notes(&report));
         let slow = report.lines().find(|line| line.contains("C75"));
         assert!(slow.is_none(), "ptxas serialises wgmma for {architecture}: {}", slow.unwrap_or_default());
+        let kept = report.lines().find(|line| line.contains("setmaxnreg"));
+        assert!(kept.is_none(), "ptxas leaves registers where they are: {}", kept.unwrap_or_default());
         usages(&report)
     }
 }

@@ -1,4 +1,5 @@
 //! A block of threads that does a task together: who is who, shared memory, and sums over all threads.
+use super::tensor_map::TensorMap;
 use crate::emit::{Elem, Emitter, Value};
 use crate::loops::Reduction;
 
@@ -12,12 +13,14 @@ const SHARED: &str = "@shared";
 const ALIGNMENT: usize = 128;
 
 /// How a kernel is launched on a GPU: a block for each task.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Geometry {
     /// Threads of a block.
     pub threads: u32,
     /// Shared memory of a block, all of it given at the launch.
     pub shared_bytes: u32,
+    /// Operands that are given as tensor maps instead of addresses, in the operands' order.
+    pub maps: Vec<TensorMap>,
 }
 
 /// What an emitter knows of the block that its kernel runs in.
@@ -25,18 +28,52 @@ pub struct Geometry {
 pub struct Block {
     threads: usize,
     shared_bytes: usize,
+    /// Where shared memory begins is a multiple of it.
+    alignment: usize,
     operands: usize,
+    maps: Vec<TensorMap>,
+    /// Whether warps pass registers to each other (`setmaxnreg`).
+    pools_registers: bool,
     /// Whether each thread does something of its own, rather than all the same.
     apart: bool,
 }
 
 impl Block {
     pub fn new(threads: usize) -> Block {
-        Block { threads, shared_bytes: 0, operands: 0, apart: false }
+        Block {
+            threads,
+            shared_bytes: 0,
+            alignment: ALIGNMENT,
+            operands: 0,
+            maps: vec![],
+            pools_registers: false,
+            apart: false,
+        }
+    }
+
+    /// A block whose shared memory begins at a multiple of `alignment` bytes, a power of two.
+    pub fn aligned(threads: usize, alignment: usize) -> Block {
+        Block { alignment, ..Block::new(threads) }
+    }
+
+    /// A block that has a multiprocessor to itself, so that the assembler gives its threads all registers to begin with,
+    /// for warps to pass to each other.
+    pub fn with_register_pool(self) -> Block {
+        Block { pools_registers: true, ..self }
+    }
+
+    pub(super) fn add_map(&mut self, map: TensorMap) {
+        self.maps.push(map);
+        self.maps.sort_by_key(|map| map.operand);
+    }
+
+    pub(super) fn maps(&self) -> &[TensorMap] {
+        &self.maps
     }
 
     fn geometry(&self) -> Geometry {
-        Geometry { threads: self.threads as u32, shared_bytes: self.shared_bytes as u32 }
+        let (threads, shared_bytes) = (self.threads as u32, self.shared_bytes as u32);
+        Geometry { threads, shared_bytes, maps: self.maps.clone() }
     }
 }
 
@@ -169,14 +206,17 @@ impl Emitter {
 
     /// The function around `body`, and its shared memory.
     pub(crate) fn block_function(symbol: &str, body: &str, block: &Block) -> (String, Geometry) {
-        let params: Vec<String> = (0..block.operands).map(|i| format!("%operand{i}: !llvm.ptr")).collect();
+        let param = |i: usize| format!("%operand{i}: !llvm.ptr{}", block.parameter_attributes(i));
+        let params: Vec<String> = (0..block.operands).map(param).collect();
         let shared = format!("@{symbol}_shared");
         let text = format!(
-            "llvm.mlir.global external {shared}() {{addr_space = 3 : i32, alignment = {ALIGNMENT} : i64}} : \
+            "llvm.mlir.global external {shared}() {{addr_space = 3 : i32, alignment = {} : i64}} : \
              !llvm.array<0 x i8>\nllvm.func @{symbol}({}) attributes {{nvvm.kernel, nvvm.maxntid = \
-             array<i32: {}, 1, 1>}} {{\n{}  llvm.return\n}}\n",
+             array<i32: {}, 1, 1>{}}} {{\n{}  llvm.return\n}}\n",
+            block.alignment,
             params.join(", "),
             block.threads,
+            if block.pools_registers { ", nvvm.minctasm = 1 : i32" } else { "" },
             body.replace(SHARED, &shared)
         );
         (text, block.geometry())

@@ -256,7 +256,7 @@ impl Template<'_> {
 }
 
 /// How many of `all` rows or steps are wanted: those `i` with `i + start < count`, if there is a limit.
-fn limited(e: &mut Emitter, all: usize, start: Option<usize>, count: Option<&str>) -> Value {
+pub(super) fn limited(e: &mut Emitter, all: usize, start: Option<usize>, count: Option<&str>) -> Value {
     let all = e.index(all as i64);
     let (Some(start), Some(count)) = (start, count) else { return all };
     let left = e.plus(count, -(start as i64));

@@ -4,12 +4,18 @@
 //! task is a block of threads (`ctaid.x` is its number), and a block knows its kernel's whole problem: grids have one
 //! axis, sizes are constants. Nothing is added atomically, so every sum has one order.
 //!
-//! Operands begin at multiples of 16 bytes.
+//! Operands begin at multiples of 16 bytes. A kernel for Hopper may want some of them as tensor maps ([`tensor_map`]).
 pub mod attention;
 pub mod block;
 pub mod gemm;
+pub mod hopper;
+pub mod tensor_map;
 mod tile;
 mod warp;
+
+use crate::Kernel;
+use crate::gemm::Gemm;
+use crate::tuning::hopper_gemm;
 
 /// A generation of GPUs, by the architecture that code is generated for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,5 +57,17 @@ impl Gpu {
             Arch::Sm80 => 163 << 10,
             Arch::Sm90a => 227 << 10,
         }
+    }
+}
+
+/// The matrix product: by warpgroups where the GPU has them, they can compute it and the tuning table wants them to.
+pub fn product(gemm: &Gemm, gpu: &Gpu) -> Kernel {
+    let cut = match gpu.arch {
+        Arch::Sm80 => None,
+        Arch::Sm90a => hopper_gemm(gemm.m, gemm.n).filter(|_| hopper::suits(gemm)),
+    };
+    match cut {
+        Some(cut) => hopper::build(gemm, cut),
+        None => gemm::build(gemm),
     }
 }

@@ -48,11 +48,49 @@ pub struct Kernel {
 }
 
 /// The threads of a GPU that do a task together.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Block {
     pub threads: u32,
     /// Bytes of memory that they share, given at the launch.
     pub shared_bytes: u32,
+    /// Operands that the kernel wants as tensor maps instead of addresses, in the operands' order.
+    pub maps: Vec<TensorMap>,
+}
+
+/// A matrix that a kernel copies box by box into shared memory, where boxes lie under the swizzle of [`BOX_ROW_BYTES`]
+/// bytes and are zeros outside of the matrix.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TensorMap {
+    /// Index of the operand among a launch's.
+    pub operand: u32,
+    pub storage: Storage,
+    pub rows: u64,
+    pub columns: u64,
+    /// Elements from one row to the next.
+    pub stride: u64,
+    /// Rows of a box; a row of it has [`BOX_ROW_BYTES`].
+    pub box_rows: u32,
+}
+
+/// Bytes of a row of a tensor map's box.
+pub const BOX_ROW_BYTES: u64 = 128;
+
+impl TensorMap {
+    /// Elements of a box's row.
+    pub fn box_columns(&self) -> u32 {
+        (BOX_ROW_BYTES / self.storage.bytes()) as u32
+    }
+
+    /// Bytes from one row to the next, if there is such a number.
+    pub fn pitch(&self) -> Option<u64> {
+        self.stride.checked_mul(self.storage.bytes())
+    }
+
+    /// Bytes from the first element to behind the last, if there is such a number.
+    pub fn span(&self) -> Option<u64> {
+        let rows = self.rows.checked_sub(1)?.checked_mul(self.pitch()?)?;
+        rows.checked_add(self.columns.checked_mul(self.storage.bytes())?)
+    }
 }
 
 /// What of a batch the work of a launch is in proportion to.

@@ -2,14 +2,20 @@
 //!
 //! After [`Plan::validate`] every index is in range, every address lies inside the memory it points into, every port and
 //! parameter is whole and aligned, and the state of the parameters overlaps nothing that a program's ports use. That is
-//! what the runtime relies on when it hands raw pointers to kernels. How far a kernel reaches from an address is the
-//! compiler's promise: the shared object is native code and is trusted by its hash, not by this module.
-use crate::{Arg, Buffer, Kernel, Launch, Param, Plan, Port, Program, ProgramKind, Storage};
+//! what the runtime relies on when it hands raw pointers to kernels. A matrix that a tensor map describes lies inside of
+//! its memory as a whole. How far a kernel reaches from an address is the compiler's promise: the shared object is native
+//! code and is trusted by its hash, not by this module.
+use crate::{Arg, Block, Buffer, Kernel, Launch, Param, Plan, Port, Program, ProgramKind, Storage, TensorMap};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::HashSet;
 
 /// Largest size that pointers may span.
 const MAX_BYTES: u64 = isize::MAX as u64;
+/// What a tensor map can describe (`cuTensorMapEncodeTiled`): addresses and pitches, in bytes, and sizes.
+const MAP_ALIGNMENT: u64 = 16;
+const MAX_PITCH: u64 = 1 << 40;
+const MAX_MAP_SIZE: u64 = 1 << 32;
+const MAX_BOX_ROWS: u32 = 256;
 
 impl Plan {
     /// Checks everything that can be checked without running; the error names the first fault found.
@@ -37,7 +43,11 @@ impl Plan {
         for Kernel { symbol: name, block, .. } in &self.kernels {
             let ok = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic());
             ensure!(ok, "plan: kernel symbol {name:?} is not a plain name");
-            ensure!(block.is_none_or(|block| block.threads > 0), "plan: kernel `{name}` has blocks of no threads");
+            let Some(Block { threads, maps, .. }) = block else { continue };
+            ensure!(*threads > 0, "plan: kernel `{name}` has blocks of no threads");
+            let ordered = maps.windows(2).all(|pair| pair[0].operand < pair[1].operand);
+            ensure!(ordered, "plan: the tensor maps of kernel `{name}` are not in the order of its operands");
+            maps.iter().try_for_each(validate_map).with_context(|| format!("plan: a tensor map of kernel `{name}`"))?;
         }
         Ok(())
     }
@@ -123,6 +133,11 @@ impl Plan {
         let kernels = self.kernels.len();
         ensure!((launch.kernel as usize) < kernels, "kernel {} of {kernels}", launch.kernel);
         ensure!(launch.tasks > 0, "no tasks");
+        let maps = self.kernels[launch.kernel as usize].block.as_ref().map_or(&[][..], |block| &block.maps);
+        if let Some(last) = maps.last() {
+            let (operand, args) = (last.operand, launch.args.len());
+            ensure!((operand as usize) < args, "a tensor map of argument {operand}, of {args}");
+        }
         for (index, arg) in launch.args.iter().enumerate() {
             let (what, offset, size) = match *arg {
                 Arg::Arena(offset) => ("arena", offset, self.arena_bytes),
@@ -133,6 +148,18 @@ impl Plan {
                 },
             };
             ensure!(offset < size, "argument {index}: byte {offset} of {size} bytes of {what}");
+            let Some(map) = maps.iter().find(|map| map.operand as usize == index) else { continue };
+            ensure!(
+                offset.is_multiple_of(MAP_ALIGNMENT),
+                "argument {index}: a tensor map from byte {offset} on, wanted a multiple of {MAP_ALIGNMENT}"
+            );
+            let end = map.span().and_then(|span| offset.checked_add(span));
+            ensure!(
+                end.is_some_and(|end| end <= size),
+                "argument {index}: a tensor map of {} x {} from byte {offset} on, of {size} bytes of {what}",
+                map.rows,
+                map.columns
+            );
         }
         Ok(())
     }
@@ -149,6 +176,17 @@ impl Plan {
             _ => bail!("{bytes} bytes at {offset} do not fit an arena of {} bytes", self.arena_bytes),
         }
     }
+}
+
+fn validate_map(map: &TensorMap) -> Result<()> {
+    let TensorMap { operand, rows, columns, stride, box_rows, .. } = *map;
+    let sized = |size: u64| (1..=MAX_MAP_SIZE).contains(&size);
+    ensure!(sized(rows) && sized(columns), "operand {operand} has {rows} x {columns} elements");
+    ensure!(stride >= columns, "operand {operand} has rows of {columns} elements that are {stride} apart");
+    let aligned = map.pitch().is_some_and(|pitch| pitch.is_multiple_of(MAP_ALIGNMENT) && pitch < MAX_PITCH);
+    ensure!(aligned, "operand {operand} has rows {stride} elements apart, wanted a multiple of {MAP_ALIGNMENT} bytes");
+    ensure!((1..=MAX_BOX_ROWS).contains(&box_rows), "operand {operand} has boxes of {box_rows} rows");
+    Ok(())
 }
 
 /// Bytes of a dense tensor; an error when they exceed what pointers can span.
@@ -245,6 +283,32 @@ mod tests {
     }
 
     #[test]
+    fn faults_of_tensor_maps_are_named() {
+        // All of the arena but for its first 16 bytes: 19 rows of 8 bf16, 16 bytes apart.
+        let map = TensorMap { operand: 3, storage: Storage::Bf16, rows: 19, columns: 8, stride: 8, box_rows: 64 };
+        let put = |plan: &mut Plan, maps: Vec<TensorMap>, offset| {
+            plan.kernels[0].block = Some(Block { threads: 1, shared_bytes: 0, maps });
+            plan.programs[0].launches[0].args.push(Arg::Arena(offset));
+        };
+        let mut sound = plan();
+        put(&mut sound, vec![map], 16);
+        sound.validate().unwrap();
+        let broken = |map, offset| fault(|p| put(p, vec![map], offset));
+        assert!(broken(map, 24).contains("a tensor map from byte 24 on, wanted a multiple of 16"));
+        assert!(broken(map, 32).contains("a tensor map of 19 x 8 from byte 32 on, of 320 bytes of arena"));
+        assert!(broken(TensorMap { operand: 4, ..map }, 16).contains("a tensor map of argument 4, of 4"));
+        assert!(broken(TensorMap { rows: 0, ..map }, 16).contains("operand 3 has 0 x 8 elements"));
+        assert!(broken(TensorMap { rows: 1 << 33, ..map }, 16).contains("elements"));
+        assert!(broken(TensorMap { columns: 9, ..map }, 16).contains("rows of 9 elements that are 8 apart"));
+        assert!(broken(TensorMap { stride: 9, ..map }, 16).contains("wanted a multiple of 16 bytes"));
+        assert!(broken(TensorMap { stride: u64::MAX, ..map }, 16).contains("wanted a multiple of 16 bytes"));
+        assert!(broken(TensorMap { stride: 1 << 39, ..map }, 16).contains("wanted a multiple of 16 bytes"));
+        assert!(broken(TensorMap { stride: 1 << 38, rows: 1 << 32, ..map }, 16).contains("of 320 bytes of arena"));
+        assert!(broken(TensorMap { box_rows: 257, ..map }, 16).contains("boxes of 257 rows"));
+        assert!(fault(|p| put(p, vec![map, map], 16)).contains("not in the order of its operands"));
+    }
+
+    #[test]
     fn each_fault_is_named() {
         let launch = |plan: &mut Plan, arg| plan.programs[0].launches[0].args.push(arg);
         assert!(fault(|p| launch(p, Arg::Arena(320))).contains("argument 3: byte 320 of 320 bytes of arena"));
@@ -266,7 +330,7 @@ mod tests {
         assert!(fault(|p| p.programs[0].buffers[0].bytes = 65).contains("outside the arena"));
         assert!(fault(|p| p.programs[0].buffers[0].last = 2).contains("lives from 0 to 2"));
         assert!(fault(|p| p.kernels[0].symbol = "a\0b".into()).contains("plain name"));
-        let empty = Some(Block { threads: 0, shared_bytes: 0 });
+        let empty = Some(Block { threads: 0, shared_bytes: 0, maps: vec![] });
         assert!(fault(|p| p.kernels[0].block = empty).contains("blocks of no threads"));
         assert!(fault(|p| p.programs.push(p.programs[0].clone())).contains("two programs are named `train`"));
         assert!(fault(|p| p.arena_bytes = u64::MAX).contains("not addressable"));

@@ -6,6 +6,7 @@
 mod memory;
 mod modules;
 mod streams;
+mod tensor_maps;
 
 use crate::gpu::{call, call_in_context, look};
 use cudarc::driver::sys::{CUcontext, CUdevice, CUdevice_attribute, CUresult};

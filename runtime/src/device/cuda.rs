@@ -5,11 +5,13 @@
 //! - Everything is put into one stream, so that every launch sees what those before it wrote.
 //! - The first run of a program puts its launches into the stream one by one and marks each that is done, so that a kernel
 //!   that fails is named; so does every run that is measured. All other runs replay the graph.
+//! - What launches are given is made when the plan is loaded: addresses, and tensor maps with the addresses in them.
 //! - Once a kernel has failed, the driver answers nothing but that: the device is of no use any more.
 mod driver;
 mod memory;
 mod module;
 mod stream;
+mod tensor_map;
 
 use super::{Device, Profile};
 use crate::weights::ModelWeights;
@@ -18,7 +20,7 @@ use amc_artifact::{Arg, Plan, tensor_bytes};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use driver::{Context, Gpu, Said};
 use memory::{Buffer, Progress, Uploader, offsets};
-use module::{Kernel, Module};
+use module::{Argument, Kernel, Module};
 use std::fmt::Display;
 use stream::{Event, Graph, Stream};
 
@@ -59,7 +61,7 @@ struct Program {
 struct Launch {
     kernel: usize,
     tasks: u32,
-    args: Box<[u64]>,
+    args: Box<[Argument]>,
     label: String,
 }
 
@@ -277,13 +279,15 @@ impl Memory {
 
 impl Program {
     fn new(program: &amc_artifact::Program, kernels: &[Kernel], memory: &Memory, stream: &Stream) -> Result<Program> {
-        let resolved = |launch: &amc_artifact::Launch| Launch {
-            kernel: launch.kernel as usize,
-            tasks: launch.tasks,
-            args: launch.args.iter().map(|&arg| memory.address(arg)).collect(),
-            label: launch.label.clone(),
+        let resolved = |launch: &amc_artifact::Launch| {
+            let kernel = launch.kernel as usize;
+            let args = launch.args.iter().enumerate().map(|(i, &arg)| kernels[kernel].argument(i, memory.address(arg)));
+            let args = args.collect::<Result<_>>();
+            let args = args.with_context(|| format!("kernel `{}` for `{}`", kernels[kernel].symbol, launch.label))?;
+            Ok(Launch { kernel, tasks: launch.tasks, args, label: launch.label.clone() })
         };
-        let launches: Vec<Launch> = program.launches.iter().map(resolved).collect();
+        let launches = program.launches.iter().map(resolved).collect::<Result<Vec<Launch>>>();
+        let launches = launches.with_context(|| format!("program `{}`", program.name))?;
         let put = |launch: &Launch| {
             let failed = || format!("cannot launch kernel `{}` for `{}`", kernels[launch.kernel].symbol, launch.label);
             launch.put(kernels, stream).said(failed())

@@ -136,6 +136,22 @@ fn ensure_driver() -> Result<()> {
     )
 }
 
+/// Calls of a function that the driver lacks would panic.
+///
+/// # Errors
+/// A driver without it.
+pub fn ensure_function(name: &str) -> Result<()> {
+    // SAFETY: the library was found when the GPU was.
+    let library = unsafe { sys::culib() };
+    // SAFETY: the symbol is only looked for.
+    let found = unsafe { library.get::<unsafe extern "C" fn()>(name.as_bytes()) };
+    ensure!(
+        found.is_ok(),
+        "the NVIDIA driver has no function `{name}`, which the compiled kernels want: install a newer one"
+    );
+    Ok(())
+}
+
 fn driver_version() -> Result<i32> {
     let mut version = 0;
     // SAFETY: the library is there, and the function writes one number.

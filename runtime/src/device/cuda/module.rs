@@ -1,6 +1,7 @@
 //! PTX that the driver has compiled for the GPU, and the kernels in it.
 use super::driver::{Context, Said};
 use super::stream::Stream;
+use super::tensor_map;
 use amc_artifact::Block;
 use anyhow::{Context as _, Result, bail};
 use cudarc::driver::result;
@@ -22,6 +23,12 @@ pub struct Kernel {
     function: sys::CUfunction,
     pub symbol: String,
     block: Block,
+}
+
+/// What a kernel is given for an operand; the driver copies it into a launch, or into the graph that holds it.
+pub enum Argument {
+    Address(u64),
+    Map(Box<sys::CUtensorMap>),
 }
 
 impl Module {
@@ -52,7 +59,7 @@ impl Module {
     /// The kernel of that name, launched with that block.
     pub fn kernel(&self, kernel: &amc_artifact::Kernel) -> Result<Kernel> {
         let symbol = &kernel.symbol;
-        let Some(block) = kernel.block else {
+        let Some(block) = kernel.block.clone() else {
             bail!("kernel `{symbol}` of the plan has no block of threads: it is a CPU's")
         };
         let name = CString::new(symbol.as_str()).with_context(|| format!("kernel symbol {symbol:?}"))?;
@@ -78,15 +85,26 @@ impl Drop for Module {
 }
 
 impl Kernel {
+    /// What it gets for operand `index`, which is at that address.
+    pub fn argument(&self, index: usize, address: u64) -> Result<Argument> {
+        match self.block.maps.iter().find(|map| map.operand as usize == index) {
+            None => Ok(Argument::Address(address)),
+            Some(map) => Ok(Argument::Map(Box::new(tensor_map::encoded(map, address)?))),
+        }
+    }
+
     /// Puts a launch of `tasks` blocks into the stream.
     ///
     /// # Safety
-    /// The module lives; `args` are what the kernel takes: so many addresses, of memory that it may use as the plan says
-    /// and that lives until the launch, or a graph of it, is done with.
-    pub unsafe fn launch(&self, stream: &Stream, tasks: u32, args: &[u64]) -> Result<(), result::DriverError> {
-        let mut parameters: Vec<*mut c_void> =
-            args.iter().map(|arg| std::ptr::from_ref(arg).cast_mut().cast()).collect();
-        let Block { threads, shared_bytes } = self.block;
+    /// The module lives; `args` are what the kernel takes: so many addresses and maps, of memory that it may use as the plan
+    /// says and that lives until the launch, or a graph of it, is done with.
+    pub unsafe fn launch(&self, stream: &Stream, tasks: u32, args: &[Argument]) -> Result<(), result::DriverError> {
+        let parameter = |arg: &Argument| match arg {
+            Argument::Address(address) => std::ptr::from_ref(address).cast_mut().cast::<c_void>(),
+            Argument::Map(map) => std::ptr::from_ref::<sys::CUtensorMap>(map).cast_mut().cast(),
+        };
+        let mut parameters: Vec<*mut c_void> = args.iter().map(parameter).collect();
+        let Block { threads, shared_bytes, .. } = self.block;
         let (grid, block) = ((tasks, 1, 1), (threads, 1, 1));
         // SAFETY: the driver copies the parameters before it returns; the rest is the caller's promise.
         unsafe { result::launch_kernel(self.function, grid, block, shared_bytes, stream.raw(), &mut parameters) }

@@ -1,0 +1,99 @@
+//! Products by warpgroups, in every cut of the tuning table, with sizes that divide nothing.
+use super::gemm::{check, check_epilogue, plain, rows_stop, steps_stop, term, with_epilogue};
+use amc_kernels::emit::Elem::{Bf16, F32};
+use amc_kernels::gemm::Gemm;
+use amc_kernels::{Kernel, Machine};
+
+const FORMS: [&str; 4] = ["nn", "nt", "tn", "tt"];
+
+/// The kernel, which is one of warpgroups with blocks of so many columns.
+fn built(gemm: Gemm, columns: usize) -> (Gemm, Kernel) {
+    let kernel = super::target().product(&gemm);
+    assert!(kernel.symbol.starts_with(&format!("gemm_wg{columns}_")), "{gemm:?}: {}", kernel.symbol);
+    (gemm, kernel)
+}
+
+/// Rows with and without gaps; results of both storage forms, at columns that are stored four at a time and alone.
+#[test]
+fn layouts() {
+    let mut cases = vec![];
+    for form in FORMS {
+        for (m, n, k, gap, output) in [(72, 40, 64, 0, F32), (136, 72, 200, 8, Bf16), (200, 136, 24, 16, F32)] {
+            cases.push(built(plain(m, n, vec![term(m, n, k, form, [Bf16, Bf16], gap)], output), 64));
+        }
+    }
+    for (m, n, k) in [(65, 33, 1), (130, 67, 77), (129, 190, 512)] {
+        // Rows in memory are multiples of 16 bytes apart, whatever they hold.
+        let mut odd = term(m, n, k, "nt", [Bf16, Bf16], 0);
+        [odd.a.stride, odd.b.stride] = [k.next_multiple_of(8); 2];
+        cases.push(built(plain(m, n, vec![odd], Bf16), 64));
+    }
+    check(cases);
+}
+
+/// So large results that they are cut into larger blocks, which walk more than once around the ring.
+#[test]
+fn cuts() {
+    let of = |(m, n, k, form, columns)| built(plain(m, n, vec![term(m, n, k, form, [Bf16, Bf16], 0)], F32), columns);
+    check([(1160, 1176, 456, "nt", 128), (1160, 1176, 72, "tt", 128)].map(of).into());
+    check([(808, 3400, 328, "nt", 256), (808, 3400, 72, "tn", 256)].map(of).into());
+}
+
+/// A layer's weight beside its LoRA, and gradients that three layers add up, each stored in its own way.
+#[test]
+fn terms() {
+    let (m, n) = (136, 104);
+    let of = |k, form, gap| term(m, n, k, form, [Bf16, Bf16], gap);
+    let lora = vec![of(600, "nt", 0), of(8, "nt", 0)];
+    let gradients = vec![of(72, "nn", 8), of(16, "tn", 0), of(200, "tt", 0)];
+    check([lora, gradients].map(|terms| built(plain(m, n, terms, Bf16), 64)).into());
+}
+
+#[test]
+fn epilogues() {
+    for (m, n, elem) in [(136, 72, F32), (72, 136, Bf16), (130, 71, Bf16)] {
+        let mut terms = vec![term(m, n, 88, "nt", [Bf16, Bf16], 0), term(m, n, 16, "nn", [Bf16, Bf16], 0)];
+        terms[1].b.stride = n.next_multiple_of(8);
+        let (gemm, kernel) = built(with_epilogue(m, n, terms, elem), 64);
+        check_epilogue(&gemm, &kernel);
+    }
+}
+
+#[test]
+fn rows_stop_at_the_count() {
+    let (m, n) = (200, 104);
+    let terms = vec![term(m, n, 72, "nt", [Bf16, Bf16], 0)];
+    let (gemm, kernel) = built(Gemm { row_limit: Some(100), ..plain(m, n, terms, F32) }, 64);
+    rows_stop(&gemm, &kernel);
+}
+
+/// Limits within a tile, at its end, and beyond; in the second term, too.
+#[test]
+fn steps_stop_at_the_count() {
+    let (m, n) = (136, 72);
+    for form in FORMS {
+        let terms = [96, 40].map(|k| term(m, n, k, form, [Bf16, Bf16], 0)).into();
+        let (gemm, kernel) = built(Gemm { inner_limit: Some(10), ..plain(m, n, terms, F32) }, 64);
+        steps_stop(&gemm, &[kernel]);
+    }
+}
+
+/// What warpgroups cannot compute, or would waste most of, is left to the kernels of any GPU.
+#[test]
+fn other_products() {
+    let mut cases = vec![];
+    let odd = |m, n, k| term(m, n, k, "nt", [Bf16, Bf16], 0);
+    for (m, n, term) in [
+        (64, 256, odd(64, 256, 64)),
+        (256, 32, odd(256, 32, 64)),
+        (136, 72, odd(136, 72, 60)),
+        (136, 72, term(136, 72, 64, "nt", [F32, F32], 0)),
+        (136, 72, term(136, 72, 64, "tn", [F32, Bf16], 0)),
+    ] {
+        let gemm = plain(m, n, vec![term], F32);
+        let kernel = super::target().product(&gemm);
+        assert!(!kernel.symbol.starts_with("gemm_wg"), "{gemm:?}: {}", kernel.symbol);
+        cases.push((gemm, kernel));
+    }
+    check(cases);
+}

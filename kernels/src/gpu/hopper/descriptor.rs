@@ -1,0 +1,30 @@
+//! Descriptors, by which `wgmma` finds a matrix in shared memory (PTX ISA, "Matrix descriptor format").
+//!
+//! Bits 0–13 are the address, 16–29 and 32–45 the leading and the stride offset, all in units of 16 bytes; 62–63 are 1 for
+//! the swizzle of 128 bytes. The stride offset leads from eight rows of the swizzle's pattern to the next eight. The leading
+//! offset counts only where K runs down: from one box of 64 lines to the next.
+use super::operand::Matrix;
+use super::{DEPTH, SWIZZLE_PERIOD};
+use crate::emit::{Emitter, Value};
+use crate::gpu::tensor_map::BOX_ROW_BYTES;
+
+/// The unit of addresses and offsets.
+const UNIT: usize = 16;
+const ADDRESS_MASK: i64 = 0x3fff;
+
+/// The descriptor of the first matrix of shared memory that is laid out as tiles of `matrix` are; others have their
+/// distance, by [`distance`], added.
+pub fn first(e: &mut Emitter, matrix: &Matrix) -> Value {
+    let leading = if matrix.along { 1 } else { DEPTH * BOX_ROW_BYTES / UNIT };
+    let fixed = 1i64 << 62 | (SWIZZLE_PERIOD / UNIT << 32) as i64 | (leading << 16) as i64;
+    let address = e.op("llvm.ptrtoint %shared_memory : !llvm.ptr<3> to i64");
+    let (unit, mask, fixed) = (e.index(UNIT as i64), e.index(ADDRESS_MASK), e.index(fixed));
+    let address = e.int2("divui", &address, &unit);
+    let address = e.int2("andi", &address, &mask);
+    e.int2("ori", &address, &fixed)
+}
+
+/// What so many bytes are in a descriptor.
+pub fn distance(bytes: usize) -> i64 {
+    (bytes / UNIT) as i64
+}

@@ -1,0 +1,146 @@
+//! The matrix product of [`Gemm`] on a Hopper GPU: bf16 matrices, copied by the tensor memory accelerator, multiplied by
+//! warpgroups.
+//!
+//! A task is a block of 128 rows by up to 256 columns of the result. One thread of the last warpgroup, the *producer*, copies
+//! tiles of A and B to the stages of a ring in shared memory ([`producer`], [`pipeline`]); the other two warpgroups, the
+//! *consumers*, multiply 64 rows each by all columns of the block, and keep the sums in registers ([`consumer`]). In the
+//! end the sums go through the ring's memory to the epilogue ([`epilogue`]).
+//!
+//! Invariants:
+//! - Both sides walk through the same tiles: term by term, along K. Tile number `i` of a block goes to stage `i mod stages`.
+//! - A stage belongs to the producer until its `full` barrier completes, and to the consumers until its `empty` one does.
+//! - A sum is added in the order of the tiles, so it depends on the problem alone.
+//! - What tiles have outside of a matrix are zeros, written by the copies; steps behind a limit are made zeros by the
+//!   consumers ([`tail`]). Rows and columns outside of the result are left out by the epilogue.
+mod consumer;
+mod descriptor;
+mod epilogue;
+mod operand;
+mod pipeline;
+mod producer;
+mod tail;
+
+use super::block::{Block, WARP};
+use super::gemm::limited;
+use super::tensor_map::TensorMap;
+use super::warp::Part;
+use crate::emit::{Elem, Emitter, Value};
+use crate::gemm::{Gemm, Term};
+use crate::tuning::WarpgroupTuning;
+use crate::{Kernel, Work};
+use operand::Matrix;
+use pipeline::Pipeline;
+
+/// Threads that run a `wgmma` together.
+const WARPGROUP: usize = 128;
+const CONSUMERS: usize = 2;
+const THREADS: usize = (CONSUMERS + 1) * WARPGROUP;
+/// Rows of a `wgmma`, and so of a consumer.
+const CONSUMER_ROWS: usize = 64;
+const ROWS: usize = CONSUMERS * CONSUMER_ROWS;
+/// Steps of K in a tile: a box's row.
+const DEPTH: usize = 64;
+/// Where the pattern of the swizzle begins anew (PTX ISA, "Tensor swizzling modes").
+const SWIZZLE_PERIOD: usize = 1024;
+
+/// Whether the product can be computed so: bf16 matrices that tensor maps can describe.
+pub fn suits(gemm: &Gemm) -> bool {
+    let operands = gemm.terms.iter().flat_map(|term| [term.a, term.b]);
+    operands.into_iter().all(|operand| operand.elem == Elem::Bf16 && TensorMap::suits(&operand))
+}
+
+/// The kernel, with the operands of [`Gemm::build`].
+pub fn build(gemm: &Gemm, cut: WarpgroupTuning) -> Kernel {
+    let columns = cut.columns;
+    let tile_bytes = |lines: usize| lines * DEPTH * Elem::Bf16.bytes() as usize;
+    let (stage_bytes, b_at) = (tile_bytes(ROWS + columns), tile_bytes(ROWS));
+    Template { gemm, columns, stages: cut.stages, stage_bytes, b_at }.build()
+}
+
+/// A problem and how it is cut.
+struct Template<'a> {
+    gemm: &'a Gemm,
+    /// Of a block.
+    columns: usize,
+    stages: usize,
+    stage_bytes: usize,
+    /// Where the tile of B begins in a stage.
+    b_at: usize,
+}
+
+/// The values that a block begins with.
+struct Start {
+    pipeline: Pipeline,
+    /// Maps of A and B, by term.
+    maps: Vec<(Value, Value)>,
+    /// The epilogue's operands.
+    epilogue: Vec<Value>,
+    /// How many steps of each term are summed.
+    depths: Vec<Value>,
+    /// How many rows are computed.
+    rows: Value,
+    /// First row and column of the block.
+    row: Value,
+    column: Value,
+}
+
+impl Template<'_> {
+    fn a<'t>(&self, term: &'t Term) -> Matrix<'t> {
+        Matrix { operand: &term.a, along: !term.a.transposed, lines: self.gemm.m, steps: term.k, tile_lines: ROWS }
+    }
+
+    fn b<'t>(&self, term: &'t Term) -> Matrix<'t> {
+        let (lines, tile_lines) = (self.gemm.n, self.columns);
+        Matrix { operand: &term.b, along: term.b.transposed, lines, steps: term.k, tile_lines }
+    }
+
+    /// A warp's part of the sums; those of its warpgroup lie below each other.
+    fn part(&self) -> Part {
+        Part { rows: CONSUMER_ROWS * WARP / WARPGROUP, columns: self.columns }
+    }
+
+    fn build(&self) -> Kernel {
+        let gemm = self.gemm;
+        let mut e = Emitter::of_block(Block::aligned(THREADS, SWIZZLE_PERIOD).with_register_pool());
+        let maps = (gemm.terms.iter().enumerate())
+            .map(|(i, term)| {
+                let (a, b) = (self.a(term).map(2 * i), self.b(term).map(2 * i + 1));
+                (e.tensor_map(a), e.tensor_map(b))
+            })
+            .collect();
+        let epilogue = gemm.epilogue.operands(&mut e, gemm.first_epilogue_operand(), 1);
+        let count = (gemm.row_limit.or(gemm.inner_limit)).map(|_| {
+            let pointer = e.arg(gemm.count_operand());
+            e.load_int_at(&pointer, "%zero")
+        });
+        e.shared((self.stages * self.stage_bytes).max(self.sums_bytes()));
+        let pipeline = Pipeline::new(&mut e, self.stages);
+        let blocks_down = gemm.m.div_ceil(ROWS);
+        // Neighbouring blocks share a tile of B.
+        let tall = e.index(blocks_down as i64);
+        let (j, i) = (e.int2("divui", "%task", &tall), e.int2("remui", "%task", &tall));
+        let (row, column) = (e.times(&i, ROWS), e.times(&j, self.columns));
+        let rows = limited(&mut e, gemm.m, gemm.row_limit, count.as_deref());
+        let depths: Vec<Value> =
+            (gemm.terms.iter()).map(|term| limited(&mut e, term.k, gemm.inner_limit, count.as_deref())).collect();
+        let wanted = e.less(&row, &rows);
+        let start = Start { pipeline, maps, epilogue, depths, rows, row, column };
+        e.branch(&wanted, |e| self.block(e, &start), |_| {});
+        let work: Work = gemm.work("product_bf16");
+        let tasks = blocks_down * gemm.n.div_ceil(self.columns);
+        e.finish(&format!("gemm_wg{}_{}", self.columns, gemm.name()), tasks, 0, work)
+    }
+
+    fn block(&self, e: &mut Emitter, start: &Start) {
+        start.pipeline.init(e);
+        let first_producer = e.index((CONSUMERS * WARPGROUP / WARP) as i64);
+        let consumes = e.less("%warp", &first_producer);
+        e.branch(&consumes, |e| self.consume(e, start), |e| self.produce(e, start));
+    }
+
+    /// How many tiles a term of so many steps has.
+    fn tiles(&self, e: &mut Emitter, depth: &str) -> Value {
+        let above = e.plus(depth, DEPTH as i64 - 1);
+        e.divided(&above, DEPTH)
+    }
+}

@@ -1,0 +1,48 @@
+//! A matrix of a product, and how its tiles lie in shared memory.
+//!
+//! A tile has some *lines* (rows of A, columns of B) and [`DEPTH`] steps of K. Where K runs along the rows in memory, a tile
+//! is one box, a line in each of its rows. Otherwise it is a box for every 64 lines, a step in each of its rows. Either
+//! way it is as large, and rows are 128 bytes, swizzled.
+use super::DEPTH;
+use crate::emit::Elem;
+use crate::gemm::Operand;
+use crate::gpu::tensor_map::{BOX_ROW_BYTES, TensorMap};
+
+/// Lines of a box's row where K runs down.
+const BOX_LINES: usize = BOX_ROW_BYTES / 2;
+
+pub struct Matrix<'a> {
+    pub operand: &'a Operand,
+    /// Whether K runs along the rows in memory.
+    pub along: bool,
+    /// Rows of A, columns of B.
+    pub lines: usize,
+    pub steps: usize,
+    /// Lines of a tile, a multiple of 64.
+    pub tile_lines: usize,
+}
+
+impl Matrix<'_> {
+    /// The map that copies its tiles.
+    pub fn map(&self, operand: usize) -> TensorMap {
+        let (rows, columns) = if self.along { (self.lines, self.steps) } else { (self.steps, self.lines) };
+        let box_rows = if self.along { self.tile_lines } else { DEPTH };
+        TensorMap { operand, elem: Elem::Bf16, rows, columns, stride: self.operand.stride, box_rows }
+    }
+
+    /// Boxes of a tile: the first line of each, and where it begins in the tile, in bytes.
+    pub fn boxes(&self) -> Vec<(usize, usize)> {
+        let lines = if self.along { self.tile_lines } else { BOX_LINES };
+        (0..self.tile_lines).step_by(lines).map(|line| (line, self.line_at(line))).collect()
+    }
+
+    /// Where a line that begins a pattern of the swizzle is in a tile, in bytes.
+    pub fn line_at(&self, line: usize) -> usize {
+        if self.along { line * BOX_ROW_BYTES } else { line / BOX_LINES * DEPTH * BOX_ROW_BYTES }
+    }
+
+    /// Bytes from one step of K to another that a product begins with, a multiple of 16.
+    pub fn step_at(&self, step: usize) -> usize {
+        if self.along { step * 2 } else { step * BOX_ROW_BYTES }
+    }
+}

@@ -1,0 +1,68 @@
+//! Tensor maps: what a kernel gets in place of the address of a matrix that it copies box by box.
+//!
+//! A map is a parameter of 128 bytes, passed by value (`__grid_constant__`): a launch, or a graph that holds it, keeps its
+//! copy, so no map lives in memory of the device. Boxes have rows of 128 bytes and lie in shared memory under the swizzle
+//! of 128 bytes (PTX ISA, "Tensor swizzling modes"), which is what `wgmma` reads best; elements of a box outside of the
+//! matrix are zeros.
+use super::block::Block;
+use crate::emit::{Elem, Emitter, Value};
+use crate::gemm::Operand;
+
+/// Bytes of a box's row, and of the pattern that its swizzle permutes.
+pub const BOX_ROW_BYTES: usize = 128;
+/// Rows and row lengths of a matrix are multiples of so many bytes apart, and it begins at one.
+const PITCH_BYTES: usize = 16;
+
+/// A matrix that a kernel copies box by box.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TensorMap {
+    /// Which operand of the kernel it is.
+    pub operand: usize,
+    pub elem: Elem,
+    /// As it is stored.
+    pub rows: usize,
+    pub columns: usize,
+    /// Elements from one row to the next.
+    pub stride: usize,
+    /// Rows of a box, up to 256.
+    pub box_rows: usize,
+}
+
+impl TensorMap {
+    /// Whether a matrix can be copied so (`cuTensorMapEncodeTiled`: strides are multiples of 16 bytes).
+    pub fn suits(operand: &Operand) -> bool {
+        (operand.stride * operand.elem.bytes() as usize).is_multiple_of(PITCH_BYTES)
+    }
+
+    /// Elements of a box's row.
+    pub fn box_columns(&self) -> usize {
+        BOX_ROW_BYTES / self.elem.bytes() as usize
+    }
+
+    pub fn box_bytes(&self) -> usize {
+        self.box_rows * BOX_ROW_BYTES
+    }
+}
+
+impl Emitter {
+    /// The map of an operand, which is given to the kernel instead of its address.
+    pub(super) fn tensor_map(&mut self, map: TensorMap) -> Value {
+        let TensorMap { operand, elem, rows, columns, stride, box_rows } = map;
+        // A part of the text, so that kernels with other maps have other symbols.
+        self.line(format!(
+            "// operand {operand} is a map of {rows} x {columns} {}, {stride} apart, in boxes of {box_rows} x {}",
+            elem.name(),
+            map.box_columns()
+        ));
+        self.block.as_mut().expect("only a block has tensor maps").add_map(map);
+        self.arg(operand)
+    }
+}
+
+impl Block {
+    /// The parameter's attributes, for operands that are maps.
+    pub(super) fn parameter_attributes(&self, operand: usize) -> &'static str {
+        let is_map = self.maps().iter().any(|map| map.operand == operand);
+        if is_map { " {llvm.align = 64 : i64, llvm.byval = !llvm.array<128 x i8>, nvvm.grid_constant}" } else { "" }
+    }
+}
