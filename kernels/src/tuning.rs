@@ -134,10 +134,13 @@ const HOPPER_BF16: [WarpgroupTuning; 3] = [
     WarpgroupTuning { columns: 64, stages: 8, least_rows: 65, least_columns: 33 },
 ];
 
+/// Most steps of a term whose A is f32, which threads load and split themselves: LoRA's ranks. No figures yet.
+pub const HOPPER_WIDE_DEPTH: usize = 256;
+
 /// The cut for an `[m, n]` result, if warpgroups are to compute it: the first that has blocks enough, else the last.
 pub fn hopper_gemm(m: usize, n: usize) -> Option<WarpgroupTuning> {
     let fits = |cut: &&WarpgroupTuning| m >= cut.least_rows && n >= cut.least_columns;
     let blocks = |cut: &WarpgroupTuning| m.div_ceil(128) * n.div_ceil(cut.columns);
     let fitting = || HOPPER_BF16.iter().filter(fits);
-    fitting().find(|cut| blocks(cut) >= BUSY_BLOCKS).or_else(|| fitting().last()).copied()
+    fitting().find(|cut| blocks(cut) >= BUSY_BLOCKS).or_else(|| fitting().next_back()).copied()
 }

@@ -49,6 +49,24 @@ fn terms() {
     check([lora, gradients].map(|terms| built(plain(m, n, terms, Bf16), 64)).into());
 }
 
+/// Sums in f32 times a matrix of bf16: of any rank, in the layouts that a LoRA and its gradient need, before or behind.
+#[test]
+fn wide_terms() {
+    let (m, n) = (136, 104);
+    let of = |k, form, a| term(m, n, k, form, [a, Bf16], 0);
+    let mut odd = of(9, "nt", F32);
+    odd.b.stride = 16;
+    let lora = vec![of(600, "nt", Bf16), of(16, "nt", F32)];
+    let gradient = vec![of(8, "nn", F32), of(72, "nn", Bf16), of(8, "nn", F32), of(200, "nn", Bf16)];
+    let long = vec![of(72, "nt", Bf16), of(200, "nn", F32)];
+    check([lora, gradient, long, vec![odd]].map(|terms| built(plain(m, n, terms, F32), 64)).into());
+    let large = |(m, n, columns)| {
+        let terms = vec![term(m, n, 64, "nt", [Bf16, Bf16], 0), term(m, n, 24, "nt", [F32, Bf16], 0)];
+        built(plain(m, n, terms, F32), columns)
+    };
+    check([(1160, 1176, 128), (808, 3400, 256)].map(large).into());
+}
+
 #[test]
 fn epilogues() {
     for (m, n, elem) in [(136, 72, F32), (72, 136, Bf16), (130, 71, Bf16)] {
@@ -72,7 +90,8 @@ fn rows_stop_at_the_count() {
 fn steps_stop_at_the_count() {
     let (m, n) = (136, 72);
     for form in FORMS {
-        let terms = [96, 40].map(|k| term(m, n, k, form, [Bf16, Bf16], 0)).into();
+        let a = if form.starts_with('n') { F32 } else { Bf16 };
+        let terms = vec![term(m, n, 96, form, [Bf16, Bf16], 0), term(m, n, 40, form, [a, Bf16], 0)];
         let (gemm, kernel) = built(Gemm { inner_limit: Some(10), ..plain(m, n, terms, F32) }, 64);
         steps_stop(&gemm, &[kernel]);
     }

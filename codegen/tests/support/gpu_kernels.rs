@@ -73,11 +73,15 @@ fn products(gpu: &Gpu) -> Vec<Named> {
     list
 }
 
-/// A linear layer with its LoRA, and what is stored instead of the sum.
+/// A linear layer with its LoRA, whose rows of the rank's length are stored as bf16 or, as recipes have it, as f32; and
+/// what is stored instead of the sum.
 fn fused_products(gpu: &Gpu) -> Vec<Named> {
-    let with_lora = |form: &str| [WIDTH, RANK].map(|k| term((TOKENS, HIDDEN, k), form, [Bf16; 2])).into();
-    let linear = |form, epilogue| gemm(TOKENS, HIDDEN, with_lora(form), epilogue);
+    let of = |k, form: &str, a| term((TOKENS, HIDDEN, k), form, [a, Bf16]);
+    let with = |form, a, epilogue| gemm(TOKENS, HIDDEN, vec![of(WIDTH, form, Bf16), of(RANK, form, a)], epilogue);
+    let linear = |form, epilogue| with(form, Bf16, epilogue);
+    let wide = with("nt", F32, residual(Bf16));
     vec![
+        product(gpu, "linear + LoRA in f32 + residual, bf16", &wide),
         product(gpu, "linear + LoRA + residual, bf16", &linear("nt", residual(Bf16))),
         product(gpu, "linear + LoRA + GLU, bf16", &linear("nt", glu(Bf16))),
         product(gpu, "linear + LoRA + GLU gradient, bf16", &linear("nn", glu_gradient(F32, Bf16))),

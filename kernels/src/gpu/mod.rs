@@ -15,7 +15,7 @@ mod warp;
 
 use crate::Kernel;
 use crate::gemm::Gemm;
-use crate::tuning::hopper_gemm;
+use crate::tuning::{HOPPER_WIDE_DEPTH, hopper_gemm};
 
 /// A generation of GPUs, by the architecture that code is generated for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,7 +64,7 @@ impl Gpu {
 pub fn product(gemm: &Gemm, gpu: &Gpu) -> Kernel {
     let cut = match gpu.arch {
         Arch::Sm80 => None,
-        Arch::Sm90a => hopper_gemm(gemm.m, gemm.n).filter(|_| hopper::suits(gemm)),
+        Arch::Sm90a => hopper_gemm(gemm.m, gemm.n).filter(|_| hopper::suits(gemm, HOPPER_WIDE_DEPTH)),
     };
     match cut {
         Some(cut) => hopper::build(gemm, cut),

@@ -187,7 +187,7 @@ impl<'a> Fragments<'a> {
 }
 
 /// Two f32 rounded to bf16 in one word, the first in its low half.
-fn pack(e: &mut Emitter, low: &str, high: &str) -> Value {
+pub(super) fn pack(e: &mut Emitter, low: &str, high: &str) -> Value {
     e.op(format!("llvm.inline_asm \"cvt.rn.bf16x2.f32 $0, $1, $2;\", \"=r,f,f\" {high}, {low} : (f32, f32) -> i32"))
 }
 

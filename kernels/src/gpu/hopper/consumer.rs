@@ -3,7 +3,7 @@
 //! A tile is a group of four `wgmma` of 16 steps each (PTX ISA, "wgmma.mma_async"). While a group runs, the one before it
 //! ends and its stage is given back, so the tensor cores always have something to do.
 use super::descriptor::{self, distance};
-use super::{CONSUMER_ROWS, CONSUMERS, DEPTH, Start, Template, WARPGROUP};
+use super::{CONSUMER_ROWS, CONSUMERS, DEPTH, Start, Template, WARPGROUP, is_wide};
 use crate::emit::{Emitter, Value};
 use crate::gemm::Term;
 use crate::gpu::block::WARP;
@@ -11,7 +11,7 @@ use crate::gpu::block::WARP;
 /// Registers of a consumer's thread. With the producer's they are the 168 of each thread that a block begins with.
 const REGISTERS: usize = 232;
 /// Steps of a `wgmma` of bf16.
-const STEPS: usize = 16;
+pub(super) const STEPS: usize = 16;
 /// The barrier of the consumers' threads; 0 is that of the whole block.
 const BARRIER: usize = 1;
 
@@ -31,12 +31,17 @@ impl Template<'_> {
             let last = e.for_loop("%zero", &tiles, 1, &carried, |e, tile, sums| {
                 let number = e.int2("addi", &first, tile);
                 let slot = start.pipeline.slot(e, &number);
+                let parts = is_wide(term).then(|| self.wide_parts(e, term, i, start, tile));
                 start.pipeline.wait_full(e, &slot);
                 if self.gemm.inner_limit.is_some() {
                     self.clear_tail(e, term, &slot.stage, (&start.depths[i], tile));
                 }
-                let sums = self.multiply(e, sums[0].clone(), term, &matrices, &slot.stage);
-                self.wait(e, 1);
+                let sums = match &parts {
+                    None => self.multiply(e, sums[0].clone(), term, &matrices, &slot.stage),
+                    Some(parts) => self.multiply_wide(e, &sums[0], (term, parts), &matrices.1, &slot.stage),
+                };
+                // The parts of a wide A lie in registers, which the next tile needs.
+                self.wait(e, if parts.is_some() { 0 } else { 1 });
                 self.release_before(e, start, &number);
                 vec![sums]
             });
@@ -52,7 +57,7 @@ impl Template<'_> {
     }
 
     /// The sums of a thread.
-    fn sums_type(&self) -> String {
+    pub(super) fn sums_type(&self) -> String {
         format!("!llvm.struct<({})>", vec!["f32"; self.part().registers()].join(", "))
     }
 
@@ -122,7 +127,7 @@ impl Template<'_> {
     }
 
     /// The sums one by one.
-    fn values(&self, e: &mut Emitter, sums: &str) -> Vec<Value> {
+    pub(super) fn values(&self, e: &mut Emitter, sums: &str) -> Vec<Value> {
         let ty = self.sums_type();
         (0..self.part().registers()).map(|i| e.op(format!("llvm.extractvalue {sums}[{i}] : {ty}"))).collect()
     }

@@ -15,8 +15,8 @@ const ADDRESS_MASK: i64 = 0x3fff;
 /// The descriptor of the first matrix of shared memory that is laid out as tiles of `matrix` are; others have their
 /// distance, by [`distance`], added.
 pub fn first(e: &mut Emitter, matrix: &Matrix) -> Value {
-    let leading = if matrix.along { 1 } else { DEPTH * BOX_ROW_BYTES / UNIT };
-    let fixed = 1i64 << 62 | (SWIZZLE_PERIOD / UNIT << 32) as i64 | (leading << 16) as i64;
+    let leading = if matrix.along { 1 } else { distance(DEPTH * BOX_ROW_BYTES) };
+    let fixed = (1i64 << 62) | (distance(SWIZZLE_PERIOD) << 32) | (leading << 16);
     let address = e.op("llvm.ptrtoint %shared_memory : !llvm.ptr<3> to i64");
     let (unit, mask, fixed) = (e.index(UNIT as i64), e.index(ADDRESS_MASK), e.index(fixed));
     let address = e.int2("divui", &address, &unit);

@@ -1,5 +1,5 @@
 //! The matrix product of [`Gemm`] on a Hopper GPU: bf16 matrices, copied by the tensor memory accelerator, multiplied by
-//! warpgroups.
+//! warpgroups; and short terms whose A is f32 ([`wide`]), as LoRA's second product.
 //!
 //! A task is a block of 128 rows by up to 256 columns of the result. One thread of the last warpgroup, the *producer*, copies
 //! tiles of A and B to the stages of a ring in shared memory ([`producer`], [`pipeline`]); the other two warpgroups, the
@@ -19,13 +19,14 @@ mod operand;
 mod pipeline;
 mod producer;
 mod tail;
+mod wide;
 
 use super::block::{Block, WARP};
 use super::gemm::limited;
 use super::tensor_map::TensorMap;
 use super::warp::Part;
 use crate::emit::{Elem, Emitter, Value};
-use crate::gemm::{Gemm, Term};
+use crate::gemm::{Gemm, Operand, Term};
 use crate::tuning::WarpgroupTuning;
 use crate::{Kernel, Work};
 use operand::Matrix;
@@ -43,10 +44,17 @@ const DEPTH: usize = 64;
 /// Where the pattern of the swizzle begins anew (PTX ISA, "Tensor swizzling modes").
 const SWIZZLE_PERIOD: usize = 1024;
 
-/// Whether the product can be computed so: bf16 matrices that tensor maps can describe.
-pub fn suits(gemm: &Gemm) -> bool {
-    let operands = gemm.terms.iter().flat_map(|term| [term.a, term.b]);
-    operands.into_iter().all(|operand| operand.elem == Elem::Bf16 && TensorMap::suits(&operand))
+/// Whether the product can be computed so: of bf16 matrices that tensor maps can describe, but for A's of at most
+/// `wide_depth` steps, which may be f32 in rows.
+pub fn suits(gemm: &Gemm, wide_depth: usize) -> bool {
+    let copied = |operand: &Operand| operand.elem == Elem::Bf16 && TensorMap::suits(operand);
+    let wide = |term: &Term| is_wide(term) && !term.a.transposed && term.k <= wide_depth;
+    gemm.terms.iter().all(|term| copied(&term.b) && (copied(&term.a) || wide(term)))
+}
+
+/// Whether A is f32, so that it does not pass through the ring.
+fn is_wide(term: &Term) -> bool {
+    term.a.elem == Elem::F32
 }
 
 /// The kernel, with the operands of [`Gemm::build`].
@@ -71,8 +79,8 @@ struct Template<'a> {
 /// The values that a block begins with.
 struct Start {
     pipeline: Pipeline,
-    /// Maps of A and B, by term.
-    maps: Vec<(Value, Value)>,
+    /// A and B of every term: their maps, but the address of an A that is wide.
+    operands: Vec<(Value, Value)>,
     /// The epilogue's operands.
     epilogue: Vec<Value>,
     /// How many steps of each term are summed.
@@ -102,10 +110,10 @@ impl Template<'_> {
     fn build(&self) -> Kernel {
         let gemm = self.gemm;
         let mut e = Emitter::of_block(Block::aligned(THREADS, SWIZZLE_PERIOD).with_register_pool());
-        let maps = (gemm.terms.iter().enumerate())
+        let operands = (gemm.terms.iter().enumerate())
             .map(|(i, term)| {
                 let (a, b) = (self.a(term).map(2 * i), self.b(term).map(2 * i + 1));
-                (e.tensor_map(a), e.tensor_map(b))
+                (if is_wide(term) { e.arg(2 * i) } else { e.tensor_map(a) }, e.tensor_map(b))
             })
             .collect();
         let epilogue = gemm.epilogue.operands(&mut e, gemm.first_epilogue_operand(), 1);
@@ -124,7 +132,7 @@ impl Template<'_> {
         let depths: Vec<Value> =
             (gemm.terms.iter()).map(|term| limited(&mut e, term.k, gemm.inner_limit, count.as_deref())).collect();
         let wanted = e.less(&row, &rows);
-        let start = Start { pipeline, maps, epilogue, depths, rows, row, column };
+        let start = Start { pipeline, operands, epilogue, depths, rows, row, column };
         e.branch(&wanted, |e| self.block(e, &start), |_| {});
         let work: Work = gemm.work("product_bf16");
         let tasks = blocks_down * gemm.n.div_ceil(self.columns);

@@ -1,7 +1,7 @@
 //! The producer: one thread that keeps the ring full.
 use super::operand::Matrix;
 use super::pipeline::shared_byte;
-use super::{CONSUMERS, Start, Template, WARPGROUP};
+use super::{CONSUMERS, Start, Template, WARPGROUP, is_wide};
 use crate::emit::{Emitter, Value};
 use crate::gpu::block::WARP;
 
@@ -26,15 +26,19 @@ impl Template<'_> {
         for (i, term) in self.gemm.terms.iter().enumerate() {
             let tiles = self.tiles(e, &start.depths[i]);
             let (a, b) = (self.a(term), self.b(term));
-            let (map_a, map_b) = &start.maps[i];
+            let (map_a, map_b) = &start.operands[i];
+            let wide = is_wide(term);
+            let bytes = if wide { self.stage_bytes - self.b_at } else { self.stage_bytes };
             e.repeat("%zero", &tiles, 1, |e, tile| {
                 let number = e.int2("addi", &first, tile);
                 let slot = start.pipeline.slot(e, &number);
                 start.pipeline.wait_empty(e, &slot);
-                let barrier = start.pipeline.expect(e, &slot, self.stage_bytes);
+                let barrier = start.pipeline.expect(e, &slot, bytes);
                 let stage = e.times(&slot.stage, self.stage_bytes);
                 let step = e.times(tile, super::DEPTH);
-                self.copy(e, &a, (map_a, &barrier), (&stage, 0), (&start.row, &step));
+                if !wide {
+                    self.copy(e, &a, (map_a, &barrier), (&stage, 0), (&start.row, &step));
+                }
                 self.copy(e, &b, (map_b, &barrier), (&stage, self.b_at), (&start.column, &step));
             });
             first = e.int2("addi", &first, &tiles);

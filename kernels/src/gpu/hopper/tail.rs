@@ -3,7 +3,7 @@
 //! Memory there may hold anything, NaN too, and a copy brings it where a tile straddles the limit. So the consumers
 //! write zeros over those steps of A and of B before they multiply the tile.
 use super::operand::Matrix;
-use super::{CONSUMERS, DEPTH, Template, WARPGROUP};
+use super::{CONSUMERS, DEPTH, Template, WARPGROUP, is_wide};
 use crate::emit::{Elem, Emitter, Value};
 use crate::gemm::Term;
 use crate::gpu::tensor_map::BOX_ROW_BYTES;
@@ -16,7 +16,8 @@ impl Template<'_> {
         let cut = e.less(&left, &all);
         let clear = |e: &mut Emitter| {
             let stage = e.times(stage, self.stage_bytes);
-            for (matrix, at) in [(self.a(term), 0), (self.b(term), self.b_at)] {
+            let a = (!is_wide(term)).then(|| (self.a(term), 0));
+            for (matrix, at) in a.into_iter().chain([(self.b(term), self.b_at)]) {
                 let tile = e.shared_at(at);
                 let tile =
                     e.op(format!("llvm.getelementptr inbounds {tile}[{stage}] : (!llvm.ptr, i64) -> !llvm.ptr, i8"));
