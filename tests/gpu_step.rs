@@ -90,16 +90,24 @@ fn check(bench: impl Fn() -> Bench, settings: &[&str], file: &str, tolerance: &T
     cpu
 }
 
-/// Trains on the CPU and on a Hopper GPU, whose warpgroups compute at least `products` of the products of a step.
-fn check_hopper(settings: &[&str], file: &str, products: usize) {
+/// Trains on the CPU and on a Hopper GPU, where warpgroups compute at least so many of the plan's products and attentions.
+fn check_hopper(
+    bench: impl Fn() -> Bench,
+    rows: &[usize],
+    (settings, file): (&[&str], &str),
+    [products, attentions]: [usize; 2],
+) {
     let settings = [&["--model.torch_dtype=bfloat16"], settings].concat();
-    let cpu = run(&Bench::new(), ("cpu", ""), LONG, &settings, file);
-    let bench = Bench::new();
-    let gpu = run(&bench, HOPPER, LONG, &settings, file);
+    let cpu = run(&bench(), ("cpu", ""), rows, &settings, file);
+    let bench = bench();
+    let gpu = run(&bench, HOPPER, rows, &settings, file);
     let plan = String::from_utf8(bench.run(&["show", "a", "plan"]).stdout).expect("the plan as text");
-    let by_warpgroups = plan.lines().filter(|line| line.contains(" gemm_wg") && line.contains(" map Bf16[")).count();
-    println!("{by_warpgroups} products by warpgroups");
-    assert!(by_warpgroups >= products, "{by_warpgroups} products by warpgroups, wanted {products}:\n{plan}");
+    for (template, wanted) in [("gemm_wg", products), ("attention_wg", attentions)] {
+        let of_it = |line: &&str| line.contains(&format!(" {template}")) && line.contains(" map Bf16[");
+        let found = plan.lines().filter(of_it).count();
+        println!("{found} of {template}, wanted {wanted}");
+        assert!(found >= wanted, "{found} of {template}, wanted {wanted}:\n{plan}");
+    }
     compare(&cpu, &gpu, &BF16);
 }
 
@@ -140,13 +148,34 @@ fn lora_in_bf16() {
 
 #[test]
 fn full_fine_tuning_by_warpgroups() {
-    check_hopper(&[], SHARD, 20);
+    check_hopper(Bench::new, LONG, (&[], SHARD), [20, 0]);
 }
 
 /// A rank whose rows of bf16 are as long as a tensor map wants them.
 #[test]
 fn lora_by_warpgroups() {
-    check_hopper(&[&LORA[..2], &["--peft.dim=8"]].concat(), ADAPTER, 15);
+    check_hopper(Bench::new, LONG, (&[&LORA[..2], &["--peft.dim=8"]].concat(), ADAPTER), [15, 0]);
+}
+
+/// A head as large as a box of keys, in rows of more than half a block of queries.
+#[test]
+fn attention_by_warpgroups() {
+    let bench = || {
+        let bench = Bench::new();
+        bench.without_weights();
+        let config = bench.path("model/config.json");
+        let text = std::fs::read_to_string(&config).expect("the config");
+        let change = |text: String, from: &str, to: &str| {
+            assert!(text.contains(from), "{from} of {text}");
+            text.replace(from, to)
+        };
+        let text = change(text, "\"num_attention_heads\": 4", "\"num_attention_heads\": 1");
+        let text = change(text, "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 1");
+        let text = change(text, "\"max_position_embeddings\": 64", "\"max_position_embeddings\": 256");
+        std::fs::write(config, text).expect("the changed config");
+        bench
+    };
+    check_hopper(bench, &[150, 90], (&[], SHARD), [20, 2]);
 }
 
 /// A model that has a config alone begins with drawn weights, frozen or not, and so knows nothing.

@@ -144,3 +144,20 @@ pub fn hopper_gemm(m: usize, n: usize) -> Option<WarpgroupTuning> {
     let fitting = || HOPPER_BF16.iter().filter(fits);
     fitting().find(|cut| blocks(cut) >= BUSY_BLOCKS).or_else(|| fitting().next_back()).copied()
 }
+
+/// How warpgroups of a Hopper GPU walk through attention: blocks of 128 queries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WarpgroupAttention {
+    /// Keys of a tile.
+    pub keys: usize,
+    /// Tiles of keys and of values in flight, together.
+    pub stages: usize,
+}
+
+/// That of the reference kernel. No figures yet: they wait for a GPU.
+const HOPPER_ATTENTION: WarpgroupAttention = WarpgroupAttention { keys: 128, stages: 4 };
+
+/// How rows of so many tokens are walked through, if warpgroups are to do it: rows that fill more than half a block.
+pub fn hopper_attention(seq: usize) -> Option<WarpgroupAttention> {
+    (seq > 64).then_some(HOPPER_ATTENTION)
+}

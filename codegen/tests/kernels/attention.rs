@@ -1,9 +1,9 @@
 //! Attention over packed rows and its gradient against plain f64 code.
 use crate::harness::*;
 use amc_kernels::attention::Attention;
-use amc_kernels::{Kernel, Machine};
 use amc_kernels::emit::Elem;
 use amc_kernels::steps::Slot;
+use amc_kernels::{Kernel, Machine};
 
 /// Rows, tokens a row, query and key heads, head size, window, storage, and the documents of the rows: lengths, the rest
 /// is padding.

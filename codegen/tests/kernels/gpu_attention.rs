@@ -23,8 +23,8 @@ fn heads_of_f32() {
 /// probability of zero times NaN would show.
 #[test]
 fn tiles_of_other_documents_are_skipped() {
-    for (elem, window) in [(Bf16, None), (Bf16, Some(150)), (F32, None)] {
-        let (seq, head_dim) = (256, 16);
+    for (elem, window, head_dim) in [(Bf16, None, 16), (Bf16, Some(150), 64), (F32, None, 16)] {
+        let seq = 256;
         let a = Attention { batch: 1, seq, heads: 1, kv_heads: 1, head_dim, scale: 0.25, window, elem };
         let documents = segments(seq, &[&[128, 128]]);
         for poisoned in [1, 2] {

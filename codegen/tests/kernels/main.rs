@@ -40,14 +40,17 @@ on!(lanes8, amc_kernels::Target, amc_kernels::Target::avx2(), attention_cached, 
 on!(lanes16, amc_kernels::Target, crate::wide(), attention_cached, gemm_plans, gemv);
 on!(gpu, amc_kernels::Gpu, amc_kernels::Gpu::ALL[0], gpu_gemm, gpu_attention);
 
-/// Products of a Hopper GPU; its other kernels are those of any.
+/// Products and attention of a Hopper GPU; its other kernels are those of any.
 #[path = "."]
 mod hopper {
     fn target() -> amc_kernels::Gpu {
         amc_kernels::Gpu::ALL[1]
     }
 
+    mod attention;
     mod gemm;
+    mod gpu_attention;
+    mod hopper_attention;
     mod hopper_gemm;
 }
 

@@ -4,9 +4,9 @@ use crate::attention::digits;
 use crate::emit::float_type;
 
 /// The softmax so far of a thread's two rows: the largest score, and the thread's share of the sum of exponentials.
-struct Softmax {
-    top: Vec<Value>,
-    sum: Vec<Value>,
+pub struct Softmax {
+    pub top: Vec<Value>,
+    pub sum: Vec<Value>,
 }
 
 pub fn build(walk: &Walk) -> Kernel {
@@ -68,7 +68,7 @@ pub fn build(walk: &Walk) -> Kernel {
 }
 
 /// Scores times their scale, -infinity where the query does not see the key.
-fn masked(
+pub fn masked(
     walk: &Walk,
     e: &mut Emitter,
     scores: &[Value],
@@ -86,7 +86,7 @@ fn masked(
 
 impl Softmax {
     /// The softmax with more scores, the factors of earlier results, and the exponentials of the scores.
-    fn with(self, walk: &Walk, e: &mut Emitter, scores: &[Value]) -> (Softmax, Vec<Value>, Vec<Value>) {
+    pub fn with(self, walk: &Walk, e: &mut Emitter, scores: &[Value]) -> (Softmax, Vec<Value>, Vec<Value>) {
         let (lowest, zero) = (e.float(f32::NEG_INFINITY, 1), e.float(0.0, 1));
         let (mut top, mut sum, mut factors, mut bases) = (vec![], vec![], vec![], vec![]);
         for (i, (old, so_far)) in self.top.iter().zip(&self.sum).enumerate() {
@@ -119,7 +119,7 @@ impl Softmax {
     }
 
     /// What results are multiplied by, and the logarithms of the sums; zeros for rows that have seen nothing.
-    fn finish(&self, e: &mut Emitter) -> (Vec<Value>, Vec<Value>) {
+    pub fn finish(&self, e: &mut Emitter) -> (Vec<Value>, Vec<Value>) {
         let (zero, one) = (e.float(0.0, 1), e.float(1.0, 1));
         let row = |(top, sum): (&Value, &Value)| {
             let sum = e.across_lanes(sum, Reduction::Sum, 4);
@@ -134,7 +134,7 @@ impl Softmax {
 }
 
 /// The first of a row's four threads stores its logarithm.
-fn store_logarithms(
+pub fn store_logarithms(
     walk: &Walk,
     e: &mut Emitter,
     logarithms: &[Value],

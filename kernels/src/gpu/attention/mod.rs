@@ -6,16 +6,18 @@
 //! way; f32 through the ordinary units and shared memory.
 mod forward;
 mod gradient;
+mod hopper;
 mod sight;
 
-use super::Gpu;
 use super::block::{Block, WARP};
 use super::tile::{self, Source, Tile};
 use super::warp::{Element, Factor, Part};
+use super::{Arch, Gpu};
 use crate::attention::Attention;
 use crate::emit::{Elem, Emitter, Value};
 use crate::loops::Reduction;
 use crate::steps::{Slot, Steps};
+use crate::tuning::hopper_attention;
 use crate::{Kernel, Work, math};
 use gradient::Wanted;
 
@@ -27,9 +29,17 @@ const CUTS: [(usize, usize); 5] = [(4, 64), (4, 32), (2, 32), (2, 16), (1, 16)];
 /// Sums that a thread keeps beside scores and addresses without spilling much (tests/golden/ptxas.md of codegen).
 const MOST_SUMS: usize = 128;
 
-/// The forward kernel; operands as [`Attention::forward`] has them.
+/// The forward kernel; operands as [`Attention::forward`] has them. By warpgroups where the GPU has them, they can compute it
+/// and the tuning table wants them to.
 pub fn forward(attention: &Attention, gpu: &Gpu) -> Kernel {
-    forward::build(&Walk::new(attention, gpu, 1))
+    let cut = match gpu.arch {
+        Arch::Sm80 => None,
+        Arch::Sm90a => hopper_attention(attention.seq).filter(|_| hopper::suits(attention)),
+    };
+    match cut {
+        Some(cut) => hopper::build(attention, cut),
+        None => forward::build(&Walk::new(attention, gpu, 1)),
+    }
 }
 
 /// The gradient, from operands `q`, `k`, `v`, `segments`, `o`, `lse`, `do`, `dq`, `dk`, `dv`.

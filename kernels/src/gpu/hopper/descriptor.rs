@@ -3,19 +3,17 @@
 //! Bits 0–13 are the address, 16–29 and 32–45 the leading and the stride offset, all in units of 16 bytes; 62–63 are 1 for
 //! the swizzle of 128 bytes. The stride offset leads from eight rows of the swizzle's pattern to the next eight. The leading
 //! offset counts only where K runs down: from one box of 64 lines to the next.
-use super::operand::Matrix;
-use super::{DEPTH, SWIZZLE_PERIOD};
+use super::SWIZZLE_PERIOD;
 use crate::emit::{Emitter, Value};
-use crate::gpu::tensor_map::BOX_ROW_BYTES;
 
 /// The unit of addresses and offsets.
 const UNIT: usize = 16;
 const ADDRESS_MASK: i64 = 0x3fff;
 
-/// The descriptor of the first matrix of shared memory that is laid out as tiles of `matrix` are; others have their
-/// distance, by [`distance`], added.
-pub fn first(e: &mut Emitter, matrix: &Matrix) -> Value {
-    let leading = if matrix.along { 1 } else { distance(DEPTH * BOX_ROW_BYTES) };
+/// The descriptor of a swizzled matrix at the beginning of shared memory; others have their distance, by [`distance`], added.
+/// `leading` is how many bytes lie between boxes of 64 lines where K runs down.
+pub fn first(e: &mut Emitter, leading: Option<usize>) -> Value {
+    let leading = leading.map_or(1, distance);
     let fixed = (1i64 << 62) | (distance(SWIZZLE_PERIOD) << 32) | (leading << 16);
     let address = e.op("llvm.ptrtoint %shared_memory : !llvm.ptr<3> to i64");
     let (unit, mask, fixed) = (e.index(UNIT as i64), e.index(ADDRESS_MASK), e.index(fixed));

@@ -13,12 +13,13 @@
 //! - What tiles have outside of a matrix are zeros, written by the copies; steps behind a limit are made zeros by the
 //!   consumers ([`tail`]). Rows and columns outside of the result are left out by the epilogue.
 mod consumer;
-mod descriptor;
+pub(super) mod descriptor;
 mod epilogue;
 mod operand;
-mod pipeline;
-mod producer;
+pub(super) mod pipeline;
+pub(super) mod producer;
 mod tail;
+pub(super) mod wgmma;
 mod wide;
 
 use super::block::{Block, WARP};
@@ -31,18 +32,19 @@ use crate::tuning::WarpgroupTuning;
 use crate::{Kernel, Work};
 use operand::Matrix;
 use pipeline::Pipeline;
+use wgmma::Sums;
 
 /// Threads that run a `wgmma` together.
-const WARPGROUP: usize = 128;
-const CONSUMERS: usize = 2;
-const THREADS: usize = (CONSUMERS + 1) * WARPGROUP;
+pub(super) const WARPGROUP: usize = 128;
+pub(super) const CONSUMERS: usize = 2;
+pub(super) const THREADS: usize = (CONSUMERS + 1) * WARPGROUP;
 /// Rows of a `wgmma`, and so of a consumer.
-const CONSUMER_ROWS: usize = 64;
+const CONSUMER_ROWS: usize = wgmma::ROWS;
 const ROWS: usize = CONSUMERS * CONSUMER_ROWS;
 /// Steps of K in a tile: a box's row.
 const DEPTH: usize = 64;
 /// Where the pattern of the swizzle begins anew (PTX ISA, "Tensor swizzling modes").
-const SWIZZLE_PERIOD: usize = 1024;
+pub(super) const SWIZZLE_PERIOD: usize = 1024;
 
 /// Whether the product can be computed so: of bf16 matrices that tensor maps can describe, but for A's of at most
 /// `wide_depth` steps, which may be f32 in rows.
@@ -102,9 +104,14 @@ impl Template<'_> {
         Matrix { operand: &term.b, along: term.b.transposed, lines, steps: term.k, tile_lines }
     }
 
-    /// A warp's part of the sums; those of its warpgroup lie below each other.
+    /// Those of a consumer.
+    fn sums(&self) -> Sums {
+        Sums { columns: self.columns }
+    }
+
+    /// A warp's part of the sums.
     fn part(&self) -> Part {
-        Part { rows: CONSUMER_ROWS * WARP / WARPGROUP, columns: self.columns }
+        self.sums().part()
     }
 
     fn build(&self) -> Kernel {

@@ -36,6 +36,11 @@ impl Matrix<'_> {
         (0..self.tile_lines).step_by(lines).map(|line| (line, self.line_at(line))).collect()
     }
 
+    /// Bytes between its boxes in a tile, where it has several.
+    pub fn leading(&self) -> Option<usize> {
+        (!self.along).then_some(DEPTH * BOX_ROW_BYTES)
+    }
+
     /// Where a line that begins a pattern of the swizzle is in a tile, in bytes.
     pub fn line_at(&self, line: usize) -> usize {
         if self.along { line * BOX_ROW_BYTES } else { line / BOX_LINES * DEPTH * BOX_ROW_BYTES }

@@ -3,7 +3,7 @@
 //! Each stage has two: `full` completes when the bytes of its tiles have arrived, `empty` when every consumer has read
 //! them. Tile number `i` is the `i / stages`-th of its stage, so its phases have the parity of that; the producer's
 //! first wait is for the phase before the first, which counts as complete.
-use super::CONSUMERS;
+use super::{CONSUMERS, WARPGROUP};
 use crate::emit::{Emitter, Value};
 
 const BARRIER_BYTES: usize = 8;
@@ -66,18 +66,24 @@ impl Pipeline {
         wait(e, &barrier, &before);
     }
 
-    /// Says how many bytes the stage's tiles have; returns the barrier on which their copies end.
-    pub fn expect(&self, e: &mut Emitter, slot: &Slot, bytes: usize) -> Value {
-        let (barrier, bytes) = (self.full(e, slot), e.int_constant(bytes as i32, 1));
+    /// Says how many bytes, an i32, the stage's tiles have; returns the barrier on which their copies end.
+    pub fn expect(&self, e: &mut Emitter, slot: &Slot, bytes: &str) -> Value {
+        let barrier = self.full(e, slot);
         e.line(format!("nvvm.mbarrier.arrive.expect_tx {barrier}, {bytes} : !llvm.ptr<3>, i32"));
         barrier
     }
 
-    /// A consumer has read the stage of a tile: one of its threads says so.
+    /// A consumer has read the stage of a tile: its first thread says so.
     pub fn release(&self, e: &mut Emitter, tile: &str) {
-        let slot = self.slot(e, tile);
-        let barrier = self.barrier_of(e, &slot.stage, self.stages);
-        e.op(format!("nvvm.mbarrier.arrive {barrier} : !llvm.ptr<3> -> i64"));
+        let threads = e.index(WARPGROUP as i64);
+        let mine = e.int2("remui", "%thread", &threads);
+        let leads = e.op(format!("arith.cmpi eq, {mine}, %zero : i64"));
+        let arrive = |e: &mut Emitter| {
+            let slot = self.slot(e, tile);
+            let barrier = self.barrier_of(e, &slot.stage, self.stages);
+            e.op(format!("nvvm.mbarrier.arrive {barrier} : !llvm.ptr<3> -> i64"));
+        };
+        e.branch(&leads, arrive, |_| {});
     }
 
     fn full(&self, e: &mut Emitter, slot: &Slot) -> Value {

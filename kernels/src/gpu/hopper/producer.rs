@@ -11,14 +11,7 @@ const REGISTERS: usize = 40;
 impl Template<'_> {
     /// Copies all tiles, in the order in which the consumers multiply them.
     pub(super) fn produce(&self, e: &mut Emitter, start: &Start) {
-        e.line(format!("nvvm.setmaxregister decrease {REGISTERS}"));
-        let first_warp = e.index((CONSUMERS * WARPGROUP / WARP) as i64);
-        let chosen = e.op(format!("arith.cmpi eq, %warp, {first_warp} : i64"));
-        let copy = |e: &mut Emitter| {
-            let chosen = e.op("nvvm.elect.sync -> i1");
-            e.branch(&chosen, |e| self.copy_all(e, start), |_| {});
-        };
-        e.branch(&chosen, copy, |_| {});
+        by_producer(e, REGISTERS, |e| self.copy_all(e, start));
     }
 
     fn copy_all(&self, e: &mut Emitter, start: &Start) {
@@ -33,7 +26,8 @@ impl Template<'_> {
                 let number = e.int2("addi", &first, tile);
                 let slot = start.pipeline.slot(e, &number);
                 start.pipeline.wait_empty(e, &slot);
-                let barrier = start.pipeline.expect(e, &slot, bytes);
+                let bytes = e.int_constant(bytes as i32, 1);
+                let barrier = start.pipeline.expect(e, &slot, &bytes);
                 let stage = e.times(&slot.stage, self.stage_bytes);
                 let step = e.times(tile, super::DEPTH);
                 if !wide {
@@ -56,16 +50,37 @@ impl Template<'_> {
     ) {
         for (first, place) in matrix.boxes() {
             let line = e.plus(line, first as i64);
-            let (column, row) = if matrix.along { (step, line.as_str()) } else { (line.as_str(), step) };
-            let [column, row] = [column, row].map(|index| e.op(format!("arith.trunci {index} : i64 to i32")));
-            let to = shared_byte(e, at + place);
-            let to =
-                e.op(format!("llvm.getelementptr inbounds {to}[{stage}] : (!llvm.ptr<3>, i64) -> !llvm.ptr<3>, i8"));
-            let to = e.op(format!("llvm.addrspacecast {to} : !llvm.ptr<3> to !llvm.ptr<7>"));
-            e.line(format!(
-                "nvvm.cp.async.bulk.tensor.shared.cluster.global {to}, {map}, {barrier}, box[{column}, {row}] : \
-                 !llvm.ptr<7>, !llvm.ptr"
-            ));
+            let corner = if matrix.along { (step, line.as_str()) } else { (line.as_str(), step) };
+            copy_box(e, (map, barrier), (at + place, stage), corner);
         }
     }
+}
+
+/// What one thread of the producer's warpgroup does, whose threads keep so many registers.
+pub fn by_producer(e: &mut Emitter, registers: usize, body: impl FnOnce(&mut Emitter)) {
+    e.line(format!("nvvm.setmaxregister decrease {registers}"));
+    let first_warp = e.index((CONSUMERS * WARPGROUP / WARP) as i64);
+    let chosen = e.op(format!("arith.cmpi eq, %warp, {first_warp} : i64"));
+    let elected = |e: &mut Emitter| {
+        let chosen = e.op("nvvm.elect.sync -> i1");
+        e.branch(&chosen, body, |_| {});
+    };
+    e.branch(&chosen, elected, |_| {});
+}
+
+/// Starts the copy of the box whose first element is in that column and row, to so many bytes behind a byte of shared memory;
+/// it ends on the barrier.
+pub fn copy_box(
+    e: &mut Emitter,
+    (map, barrier): (&str, &str),
+    (byte, behind): (usize, &str),
+    (column, row): (&str, &str),
+) {
+    let [column, row] = [column, row].map(|index| e.op(format!("arith.trunci {index} : i64 to i32")));
+    let to = shared_byte(e, byte);
+    let to = e.op(format!("llvm.getelementptr inbounds {to}[{behind}] : (!llvm.ptr<3>, i64) -> !llvm.ptr<3>, i8"));
+    let to = e.op(format!("llvm.addrspacecast {to} : !llvm.ptr<3> to !llvm.ptr<7>"));
+    e.line(format!(
+        "nvvm.cp.async.bulk.tensor.shared.cluster.global {to}, {map}, {barrier}, box[{column}, {row}] : !llvm.ptr<7>, !llvm.ptr"
+    ));
 }

@@ -3,20 +3,14 @@
 //! The tensor cores take A from registers, as bf16. So every thread loads its elements and splits each into three of bf16,
 //! the rounded value and twice the rounded rest: 24 bits, all that an f32 has. Their three products differ from that of the f32
 //! by as little as f32 sums do. An infinite element gives NaN.
-use super::consumer::STEPS;
 use super::descriptor::distance;
-use super::{CONSUMER_ROWS, DEPTH, Start, Template};
+use super::wgmma::{self, Fragment, PAIRS, STEPS, pinned_fragments};
+use super::{DEPTH, Start, Template};
 use crate::emit::{Elem, Emitter, Value};
 use crate::gemm::Term;
 use crate::gpu::warp::{Part, pack};
 
 const PARTS: usize = 3;
-/// Registers of A that a thread has for a `wgmma` (PTX ISA, "wgmma.mma_async": fragment A of m64k16): a pair of columns
-/// each, at these rows and columns from the thread's first.
-const PAIRS: [(usize, usize); 4] = [(0, 0), (8, 0), (0, 8), (8, 8)];
-
-/// A thread's registers of A for a `wgmma`.
-pub(super) type Fragment = [Value; 4];
 
 impl Template<'_> {
     /// The fragments of tile number `tile` of term number `i`, by step and part; zeros where there is no step.
@@ -56,7 +50,7 @@ impl Template<'_> {
             let pairs = PAIRS.map(|(below, beside)| [0, 1].map(|next| element(e, below, step * STEPS + beside + next)));
             fragments.extend(split(e, pairs));
         }
-        pinned(e, fragments)
+        pinned_fragments(e, fragments)
     }
 
     /// Starts the products of a stage's tile of B with the parts of A: a group.
@@ -70,38 +64,15 @@ impl Template<'_> {
     ) -> Value {
         let stage = e.times(stage, distance(self.stage_bytes) as usize);
         let (b, matrix) = (e.int2("addi", b, &stage), self.b(term));
-        let (ty, count) = (self.sums_type(), self.part().registers());
-        let sums = self.values(e, sums);
-        let list =
-            |from: usize, count: usize| (from..from + count).map(|i| format!("${i}")).collect::<Vec<_>>().join(", ");
-        let instruction = format!(
-            "wgmma.mma_async.sync.aligned.m{CONSUMER_ROWS}n{}k{STEPS}.f32.bf16.bf16 {{{}}}, {{{}}}, ${}, 1, 1, 1, {};",
-            self.columns,
-            list(0, count),
-            list(2 * count, PAIRS.len()),
-            2 * count + PAIRS.len(),
-            u8::from(!matrix.along)
-        );
-        let tied = (0..count).map(|i| i.to_string());
-        let outputs = std::iter::repeat_n("=f".to_string(), count);
-        let inputs = ["r", "r", "r", "r", "l"].map(String::from);
-        let constraints = outputs.chain(tied).chain(inputs).collect::<Vec<_>>().join(",");
-        let types = format!("{}, i32, i32, i32, i32, i64", vec!["f32"; count].join(", "));
-        e.line("nvvm.wgmma.fence.aligned");
-        let mut given = sums;
-        let mut result = Value::new();
+        let mut sums = sums.to_string();
+        wgmma::fence(e);
         for (number, part) in parts.iter().enumerate() {
             let b = e.plus(&b, distance(matrix.step_at(number / PARTS * STEPS)));
-            result = e.op(format!(
-                "llvm.inline_asm has_side_effects asm_dialect = att \"{instruction}\", \"{constraints}\" {}, {}, {b} : \
-                 ({types}) -> {ty}",
-                given.join(", "),
-                part.join(", ")
-            ));
-            given = self.values(e, &result);
+            let values = self.sums().values(e, &sums);
+            sums = self.sums().multiply_words(e, &values, part, (&b, matrix.along));
         }
-        e.line("nvvm.wgmma.commit.group.sync.aligned");
-        result
+        wgmma::commit(e);
+        sums
     }
 }
 
@@ -119,21 +90,4 @@ fn split(e: &mut Emitter, mut pairs: [[Value; 2]; 4]) -> [Fragment; PARTS] {
         }
         fragment
     })
-}
-
-/// The fragments, taken and given by an empty instruction, so that they are made before the products' fence.
-fn pinned(e: &mut Emitter, fragments: Vec<Fragment>) -> Vec<Fragment> {
-    let words: Vec<Value> = fragments.into_iter().flatten().collect();
-    let count = words.len();
-    let ty = format!("!llvm.struct<({})>", vec!["i32"; count].join(", "));
-    let tied: Vec<String> = (0..count).map(|i| i.to_string()).collect();
-    let all = e.op(format!(
-        "llvm.inline_asm has_side_effects asm_dialect = att \"\", \"{},{}\" {} : ({}) -> {ty}",
-        vec!["=r"; count].join(","),
-        tied.join(","),
-        words.join(", "),
-        vec!["i32"; count].join(", ")
-    ));
-    let word = |e: &mut Emitter, i: usize| e.op(format!("llvm.extractvalue {all}[{i}] : {ty}"));
-    (0..count / 4).map(|fragment| std::array::from_fn(|i| word(e, 4 * fragment + i))).collect()
 }
