@@ -80,8 +80,11 @@ fn fused_products(gpu: &Gpu) -> Vec<Named> {
     let with = |form, a, epilogue| gemm(TOKENS, HIDDEN, vec![of(WIDTH, form, Bf16), of(RANK, form, a)], epilogue);
     let linear = |form, epilogue| with(form, Bf16, epilogue);
     let wide = with("nt", F32, residual(Bf16));
+    let gradient = |size @ (m, n, _), elems| gemm(m, n, vec![term(size, "tn", elems)], residual(F32));
     vec![
         product(gpu, "linear + LoRA in f32 + residual, bf16", &wide),
+        product(gpu, "LoRA's gradient of A, f32 by bf16", &gradient((RANK, WIDTH, TOKENS), [F32, Bf16])),
+        product(gpu, "LoRA's gradient of B, bf16 by f32", &gradient((WIDTH, RANK, TOKENS), [Bf16, F32])),
         product(gpu, "linear + LoRA + residual, bf16", &linear("nt", residual(Bf16))),
         product(gpu, "linear + LoRA + GLU, bf16", &linear("nt", glu(Bf16))),
         product(gpu, "linear + LoRA + GLU gradient, bf16", &linear("nn", glu_gradient(F32, Bf16))),

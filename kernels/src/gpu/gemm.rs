@@ -1,11 +1,12 @@
 //! The matrix product of [`Gemm`] on a GPU.
 //!
 //! A task is a block of the result. Tiles of A and B pass through shared memory; every warp keeps its part of the sums in
-//! registers. Where all elements are bf16 in aligned rows, tiles are copied asynchronously, several stages ahead, and
-//! multiplied by the tensor cores; otherwise they are copied as f32 and multiplied by the ordinary units. In the end the
-//! sums go through shared memory to the epilogue, so that neighbouring threads store neighbouring elements.
+//! registers. Where elements are bf16 in aligned rows, tiles are copied asynchronously, several stages ahead, and multiplied
+//! by the tensor cores. So are those of an f32 matrix with one of bf16, as a LoRA has them, each as three of bf16. Otherwise
+//! tiles are copied as f32 and multiplied by the ordinary units. In the end the sums go through shared memory to the
+//! epilogue, so that neighbouring threads store neighbouring elements.
 use super::block::{Block, WARP};
-use super::tile::{self, Source, Tile};
+use super::tile::{self, PARTS, Source, Tile};
 use super::warp::{Factor, Part};
 use crate::emit::{Elem, Emitter, Value};
 use crate::gemm::{Gemm, Operand, Term};
@@ -18,10 +19,12 @@ pub fn build(gemm: &Gemm) -> Kernel {
     Template::new(gemm).build()
 }
 
-/// Whether the tensor cores can compute it.
+/// Whether the tensor cores can compute it: every term has an aligned matrix of bf16, and another or one of f32.
 fn suits_tensor_cores(gemm: &Gemm) -> bool {
-    let operands = gemm.terms.iter().flat_map(|term| [term.a, term.b]);
-    operands.into_iter().all(|operand| Source::is_aligned(operand.elem, operand.stride))
+    let aligned = |operand: &Operand| Source::is_aligned(operand.elem, operand.stride);
+    let suits = |operand: &Operand| aligned(operand) || operand.elem == Elem::F32;
+    let term = |term: &Term| suits(&term.a) && suits(&term.b) && (aligned(&term.a) || aligned(&term.b));
+    gemm.terms.iter().all(term)
 }
 
 /// A problem and how it is cut.
@@ -30,10 +33,18 @@ struct Template<'a> {
     cut: GpuGemmTuning,
     /// How tiles are stored in shared memory.
     elem: Elem,
+}
+
+/// How the tiles of a term pass through shared memory.
+struct Ring {
     /// Bytes of a stage, and where the tile of B is in it.
     stage: usize,
     b_at: usize,
+    stages: usize,
 }
+
+/// Bytes of a ring, if its stages can be so small: two blocks then share a multiprocessor of any GPU.
+const RING_BYTES: usize = 80 << 10;
 
 /// A term on its way through shared memory.
 struct Flow<'a> {
@@ -53,13 +64,19 @@ impl Template<'_> {
     fn new(gemm: &Gemm) -> Template<'_> {
         let elem = if suits_tensor_cores(gemm) { Elem::Bf16 } else { Elem::F32 };
         let cut = gpu_gemm(gemm.m, gemm.n, elem);
-        let mut template = Template { gemm, cut, elem, stage: 0, b_at: 0 };
-        // The tiles of a stage are as large as any term needs them.
-        let most =
-            |bytes: &dyn Fn(&Term) -> usize| gemm.terms.iter().map(bytes).max().unwrap_or(0).next_multiple_of(128);
-        let (a, b) = (most(&|term| template.a_tile(term).bytes()), most(&|term| template.b_tile(term).bytes()));
-        (template.stage, template.b_at) = (a + b, a);
-        template
+        Template { gemm, cut, elem }
+    }
+
+    fn ring(&self, term: &Term) -> Ring {
+        let a = (self.a_tile(term).bytes() * self.parts(&term.a)).next_multiple_of(128);
+        let b = (self.b_tile(term).bytes() * self.parts(&term.b)).next_multiple_of(128);
+        let fitting = (RING_BYTES / (a + b)).max(2);
+        Ring { stage: a + b, b_at: a, stages: self.cut.stages.min(fitting) }
+    }
+
+    /// How many tiles hold one of an operand's.
+    fn parts(&self, operand: &Operand) -> usize {
+        if self.elem == Elem::Bf16 && operand.elem == Elem::F32 { PARTS } else { 1 }
     }
 
     fn a_tile(&self, term: &Term) -> Tile {
@@ -98,7 +115,9 @@ impl Template<'_> {
             let pointer = e.arg(gemm.count_operand());
             e.load_int_at(&pointer, "%zero")
         });
-        e.shared((self.stage * cut.stages).max(self.sums_tile().bytes()));
+        let rings = gemm.terms.iter().map(|term| self.ring(term));
+        let ring_bytes = rings.map(|ring| ring.stage * ring.stages).max().unwrap_or(0);
+        e.shared(ring_bytes.max(self.sums_tile().bytes()));
         // Neighbouring blocks share a tile of B.
         let tall = e.index(blocks_down as i64);
         let (j, i) = (e.int2("divui", "%task", &tall), e.int2("remui", "%task", &tall));
@@ -133,7 +152,7 @@ impl Template<'_> {
                 self.multiply(e, sums.to_vec(), flow.term, "%zero")
             });
         }
-        let ahead = self.cut.stages - 1;
+        let ahead = self.ring(flow.term).stages - 1;
         for stage in 0..ahead {
             let stage = e.index(stage as i64);
             self.load_if_any(e, flow, &stage, &tiles);
@@ -143,7 +162,7 @@ impl Template<'_> {
             e.sync();
             let next = e.plus(number, ahead as i64);
             self.load_if_any(e, flow, &next, &tiles);
-            let stage = self.stage_of(e, number);
+            let stage = self.stage_of(e, flow.term, number);
             self.multiply(e, sums.to_vec(), flow.term, &stage)
         });
         // The next term, or the epilogue, writes to the same memory.
@@ -152,14 +171,14 @@ impl Template<'_> {
         sums
     }
 
-    fn stage_of(&self, e: &mut Emitter, tile: &str) -> Value {
-        let stages = e.index(self.cut.stages as i64);
+    fn stage_of(&self, e: &mut Emitter, term: &Term, tile: &str) -> Value {
+        let stages = e.index(self.ring(term).stages as i64);
         e.int2("remui", tile, &stages)
     }
 
     fn load_if_any(&self, e: &mut Emitter, flow: &Flow, tile: &str, tiles: &str) {
         let any = e.less(tile, tiles);
-        let stage = self.stage_of(e, tile);
+        let stage = self.stage_of(e, flow.term, tile);
         e.branch(&any, |e| self.load(e, flow, tile, &stage), |_| {});
         tile::commit(e);
     }
@@ -168,8 +187,8 @@ impl Template<'_> {
     fn load(&self, e: &mut Emitter, flow: &Flow, tile: &str, stage: &str) {
         let step = e.times(tile, self.cut.depth);
         let n = e.index(self.gemm.n as i64);
-        let (a_to, b_to) = self.stage_at(e, stage);
         let (term, steps) = (flow.term, (flow.depth, step.as_str()));
+        let (a_to, b_to) = self.stage_at(e, term, stage);
         self.copy(e, &self.a_tile(term), &a_to, (flow.a, &term.a, !term.a.transposed), (flow.rows, flow.row), steps);
         self.copy(e, &self.b_tile(term), &b_to, (flow.b, &term.b, term.b.transposed), (&n, flow.column), steps);
     }
@@ -186,32 +205,39 @@ impl Template<'_> {
     ) {
         let (rows, columns) = if along { (lines, steps) } else { (steps, lines) };
         let source = Source { pointer, elem: operand.elem, pitch: operand.stride, rows: rows.0, columns: columns.0 };
-        if self.elem == Elem::Bf16 {
-            tile.copy_async(e, to, &source, rows.1, columns.1);
-        } else {
-            tile.copy(e, to, &source, rows.1, columns.1);
+        match (self.elem, operand.elem) {
+            (Elem::Bf16, Elem::Bf16) => tile.copy_async(e, to, &source, rows.1, columns.1),
+            (Elem::Bf16, _) => tile.copy_split(e, to, &source, rows.1, columns.1),
+            _ => tile.copy(e, to, &source, rows.1, columns.1),
         }
     }
 
     /// Pointers to a stage's tiles.
-    fn stage_at(&self, e: &mut Emitter, stage: &str) -> (Value, Value) {
+    fn stage_at(&self, e: &mut Emitter, term: &Term, stage: &str) -> (Value, Value) {
+        let ring = self.ring(term);
         let words = Elem::F32.bytes() as usize;
-        let a = e.row("%block_memory", stage, self.stage / words, Elem::F32);
-        let b = e.at(&a, (self.b_at / words) as i64, Elem::F32);
+        let a = e.row("%block_memory", stage, ring.stage / words, Elem::F32);
+        let b = e.at(&a, (ring.b_at / words) as i64, Elem::F32);
         (a, b)
     }
 
     /// The sums with a stage's tiles multiplied.
     fn multiply(&self, e: &mut Emitter, sums: Vec<Value>, term: &Term, stage: &str) -> Vec<Value> {
-        let (a, b) = self.stage_at(e, stage);
+        let (a, b) = self.stage_at(e, term, stage);
         let (row, column) = self.warp_origin(e);
         let (a_along, b_along) = (!term.a.transposed, term.b.transposed);
         let (a_pitch, b_pitch) = (self.a_tile(term).pitch(), self.b_tile(term).pitch());
         let a = if a_along { e.row(&a, &row, a_pitch, self.elem) } else { e.offset(&a, &row, self.elem) };
         let b = if b_along { e.row(&b, &column, b_pitch, self.elem) } else { e.offset(&b, &column, self.elem) };
-        let a = Factor { pointer: &a, pitch: a_pitch, elem: self.elem, along: a_along };
-        let b = Factor { pointer: &b, pitch: b_pitch, elem: self.elem, along: b_along };
-        self.part().multiply(e, sums, &a, &b, self.cut.depth)
+        let (parts_a, parts_b) = (self.parts(&term.a), self.parts(&term.b));
+        let pairs = (0..parts_a).flat_map(|i| (0..parts_b).map(move |j| (i, j)));
+        pairs.fold(sums, |sums, (i, j)| {
+            let a = e.at(&a, (i * self.a_tile(term).rows * a_pitch) as i64, self.elem);
+            let b = e.at(&b, (j * self.b_tile(term).rows * b_pitch) as i64, self.elem);
+            let a = Factor { pointer: &a, pitch: a_pitch, elem: self.elem, along: a_along };
+            let b = Factor { pointer: &b, pitch: b_pitch, elem: self.elem, along: b_along };
+            self.part().multiply(e, sums, &a, &b, self.cut.depth)
+        })
     }
 
     /// First row and column of a warp's part of the block.

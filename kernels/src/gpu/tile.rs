@@ -6,6 +6,9 @@ const CHUNK: usize = 8;
 /// Most copies of a thread that are written one after the other; more become a loop.
 const UNROLLED: usize = 16;
 
+/// Tiles of bf16 that hold a tile of f32.
+pub const PARTS: usize = 3;
+
 /// A matrix in shared memory, row after row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tile {
@@ -78,6 +81,34 @@ impl Tile {
 
     /// Copies the part of `source` from (`row`, `column`) on into the tile at `to`, whatever its storage and alignment.
     pub fn copy(&self, e: &mut Emitter, to: &str, source: &Source, row: &str, column: &str) {
+        self.deal_values(e, to, source, (row, column), |e, value, place| e.store(value, place, self.elem, 1));
+    }
+
+    /// The same of f32 into three tiles of bf16, one behind the other: the rounded values and twice the rounded rest, 24 bits
+    /// together, all that an f32 has. An infinite value gives NaN.
+    pub fn copy_split(&self, e: &mut Emitter, to: &str, source: &Source, row: &str, column: &str) {
+        self.deal_values(e, to, source, (row, column), |e, value, place| {
+            let mut rest = value.to_string();
+            for part in 0..PARTS {
+                let place = e.at(place, (part * self.rows * self.pitch()) as i64, self.elem);
+                e.store(&rest, &place, self.elem, 1);
+                let (bits, sixteen) = (e.rounded_bits(&rest, 1), e.int_constant(16, 1));
+                let bits = e.int_lanes2("shli", &bits, &sixteen, 1);
+                let rounded = e.bits_float(&bits, 1);
+                rest = e.float2("subf", &rest, &rounded, 1);
+            }
+        });
+    }
+
+    /// `put(value, place)` for every element of the tile at `to`, each by one thread.
+    fn deal_values(
+        &self,
+        e: &mut Emitter,
+        to: &str,
+        source: &Source,
+        (row, column): (&str, &str),
+        mut put: impl FnMut(&mut Emitter, &str, &str),
+    ) {
         self.deal(e, self.rows * self.columns, |e, i| {
             let (r, c) = split(e, i, self.columns);
             let place = self.place(e, to, &r, &c);
@@ -89,7 +120,7 @@ impl Tile {
                 vec![e.load_at(&from, &c, source.elem, 1)]
             };
             let value = e.either(&inside, &[float_type(1)], load, |e| vec![e.float(0.0, 1)]);
-            e.store(&value[0], &place, self.elem, 1);
+            put(e, &value[0], &place);
         });
     }
 
