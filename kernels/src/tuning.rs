@@ -118,6 +118,8 @@ pub fn gpu_gemm(m: usize, n: usize, elem: Elem) -> GpuGemmTuning {
 pub struct WarpgroupTuning {
     /// Columns of a block, a multiple of 64 up to 256.
     pub columns: usize,
+    /// Blocks of a band of rows, whose columns are computed one after the other.
+    pub band: usize,
     /// Tiles in flight between memory and the tensor cores, the one in use counted.
     pub stages: usize,
     /// Smaller results waste more of a block than they fill.
@@ -125,13 +127,14 @@ pub struct WarpgroupTuning {
     pub least_columns: usize,
 }
 
-/// Largest first; the first is the reference GEMM's for sm_90a (128 x 256, two consumers, four stages, no spills). All
-/// take some 192 of the 227 KiB of shared memory. What is smaller than the last row allows, narrow results such as
-/// those of LoRA's own products, is left to the kernels of sm_80. No figures yet: they wait for a GPU.
+/// Largest first; the first is the reference GEMM's for sm_90a (128 x 256, two consumers, four stages, no spills). All take some
+/// 192 of the 227 KiB of shared memory. In bands of 16, the hundred blocks or so that run at a time need about as many rows
+/// of A as columns of B. What is smaller than the last row allows, such as LoRA's own narrow products, is left to the kernels
+/// of sm_80. No figures yet: they wait for a GPU.
 const HOPPER_BF16: [WarpgroupTuning; 3] = [
-    WarpgroupTuning { columns: 256, stages: 4, least_rows: 65, least_columns: 129 },
-    WarpgroupTuning { columns: 128, stages: 6, least_rows: 65, least_columns: 65 },
-    WarpgroupTuning { columns: 64, stages: 8, least_rows: 65, least_columns: 33 },
+    WarpgroupTuning { columns: 256, band: 16, stages: 4, least_rows: 65, least_columns: 129 },
+    WarpgroupTuning { columns: 128, band: 16, stages: 6, least_rows: 65, least_columns: 65 },
+    WarpgroupTuning { columns: 64, band: 16, stages: 8, least_rows: 65, least_columns: 33 },
 ];
 
 /// Most steps of a term whose A is f32, which threads load and split themselves: LoRA's ranks. No figures yet.

@@ -39,6 +39,13 @@ fn cuts() {
     check([(808, 3400, 328, "nt", 256), (808, 3400, 72, "tn", 256)].map(of).into());
 }
 
+/// More blocks down than a band has, not a multiple of it.
+#[test]
+fn bands() {
+    let (m, n) = (2184, 600);
+    check(vec![built(plain(m, n, vec![term(m, n, 40, "nt", [Bf16, Bf16], 0)], F32), 64)]);
+}
+
 /// A layer's weight beside its LoRA, and gradients that three layers add up, each stored in its own way.
 #[test]
 fn terms() {

@@ -6,6 +6,9 @@
 //! *consumers*, multiply 64 rows each by all columns of the block, and keep the sums in registers ([`consumer`]). In the
 //! end the sums go through the ring's memory to the epilogue ([`epilogue`]).
 //!
+//! Blocks are a grid, not a loop over blocks in as many tasks as the GPU has multiprocessors: code is generated for an
+//! architecture, whose GPUs have from 78 to 132 of them.
+//!
 //! Invariants:
 //! - Both sides walk through the same tiles: term by term, along K. Tile number `i` of a block goes to stage `i mod stages`.
 //! - A stage belongs to the producer until its `full` barrier completes, and to the consumers until its `empty` one does.
@@ -64,7 +67,7 @@ pub fn build(gemm: &Gemm, cut: WarpgroupTuning) -> Kernel {
     let columns = cut.columns;
     let tile_bytes = |lines: usize| lines * DEPTH * Elem::Bf16.bytes() as usize;
     let (stage_bytes, b_at) = (tile_bytes(ROWS + columns), tile_bytes(ROWS));
-    Template { gemm, columns, stages: cut.stages, stage_bytes, b_at }.build()
+    Template { gemm, columns, band: cut.band, stages: cut.stages, stage_bytes, b_at }.build()
 }
 
 /// A problem and how it is cut.
@@ -72,6 +75,8 @@ struct Template<'a> {
     gemm: &'a Gemm,
     /// Of a block.
     columns: usize,
+    /// Blocks of a band of rows.
+    band: usize,
     stages: usize,
     stage_bytes: usize,
     /// Where the tile of B begins in a stage.
@@ -130,11 +135,7 @@ impl Template<'_> {
         });
         e.shared((self.stages * self.stage_bytes).max(self.sums_bytes()));
         let pipeline = Pipeline::new(&mut e, self.stages);
-        let blocks_down = gemm.m.div_ceil(ROWS);
-        // Neighbouring blocks share a tile of B.
-        let tall = e.index(blocks_down as i64);
-        let (j, i) = (e.int2("divui", "%task", &tall), e.int2("remui", "%task", &tall));
-        let (row, column) = (e.times(&i, ROWS), e.times(&j, self.columns));
+        let (row, column) = self.corner(&mut e);
         let rows = limited(&mut e, gemm.m, gemm.row_limit, count.as_deref());
         let depths: Vec<Value> =
             (gemm.terms.iter()).map(|term| limited(&mut e, term.k, gemm.inner_limit, count.as_deref())).collect();
@@ -142,8 +143,35 @@ impl Template<'_> {
         let start = Start { pipeline, operands, epilogue, depths, rows, row, column };
         e.branch(&wanted, |e| self.block(e, &start), |_| {});
         let work: Work = gemm.work("product_bf16");
-        let tasks = blocks_down * gemm.n.div_ceil(self.columns);
+        let tasks = gemm.m.div_ceil(ROWS) * self.blocks_across();
         e.finish(&format!("gemm_wg{}_{}", self.columns, gemm.name()), tasks, 0, work)
+    }
+
+    fn blocks_across(&self) -> usize {
+        self.gemm.n.div_ceil(self.columns)
+    }
+
+    /// First row and column of the block. Blocks go down a band of the result, then on to the next column, so that those that
+    /// run at a time have few rows of A and few columns of B between them, which the cache holds.
+    fn corner(&self, e: &mut Emitter) -> (Value, Value) {
+        let blocks_down = self.gemm.m.div_ceil(ROWS);
+        let height = self.band.min(blocks_down);
+        let in_band = e.index((height * self.blocks_across()) as i64);
+        let (band, within) = (e.int2("divui", "%task", &in_band), e.int2("remui", "%task", &in_band));
+        let place = |e: &mut Emitter, height: usize| {
+            let height = e.index(height as i64);
+            (e.int2("divui", &within, &height), e.int2("remui", &within, &height))
+        };
+        let (mut j, mut i) = place(e, height);
+        let rest = blocks_down % height;
+        if rest > 0 {
+            let whole = e.index((blocks_down / height) as i64);
+            let (whole, (last_j, last_i)) = (e.less(&band, &whole), place(e, rest));
+            (j, i) = (e.choose(&whole, &j, &last_j), e.choose(&whole, &i, &last_i));
+        }
+        let above = e.times(&band, height);
+        let i = e.int2("addi", &above, &i);
+        (e.times(&i, ROWS), e.times(&j, self.columns))
     }
 
     fn block(&self, e: &mut Emitter, start: &Start) {
