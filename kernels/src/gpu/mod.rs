@@ -8,7 +8,7 @@
 pub mod attention;
 pub mod block;
 pub mod gemm;
-pub mod hopper;
+mod hopper;
 pub mod tensor_map;
 mod tile;
 mod warp;

@@ -2,7 +2,7 @@
 //!
 //! A map is a parameter of 128 bytes, passed by value (`__grid_constant__`): a launch, or a graph that holds it, keeps its
 //! copy, so no map lives in memory of the device. Boxes have rows of 128 bytes and lie in shared memory under the swizzle
-//! of 128 bytes (PTX ISA, "Tensor swizzling modes"), which is what `wgmma` reads best; elements of a box outside of the
+//! of 128 bytes (PTX ISA, "Tensor swizzling modes"), which `wgmma` reads; elements of a box outside of the
 //! matrix are zeros.
 use super::block::Block;
 use crate::emit::{Elem, Emitter, Value};
@@ -10,7 +10,7 @@ use crate::gemm::Operand;
 
 /// Bytes of a box's row, and of the pattern that its swizzle permutes.
 pub const BOX_ROW_BYTES: usize = 128;
-/// Rows and row lengths of a matrix are multiples of so many bytes apart, and it begins at one.
+/// Rows of a matrix are multiples of so many bytes apart, and it begins at one.
 const PITCH_BYTES: usize = 16;
 
 /// A matrix that a kernel copies box by box.
@@ -37,10 +37,6 @@ impl TensorMap {
     /// Elements of a box's row.
     pub fn box_columns(&self) -> usize {
         BOX_ROW_BYTES / self.elem.bytes() as usize
-    }
-
-    pub fn box_bytes(&self) -> usize {
-        self.box_rows * BOX_ROW_BYTES
     }
 }
 
