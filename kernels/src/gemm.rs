@@ -1,7 +1,8 @@
 //! The matrix product: `C[m, n] = epilogue(Σ over terms, Σ over k of A(m, k) · B(k, n))`, summed in f32.
 //!
-//! A task is a block of rows by a block of columns. Its panels of B are packed as `[k][width]` f32, one after the
-//! other; while a panel is in cache all strips of rows pass by, each one register tile that walks along the whole of K.
+//! A task is a block of rows by a block of columns. Its panels of B are packed as `[k][width]` f32, or words of two bf16, one
+//! after the other; while a panel is in cache all strips of rows pass by, each one register tile that walks along K, whole or
+//! in blocks. Where one strip passes by, B is read where it lies. Few columns are computed turned over ([`way`]).
 //! The sums go to a tile in scratch, from which the epilogue computes what is stored. Scratch should begin at a line of
 //! the cache: a depth of 1536 ran at 87 GFLOP/s from elsewhere, at 99 from there. The order of the additions of an
 //! element depends on the problem alone.

@@ -1,10 +1,9 @@
 //! The plans of the matrix product on CPUs.
 use super::gemm::{check, limited, plain, steps_stop, term};
-use amc_kernels::Kernel;
 use amc_kernels::emit::Elem::{Bf16, F32};
 use amc_kernels::gemm::Gemm;
-use amc_kernels::Pairs;
 use amc_kernels::gemm::plan::Plan;
+use amc_kernels::{Kernel, Machine, Pairs};
 
 /// Plans that real sizes reach: long K in blocks, rows in several goes.
 #[test]
@@ -37,6 +36,20 @@ fn pairs_of_steps() {
     check(cases);
 }
 
+/// LoRA's gradients over many tokens: turned over, B where it lies, K in blocks.
+#[test]
+fn few_columns_of_long_sums() {
+    let mut cases = vec![];
+    for elem in [F32, Bf16] {
+        for (m, n, k) in [(144, 8, 2100), (96, 8, 2101), (144, 5, 2100)] {
+            let gemm = plain(m, n, vec![term(m, n, k, "tn", [elem; 2], 0)], F32);
+            let kernel = super::target().product(&gemm);
+            cases.push((gemm, kernel));
+        }
+    }
+    check(cases);
+}
+
 /// Depth of a block, strips whose A is packed at a time, panels of a task.
 const WAYS: [(Option<usize>, usize, usize); 4] = [(None, 1, 2), (Some(16), 1, 1), (Some(32), 2, 3), (None, 4, 1)];
 
@@ -59,8 +72,8 @@ fn planned(
 fn steps_stop_at_the_count() {
     for gemm in limited() {
         let chosen = Plan::choose(&gemm, &super::target());
-        let plans =
-            [Plan { block_depth: Some(16), ..chosen.clone() }, Plan { pairs: Some(Pairs::Widened), ..chosen.clone() }, chosen];
+        let (blocks, pairs) = (Some(16), Some(Pairs::Widened));
+        let plans = [Plan { block_depth: blocks, ..chosen.clone() }, Plan { pairs, ..chosen.clone() }, chosen];
         let mut kernels = Vec::from(plans.map(|plan| gemm.build_with(&plan)));
         kernels.dedup_by(|a, b| a.symbol == b.symbol);
         steps_stop(&gemm, &kernels);

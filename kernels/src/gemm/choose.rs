@@ -83,7 +83,8 @@ impl Plan {
             let words = self.words(term);
             let far = |elem, count| table.far_byte * far_bytes(elem, count) as f64 * term.k as f64;
             let a = feed_cost(self.feed(gemm, term)) * words + far(term.a.elem, gemm.m * term.k);
-            let b = table.pack_b * words + far(term.b.elem, gemm.n * term.k);
+            let pack_b = if self.in_place(gemm, term) { 0.0 } else { table.pack_b };
+            let b = pack_b * words + far(term.b.elem, gemm.n * term.k);
             columns * b + rows * a
         };
         let words: f64 = gemm.terms.iter().map(|term| self.words(term)).sum();

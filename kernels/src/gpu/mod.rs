@@ -1,10 +1,11 @@
 //! Kernels for NVIDIA GPUs.
 //!
-//! A kernel is an `llvm.func` with the attribute `nvvm.kernel` whose parameters are the operands' addresses, in order. A
-//! task is a block of threads (`ctaid.x` is its number), and a block knows its kernel's whole problem: grids have one
-//! axis, sizes are constants. Nothing is added atomically, so every sum has one order.
+//! A kernel is an `llvm.func` with the attribute `nvvm.kernel` whose parameters are the operands' addresses, or tensor maps
+//! ([`tensor_map`]) where it wants them, in order. A task is a block of threads (`ctaid.x` is its number), and a block knows
+//! its kernel's whole problem: grids have one axis, sizes are constants. Nothing is added atomically, so every sum has one
+//! order.
 //!
-//! Operands begin at multiples of 16 bytes. A kernel for Hopper may want some of them as tensor maps ([`tensor_map`]).
+//! Operands begin at multiples of 16 bytes.
 pub mod attention;
 pub mod block;
 pub mod gemm;

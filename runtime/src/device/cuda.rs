@@ -93,8 +93,8 @@ impl CudaDevice {
     /// from `model`.
     ///
     /// # Safety
-    /// The kernels of `ptx` take one address for each operand that the plan gives them and, given those, touch only memory
-    /// that the plan gives to them.
+    /// The kernels of `ptx` take one address for each operand that the plan gives them, or a tensor map where it has one, and,
+    /// given those, touch only memory that the plan gives to them.
     ///
     /// # Errors
     /// An invalid plan, a missing driver or GPU, another compute capability than `arch`, too little memory, PTX that the

@@ -4,7 +4,8 @@
 //! (`gpu::hopper::pipeline`). Two warpgroups have 64 queries each: while one computes its softmax, the other's products
 //! run. Scores and results stay in registers; probabilities, rounded to bf16, go from there into the second product.
 //!
-//! A tile's rows may belong to the next row of the batch, or lie behind the last: nobody sees those tokens.
+//! A tile's rows may belong to the next row of the batch, or lie behind the last: their probabilities are zero. So a value that
+//! is not finite makes NaN of the row before its own, too, as it does of the loss of all.
 use super::forward::{Softmax, masked, store_logarithms};
 use super::*;
 use crate::attention::digits;
@@ -13,7 +14,7 @@ use crate::gpu::hopper::descriptor::{self, distance};
 use crate::gpu::hopper::pipeline::Pipeline;
 use crate::gpu::hopper::producer::{by_producer, copy_box};
 use crate::gpu::hopper::wgmma::{self, Fragment, STEPS, Sums, pinned_fragments};
-use crate::gpu::hopper::{CONSUMERS, SWIZZLE_PERIOD, THREADS, WARPGROUP};
+use crate::gpu::hopper::{CONSUMERS, SWIZZLE_PERIOD, THREADS, WARPGROUP, registers_fit};
 use crate::gpu::tensor_map::{BOX_ROW_BYTES, TensorMap};
 use crate::gpu::warp::pack;
 use crate::tuning::WarpgroupAttention;
@@ -21,6 +22,7 @@ use crate::tuning::WarpgroupAttention;
 /// Registers of a thread of the producer's warpgroup and of the consumers', together those that the block begins with.
 const PRODUCER_REGISTERS: usize = 24;
 const CONSUMER_REGISTERS: usize = 240;
+const _: () = assert!(registers_fit(CONSUMER_REGISTERS, PRODUCER_REGISTERS));
 /// Entries of a head in a box.
 const BOX_ENTRIES: usize = BOX_ROW_BYTES / 2;
 /// Bytes of a product's steps along a row of a box, and down its rows.
@@ -99,6 +101,8 @@ impl Forward<'_> {
         let [segments, o, lse] = [3, 4, 5].map(|i| e.arg(i));
         let queries_at = e.shared(self.bytes(self.walk.own()));
         let ring_at = e.shared(self.stages * self.bytes(self.walk.others));
+        let begins = |at: usize| at.is_multiple_of(SWIZZLE_PERIOD);
+        debug_assert!(begins(queries_at) && begins(ring_at) && begins(self.bytes(self.walk.others)));
         let pipeline = Pipeline::new(&mut e, self.stages);
         let [b, head, block] = digits(&mut e, "%task", [batch, heads, blocks]);
         let kv_head = e.divided(&head, heads / kv_heads);

@@ -10,7 +10,7 @@ use crate::gemm::Term;
 use crate::gpu::block::WARP;
 
 /// Registers of a consumer's thread. With the producer's they are the 168 of each thread that a block begins with.
-const REGISTERS: usize = 232;
+pub(super) const REGISTERS: usize = 232;
 /// The barrier of the consumers' threads; 0 is that of the whole block.
 const BARRIER: usize = 1;
 

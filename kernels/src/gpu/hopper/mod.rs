@@ -49,6 +49,14 @@ const DEPTH: usize = 64;
 /// Where the pattern of the swizzle begins anew (PTX ISA, "Tensor swizzling modes").
 pub(super) const SWIZZLE_PERIOD: usize = 1024;
 
+/// Whether a block's registers can be dealt out anew, so many to each thread of the consumers and of the producer's warpgroup
+/// (PTX ISA, `setmaxnreg`: multiples of 8 from 24 on). A thread that waits for registers that nobody gives up waits for ever.
+pub(super) const fn registers_fit(consumer: usize, producer: usize) -> bool {
+    const AT_FIRST: usize = 168;
+    let multiples = consumer.is_multiple_of(8) && producer.is_multiple_of(8) && producer >= 24;
+    multiples && CONSUMERS * consumer + producer == (CONSUMERS + 1) * AT_FIRST
+}
+
 /// Whether the product can be computed so: of bf16 matrices that tensor maps can describe, but for A's of at most
 /// `wide_depth` steps, which may be f32 in rows.
 pub fn suits(gemm: &Gemm, wide_depth: usize) -> bool {
@@ -133,6 +141,7 @@ impl Template<'_> {
             let pointer = e.arg(gemm.count_operand());
             e.load_int_at(&pointer, "%zero")
         });
+        debug_assert!(self.stage_bytes.is_multiple_of(SWIZZLE_PERIOD), "every stage begins a pattern of the swizzle");
         e.shared((self.stages * self.stage_bytes).max(self.sums_bytes()));
         let pipeline = Pipeline::new(&mut e, self.stages);
         let (row, column) = self.corner(&mut e);

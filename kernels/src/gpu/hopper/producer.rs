@@ -1,12 +1,13 @@
 //! The producer: one thread that keeps the ring full.
 use super::operand::Matrix;
 use super::pipeline::shared_byte;
-use super::{CONSUMERS, Start, Template, WARPGROUP, is_wide};
+use super::{CONSUMERS, Start, Template, WARPGROUP, consumer, is_wide, registers_fit};
 use crate::emit::{Emitter, Value};
 use crate::gpu::block::WARP;
 
-/// Registers of its threads, which give up the others: a multiple of 8, at least 24 (PTX ISA, `setmaxnreg`).
+/// Registers of its threads, which give up the others.
 const REGISTERS: usize = 40;
+const _: () = assert!(registers_fit(consumer::REGISTERS, REGISTERS));
 
 impl Template<'_> {
     /// Copies all tiles, in the order in which the consumers multiply them.

@@ -48,7 +48,7 @@ unsafe extern "C" fn cuTensorMapEncodeTiled(
                 element,
                 address: address as u64,
                 sizes: std::slice::from_raw_parts(sizes, rank).to_vec(),
-                strides: std::slice::from_raw_parts(strides, rank - 1).to_vec(),
+                strides: if rank > 1 { std::slice::from_raw_parts(strides, rank - 1).to_vec() } else { vec![] },
                 box_sizes: std::slice::from_raw_parts(box_sizes, rank).to_vec(),
                 element_strides: std::slice::from_raw_parts(element_strides, rank).to_vec(),
                 swizzle,
@@ -56,6 +56,7 @@ unsafe extern "C" fn cuTensorMapEncodeTiled(
             }
         };
         let bytes = description.encode().map_err(|_| CUresult::CUDA_ERROR_INVALID_VALUE)?;
+        // SAFETY: the caller gives room for a map, whose alignment was checked.
         unsafe { map.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), TENSOR_MAP_BYTES) };
         Ok(())
     })
