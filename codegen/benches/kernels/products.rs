@@ -193,5 +193,8 @@ fn plan(gemm: &Gemm, target: &Target, set: [usize; 6]) -> Plan {
     }
     plan.m_cache = if m_cache > 0 { m_cache } else { plan.m_cache.min(plan.m_block) };
     plan.block_depth = if block_depth > 0 { Some(block_depth) } else { plan.block_depth };
+    let Plan { rows, m_block, m_cache, .. } = plan;
+    let whole = m_block.is_multiple_of(rows) && m_cache.is_multiple_of(rows);
+    assert!(whole, "--plan: found tasks of {m_block} rows, {m_cache} at a time, wanted multiples of a tile's {rows}");
     plan
 }

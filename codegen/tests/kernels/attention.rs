@@ -23,6 +23,9 @@ const CASES: &[Case] = &[
     (2, 70, 4, 2, 6, Some(9), Elem::Bf16, &[&[70], &[11, 30, 20]]),
     (2, 201, 2, 1, 8, None, Elem::Bf16, &[&[61, 100], &[]]),
     (1, 75, 3, 3, 7, None, Elem::Bf16, &[&[75]]),
+    // An odd number of heads, whose queries are cut into parts on a CPU.
+    (1, 190, 3, 1, 16, None, Elem::F32, &[&[150, 30]]),
+    (3, 201, 3, 1, 8, Some(70), Elem::Bf16, &[&[201], &[150, 51], &[]]),
 ];
 
 pub fn segments(seq: usize, documents: &[&[usize]]) -> Vec<i32> {

@@ -1,4 +1,5 @@
-//! Gradient: a task is one query head of one row of the batch, blocks of queries outside, blocks of keys inside.
+//! Gradient: a task is one query head of one row of the batch, or of a part of its queries; blocks of queries outside, blocks
+//! of keys inside.
 //!
 //! With `p = e^(s - lse)`, `D = Σ do · o` and `ds = p (do · v - D)`: `dv = pᵀ do`, `dk = scale · dsᵀ q`,
 //! `dq = scale · ds k`. Where products go in pairs of bf16, `ds` holds the scale instead of the queries. Gradients of keys and values grow in the task's part of the workspace.
@@ -100,7 +101,8 @@ pub fn build(attention: &Attention, target: &Target) -> Kernel {
     let backward = Backward { attention, layout, buffers };
     e.tasks(|e, task| backward.task(e, task));
     let work = attention.work(backward.layout.family(["attention_grad", "attention_grad_bf16"]), 5, 2);
-    e.finish(&attention.name("attention_grad"), attention.batch * attention.heads, scratch.bytes(), work)
+    let tasks = attention.batch * attention.heads * attention.query_parts().len();
+    e.finish(&attention.name("attention_grad"), tasks, scratch.bytes(), work)
 }
 
 impl Backward<'_> {
@@ -109,23 +111,25 @@ impl Backward<'_> {
         let part = keys * self.layout.width;
         let dk = e.row(&b.operands[8], task, 2 * part, Elem::F32);
         let dv = e.at(&dk, part as i64, Elem::F32);
-        let [row, head] = digits(e, task, [a.batch, a.heads]);
+        let parts = a.query_parts();
+        let [row, head, number] = digits(e, task, [a.batch, a.heads, parts.len()]);
         let row = e.times(&row, a.seq);
-        let (group, all, both) = (e.index(a.group() as i64), e.index(a.seq as i64), e.index(2 * part as i64));
+        let (first, end) = queries_of_part(e, &number, &parts);
+        let (group, both) = (e.index(a.group() as i64), e.index(2 * part as i64));
         let kv_head = e.int2("divui", &head, &group);
         for (operand, block) in [(1, &b.k), (2, &b.v)] {
             let rows = a.head_at(e, &b.operands[operand], a.kv_heads, &row, &kv_head);
             let rows = a.head_rows(&rows, a.kv_heads);
             let words = self.layout.along_head(rows);
-            words.pack(e, &all, keys, 1.0, (block, words.head_dim));
+            // No query sees a key behind the last query.
+            words.pack(e, &end, keys, 1.0, (block, words.head_dim));
             if operand == 1 && self.layout.paired() {
-                rows.pack_pairs(e, &all, keys, (&b.k_along, a.head_dim));
+                rows.pack_pairs(e, &end, keys, (&b.k_along, a.head_dim));
             }
         }
         e.fill(&dk, &both, Elem::F32, 4 * self.layout.tile.lanes);
         let head = Head { row, head, dk, dv };
-        let zero = e.index(0);
-        e.repeat(&zero, &all, QUERIES as i64, |e, first| self.query_block(e, &head, first));
+        e.repeat(&first, &end, QUERIES as i64, |e, first| self.query_block(e, &head, first));
     }
 
     fn query_block(&self, e: &mut Emitter, head: &Head, first: &str) {
@@ -324,4 +328,15 @@ impl Backward<'_> {
             });
         }
     }
+}
+
+/// First query of a part, and the end; `ends` are those of all parts.
+fn queries_of_part(e: &mut Emitter, number: &str, ends: &[usize]) -> (Value, Value) {
+    let (zero, all) = (e.index(0), e.index(ends[ends.len() - 1] as i64));
+    let [middle, _] = ends else { return (zero, all) };
+    let middle = e.index(*middle as i64);
+    let is_first = e.op(format!("arith.cmpi eq, {number}, {zero} : i64"));
+    let first = e.op(format!("arith.select {is_first}, {zero}, {middle} : i64"));
+    let end = e.op(format!("arith.select {is_first}, {middle}, {all} : i64"));
+    (first, end)
 }
