@@ -201,7 +201,7 @@ fn kernels(bench: &Bench, browser: &mut Browser) {
     browser.go(&format!("program={}&view=kernels", program.name));
     browser.click("[data-sort=count]");
     browser.wait_for("location.hash.includes('sort=-count')");
-    browser.wait_for("document.querySelector('th[aria-sort=descending]').textContent.startsWith('launches')");
+    browser.wait_for("document.querySelector('th[aria-sort=descending]')?.textContent.startsWith('launches')");
     assert_eq!(browser.texts("#kernel-table tbody tr:first-child td:nth-child(3)"), [most.to_string()]);
     browser.click("[data-sort=count]");
     browser.wait_for("document.querySelector('th[aria-sort=ascending]') !== null");
@@ -229,7 +229,7 @@ fn from_source_to_launches(bench: &Bench, browser: &mut Browser) {
     browser.go(&format!("program={}&view=source&launch={launch}", program.name));
     browser.click("#graph .lit.linked .number");
     browser.wait_for("location.hash.includes('line=')");
-    browser.wait_for(&format!("document.querySelector('#details .launches').textContent.includes('#{launch} ')"));
+    browser.wait_for(&format!("document.querySelector('#details .launches')?.textContent.includes('#{launch} ')"));
     browser.go(&format!("program={}&view=source&phase=forward", program.name));
     assert!(browser.texts("#graph .text").concat().contains("func @"));
     assert_eq!(browser.texts("#graph .linked").len(), 0, "values have other numbers in other phases");

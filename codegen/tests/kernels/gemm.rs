@@ -86,7 +86,7 @@ fn layouts_and_elems() {
     let mut cases = vec![];
     for form in ["nn", "nt", "tn", "tt"] {
         for elems in [[F32, F32], [F32, Bf16], [Bf16, F32], [Bf16, Bf16]] {
-            for (m, n, k, gap) in [(24, 48, 32, 0), (29, 53, 37, 3)] {
+            for (m, n, k, gap) in [(24, 48, 32, 0), (29, 53, 37, 3), (18, 76, 71, 0)] {
                 let output = if gap == 0 { F32 } else { elems[0] };
                 cases.push(built(plain(m, n, vec![term(m, n, k, form, elems, gap)], output)));
             }

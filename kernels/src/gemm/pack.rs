@@ -109,21 +109,9 @@ fn whole_rows(e: &mut Emitter, plan: &Plan, b: &Operand) {
 /// steps, which are then taken apart.
 fn whole_transposed(e: &mut Emitter, plan: &Plan, b: &Operand) {
     let (zero, width) = (e.index(0), e.index(plan.width() as i64));
-    let steps = if b.elem == Elem::Bf16 { 2 } else { 1 };
     let mut done = zero.clone();
     for block in blocks(plan.lanes) {
-        let whole = e.rounded_down("%depth", block * steps);
-        e.repeat(&done, &whole, (block * steps) as i64, |e, k| {
-            e.repeat(&zero, &width, block as i64, |e, n| {
-                let to = e.row("%to", k, plan.width(), Elem::F32);
-                let to = e.offset(&to, n, Elem::F32);
-                let rows = loaded_rows(e, b, (n, k), block);
-                let columns = transposed(e, &rows);
-                let columns = if steps == 1 { columns } else { halves(e, &columns, block) };
-                store_columns(e, &columns, &to, plan.width(), block);
-            });
-        });
-        done = whole;
+        done = transposed_blocks(e, plan, b, &done, &width, block);
     }
     e.repeat(&done, "%depth", 1, |e, k| {
         let to = e.row("%to", k, plan.width(), Elem::F32);
@@ -131,10 +119,30 @@ fn whole_transposed(e: &mut Emitter, plan: &Plan, b: &Operand) {
     });
 }
 
+/// Blocks of words of the first columns, a multiple of a block's, from step `from` on; returns the step behind the last.
+fn transposed_blocks(e: &mut Emitter, plan: &Plan, b: &Operand, from: &str, columns: &str, block: usize) -> Value {
+    let steps = if b.elem == Elem::Bf16 { 2 } else { 1 };
+    let (zero, end) = (e.index(0), e.rounded_down("%depth", block * steps));
+    e.repeat(from, &end, (block * steps) as i64, |e, k| {
+        e.repeat(&zero, columns, block as i64, |e, n| {
+            let to = e.row("%to", k, plan.width(), Elem::F32);
+            let to = e.offset(&to, n, Elem::F32);
+            let rows = loaded_rows(e, b, (n, k), block);
+            let words = transposed(e, &rows);
+            let words = if steps == 1 { words } else { halves(e, &words, block) };
+            store_columns(e, &words, &to, plan.width(), block);
+        });
+    });
+    end
+}
+
 /// Words that are transposed at a time, both ways: first the large blocks, then what is left.
 pub fn blocks(lanes: usize) -> Vec<usize> {
-    if lanes > 8 { vec![lanes, 8] } else { vec![8] }
+    if lanes > SMALL_BLOCK { vec![lanes, SMALL_BLOCK] } else { vec![SMALL_BLOCK] }
 }
+
+/// The smallest of these.
+pub const SMALL_BLOCK: usize = 8;
 
 /// Of `block` columns of B stored `[n, k]`, from column `n` on, as many words from step `k` on.
 pub fn loaded_rows(e: &mut Emitter, b: &Operand, (n, k): (&str, &str), block: usize) -> Vec<Value> {
@@ -169,17 +177,31 @@ fn halves(e: &mut Emitter, words: &[Value], lanes: usize) -> Vec<Value> {
     halves
 }
 
-/// A panel with fewer columns, element by element.
+/// A panel with fewer columns: vectors or blocks as far as they go, then elements, then zeros.
 fn partial(e: &mut Emitter, plan: &Plan, b: &Operand) {
+    if b.transposed {
+        return partial_transposed(e, plan, b);
+    }
     let (zero, width, nothing) = (e.index(0), e.index(plan.width() as i64), e.float(0.0, 1));
     e.repeat(&zero, "%depth", 1, |e, k| {
-        let to = e.row("%to", k, plan.width(), Elem::F32);
-        let from = e.row("%from", k, if b.transposed { 1 } else { b.stride }, b.elem);
-        e.repeat(&zero, "%extent", 1, |e, n| {
-            let at = if b.transposed { e.times(n, b.stride) } else { n.to_string() };
-            let value = e.load_at(&from, &at, b.elem, 1);
-            e.store_at(&value, &to, n, Elem::F32, 1);
+        let (from, to) = (e.row("%from", k, b.stride, b.elem), e.row("%to", k, plan.width(), Elem::F32));
+        e.each("%extent", plan.lanes, |e, n, lanes| {
+            let value = e.load_at(&from, n, b.elem, lanes);
+            e.store_at(&value, &to, n, Elem::F32, lanes);
         });
+        e.repeat("%extent", &width, 1, |e, n| e.store_at(&nothing, &to, n, Elem::F32, 1));
+    });
+}
+
+fn partial_transposed(e: &mut Emitter, plan: &Plan, b: &Operand) {
+    let (zero, width, nothing) = (e.index(0), e.index(plan.width() as i64), e.float(0.0, 1));
+    let columns = e.rounded_down("%extent", SMALL_BLOCK);
+    let done = transposed_blocks(e, plan, b, &zero, &columns, SMALL_BLOCK);
+    e.repeat(&zero, "%depth", 1, |e, k| {
+        let to = e.row("%to", k, plan.width(), Elem::F32);
+        let is_done = e.less(k, &done);
+        let first = e.choose(&is_done, &columns, &zero);
+        e.repeat(&first, "%extent", 1, |e, n| copy_transposed(e, b, n, k, &to));
         e.repeat("%extent", &width, 1, |e, n| e.store_at(&nothing, &to, n, Elem::F32, 1));
     });
 }

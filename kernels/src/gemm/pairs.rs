@@ -3,7 +3,7 @@
 //! A panel of B is packed as `[k / 2][width]` words, A stored `[k, m]` as strips `[k / 2][rows]` of words; A stored
 //! `[m, k]` is used in place. The last word of an odd depth has zero in its high half, and A in place is then read by
 //! its low half alone: what lies beyond the last step is never a number of the product.
-use super::pack::{blocks, loaded_rows, pieces, store_columns};
+use super::pack::{SMALL_BLOCK, blocks, loaded_rows, pieces, store_columns};
 use super::plan::Plan;
 use super::{Gemm, Operand, Term, prefetch};
 use crate::emit::{Elem, Emitter, Value};
@@ -32,21 +32,9 @@ pub fn whole_rows(e: &mut Emitter, plan: &Plan, b: &Operand) {
 /// B stored `[n, k]`: blocks of words are transposed, the last pairs go word by word.
 pub fn whole_transposed(e: &mut Emitter, plan: &Plan, b: &Operand) {
     let (zero, width) = (e.index(0), e.index(plan.width() as i64));
-    let all = e.divided("%depth", 2);
     let mut done = zero.clone();
     for block in blocks(plan.lanes) {
-        let whole = e.rounded_down(&all, block);
-        e.repeat(&done, &whole, block as i64, |e, pair| {
-            let k = e.times(pair, 2);
-            e.repeat(&zero, &width, block as i64, |e, n| {
-                let to = e.row("%to", pair, plan.width(), Elem::F32);
-                let to = e.offset(&to, n, Elem::F32);
-                let rows = loaded_rows(e, b, (n, &k), block);
-                let columns = transposed(e, &rows);
-                store_columns(e, &columns, &to, plan.width(), block);
-            });
-        });
-        done = whole;
+        done = transposed_blocks(e, plan, b, &done, &width, block);
     }
     each_pair(e, &done, |e, pair, both| {
         let to = e.row("%to", pair, plan.width(), Elem::F32);
@@ -54,12 +42,48 @@ pub fn whole_transposed(e: &mut Emitter, plan: &Plan, b: &Operand) {
     });
 }
 
-/// A panel with fewer columns, word by word.
+/// Blocks of words of the first columns, a multiple of a block's, from pair `from` on; returns the pair behind the last.
+fn transposed_blocks(e: &mut Emitter, plan: &Plan, b: &Operand, from: &str, columns: &str, block: usize) -> Value {
+    let (zero, all) = (e.index(0), e.divided("%depth", 2));
+    let end = e.rounded_down(&all, block);
+    e.repeat(from, &end, block as i64, |e, pair| {
+        let k = e.times(pair, 2);
+        e.repeat(&zero, columns, block as i64, |e, n| {
+            let to = e.row("%to", pair, plan.width(), Elem::F32);
+            let to = e.offset(&to, n, Elem::F32);
+            let rows = loaded_rows(e, b, (n, &k), block);
+            let words = transposed(e, &rows);
+            store_columns(e, &words, &to, plan.width(), block);
+        });
+    });
+    end
+}
+
+/// A panel with fewer columns: vectors or blocks as far as they go, then words, then zeros.
 pub fn partial(e: &mut Emitter, plan: &Plan, b: &Operand) {
+    if b.transposed {
+        return partial_transposed(e, plan, b);
+    }
     let (zero, width, nothing) = (e.index(0), e.index(plan.width() as i64), e.float(0.0, 1));
     each_pair(e, &zero, |e, pair, both| {
+        let (from, to) = (e.row("%from", pair, 2 * b.stride, Elem::Bf16), e.row("%to", pair, plan.width(), Elem::F32));
+        e.each("%extent", plan.lanes, |e, n, lanes| {
+            let (from, to) = (e.offset(&from, n, Elem::Bf16), e.offset(&to, n, Elem::F32));
+            interleave(e, (&from, b.stride, both), &to, 0, lanes);
+        });
+        e.repeat("%extent", &width, 1, |e, n| e.store_at(&nothing, &to, n, Elem::F32, 1));
+    });
+}
+
+fn partial_transposed(e: &mut Emitter, plan: &Plan, b: &Operand) {
+    let (zero, width, nothing) = (e.index(0), e.index(plan.width() as i64), e.float(0.0, 1));
+    let columns = e.rounded_down("%extent", SMALL_BLOCK);
+    let done = transposed_blocks(e, plan, b, &zero, &columns, SMALL_BLOCK);
+    each_pair(e, &zero, |e, pair, both| {
         let to = e.row("%to", pair, plan.width(), Elem::F32);
-        e.repeat(&zero, "%extent", 1, |e, n| copy_word(e, b, (n, pair), both, &to));
+        let is_done = e.less(pair, &done);
+        let first = e.choose(&is_done, &columns, &zero);
+        e.repeat(&first, "%extent", 1, |e, n| copy_word(e, b, (n, pair), both, &to));
         e.repeat("%extent", &width, 1, |e, n| e.store_at(&nothing, &to, n, Elem::F32, 1));
     });
 }
