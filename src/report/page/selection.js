@@ -16,6 +16,8 @@ class Selection {
   }
 
   read() {
+    if (this.fragment === location.hash) return;
+    this.fragment = location.hash;
     this.values = new URLSearchParams(location.hash.slice(1));
     this.program = this.report.program(this.values.get("program")) ?? this.report.programs[0];
     const clocks = this.program.clocks;
@@ -49,8 +51,10 @@ class Selection {
     return `#${values}`;
   }
 
+  /** At once, since the event comes later than the next key may. */
   set(changes) {
     location.hash = this.link(changes);
+    this.read();
   }
 
   clear() {
