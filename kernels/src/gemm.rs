@@ -67,15 +67,16 @@ impl Gemm {
         if gemv::suits(self) {
             return gemv::build(&Way::plain(self), target);
         }
-        let way = Way::turned(self).unwrap_or_else(|| Way::plain(self));
-        if way.turned && gemv::suits(&way.computed) {
-            return gemv::build(&way, target);
+        if let Some(way) = Way::turned(self) {
+            if gemv::suits(&way.computed) {
+                return gemv::build(&way, target);
+            }
+            let plan = Plan::choose(&way.computed, target);
+            if way.computed.terms.iter().all(|term| plan.in_place(&way.computed, term)) {
+                return way.build(&plan);
+            }
         }
-        let plan = Plan::choose(&way.computed, target);
-        if way.turned && !way.computed.terms.iter().all(|term| plan.in_place(&way.computed, term)) {
-            return self.build_with(&Plan::choose(self, target));
-        }
-        way.build(&plan)
+        self.build_with(&Plan::choose(self, target))
     }
 
     /// The kernel with a plan of the caller's.

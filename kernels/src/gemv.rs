@@ -7,7 +7,7 @@ use crate::emit::{Elem, Emitter, Value, float_type};
 use crate::gemm::way::Way;
 use crate::gemm::{Gemm, Term, call, finish, prefetch, private_function};
 use crate::loops::Reduction;
-use crate::transpose::transposed;
+use crate::transpose::{store_lines, transposed};
 use crate::{Kernel, Target};
 use std::fmt::Write;
 
@@ -148,10 +148,8 @@ impl<'a> Gemv<'a> {
             };
             let block: Vec<Value> = (0..BLOCK).map(load).collect();
             let to = e.offset(copy, k, Elem::F32);
-            for (row, steps) in transposed(e, &block).iter().enumerate() {
-                let to = e.at(&to, (row * row_length(term)) as i64, Elem::F32);
-                e.store(steps, &to, Elem::F32, BLOCK);
-            }
+            let lines = transposed(e, &block);
+            store_lines(e, &lines, &to, row_length(term), BLOCK);
         });
         e.repeat(&blocks, &depth, 1, |e, k| {
             let (from, to) = (e.row(a, k, term.a.stride, term.a.elem), e.offset(copy, k, Elem::F32));

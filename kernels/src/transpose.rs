@@ -1,5 +1,5 @@
 //! Square blocks of words, transposed in registers.
-use crate::emit::{Emitter, Value, float_type};
+use crate::emit::{Elem, Emitter, Value, float_type};
 
 /// Words of a quarter: 128 bits, within which the cheap shuffles of x86 work.
 const QUARTER: usize = 4;
@@ -23,6 +23,14 @@ pub fn transposed(e: &mut Emitter, rows: &[Value]) -> Vec<Value> {
         }
     }
     columns
+}
+
+/// Stores vectors of so many words, one for each line, lines `pitch` words apart.
+pub fn store_lines(e: &mut Emitter, lines: &[Value], to: &str, pitch: usize, lanes: usize) {
+    for (i, line) in lines.iter().enumerate() {
+        let to = e.at(to, (i * pitch) as i64, Elem::F32);
+        e.store(line, &to, Elem::F32, lanes);
+    }
 }
 
 /// Of two pairs of rows: vectors that have words 0, 1, 2 and 3 of all four rows in each quarter.

@@ -138,8 +138,7 @@ fn plan(artifact: &Artifact, program: &Program, out: &mut impl Write) -> Result<
     }
     for (i, launch) in program.launches.iter().enumerate() {
         let Kernel { symbol: kernel, block, .. } = &artifact.plan.kernels[launch.kernel as usize];
-        let maps = block.as_ref().map_or(&[][..], |block| &block.maps);
-        let arg = |(i, arg): (usize, &Arg)| match maps.iter().find(|map| map.operand as usize == i) {
+        let arg = |(i, arg): (usize, &Arg)| match block.as_ref().and_then(|block| block.map(i)) {
             None => operand(artifact, arg),
             Some(map) => format!("{} {}", operand(artifact, arg), described(map)),
         };

@@ -3,7 +3,7 @@
 use super::plan::{Feed, Plan};
 use super::{Gemm, Operand, Term, pairs, prefetch, private_function};
 use crate::emit::{Elem, Emitter, Value};
-use crate::transpose::transposed;
+use crate::transpose::{store_lines, transposed};
 
 /// Parameters of every packing function: `%extent` is the number of columns of B, or of rows of A.
 const PARAMS: &str = "%from: !llvm.ptr, %to: !llvm.ptr, %depth: i64, %extent: i64";
@@ -42,7 +42,7 @@ const CACHE_LINE: u64 = 64;
 /// where a panel is small. Weights come from memory: packed without being asked for, they took 12 % of the time of
 /// SmolLM2's logits.
 pub fn asked_rows(gemm: &Gemm, plan: &Plan, term: &Term) -> Option<usize> {
-    let steps = plan.block_depth.map_or(term.k, |block| block.min(term.k));
+    let steps = plan.steps(term);
     let rows = if term.b.transposed { plan.width() } else { steps };
     let far = (steps * plan.width()) as u64 * term.b.elem.bytes() > FAR_PANEL;
     (far && !plan.in_place(gemm, term)).then(|| rows.div_ceil(plan.m_cache / plan.rows))
@@ -51,7 +51,7 @@ pub fn asked_rows(gemm: &Gemm, plan: &Plan, term: &Term) -> Option<usize> {
 /// `@ask_b{term}`: asks for the lines of some stored rows of a panel of B, from row `%first` on.
 fn ask(plan: &Plan, t: usize, term: &Term, rows: usize) -> String {
     let mut e = Emitter::new();
-    let steps = plan.block_depth.map_or(term.k, |block| block.min(term.k));
+    let steps = plan.steps(term);
     let (all, columns) = if term.b.transposed { (plan.width(), steps) } else { (steps, plan.width()) };
     let (all, zero) = (e.index(all as i64), e.index(0));
     let end = e.plus("%first", rows as i64);
@@ -130,7 +130,7 @@ fn transposed_blocks(e: &mut Emitter, plan: &Plan, b: &Operand, from: &str, colu
             let rows = loaded_rows(e, b, (n, k), block);
             let words = transposed(e, &rows);
             let words = if steps == 1 { words } else { halves(e, &words, block) };
-            store_columns(e, &words, &to, plan.width(), block);
+            store_lines(e, &words, &to, plan.width(), block);
         });
     });
     end
@@ -154,14 +154,6 @@ pub fn loaded_rows(e: &mut Emitter, b: &Operand, (n, k): (&str, &str), block: us
         e.load_words(&from, block)
     };
     (0..block).map(load).collect()
-}
-
-/// Stores vectors of words `width` apart.
-pub fn store_columns(e: &mut Emitter, columns: &[Value], to: &str, width: usize, lanes: usize) {
-    for (i, column) in columns.iter().enumerate() {
-        let to = e.at(to, (i * width) as i64, Elem::F32);
-        e.store(column, &to, Elem::F32, lanes);
-    }
 }
 
 /// The low and the high halves of words, each widened.

@@ -3,11 +3,11 @@
 //! A panel of B is packed as `[k / 2][width]` words, A stored `[k, m]` as strips `[k / 2][rows]` of words; A stored
 //! `[m, k]` is used in place. The last word of an odd depth has zero in its high half, and A in place is then read by
 //! its low half alone: what lies beyond the last step is never a number of the product.
-use super::pack::{SMALL_BLOCK, blocks, loaded_rows, pieces, store_columns};
+use super::pack::{SMALL_BLOCK, blocks, loaded_rows, pieces};
 use super::plan::Plan;
 use super::{Gemm, Operand, Term, prefetch};
 use crate::emit::{Elem, Emitter, Value};
-use crate::transpose::transposed;
+use crate::transpose::{store_lines, transposed};
 
 /// `body(pair, whether its second step exists)` for all of `%depth` from pair `from` on.
 fn each_pair(e: &mut Emitter, from: &str, mut body: impl FnMut(&mut Emitter, &str, bool)) {
@@ -53,7 +53,7 @@ fn transposed_blocks(e: &mut Emitter, plan: &Plan, b: &Operand, from: &str, colu
             let to = e.offset(&to, n, Elem::F32);
             let rows = loaded_rows(e, b, (n, &k), block);
             let words = transposed(e, &rows);
-            store_columns(e, &words, &to, plan.width(), block);
+            store_lines(e, &words, &to, plan.width(), block);
         });
     });
     end

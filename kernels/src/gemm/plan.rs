@@ -102,9 +102,14 @@ impl Plan {
         self.block_depth.is_some()
     }
 
+    /// Steps of K of a term that are summed at a time.
+    pub fn steps(&self, term: &Term) -> usize {
+        self.block_depth.map_or(term.k, |block| block.min(term.k))
+    }
+
     /// Words of the largest depth of a term that is packed at a time.
     pub fn capacity(&self, term: &Term) -> usize {
-        let steps = self.block_depth.map_or(term.k, |block| block.min(term.k));
+        let steps = self.steps(term);
         if self.paired(term) { steps.div_ceil(2) } else { steps }
     }
 

@@ -6,7 +6,7 @@ use super::store;
 use super::{Gemm, Operand, Term, call, private_function};
 use crate::emit::{Elem, Emitter, Value};
 use crate::region::{Broadcast, RegionInput};
-use crate::transpose::transposed;
+use crate::transpose::{store_lines, transposed};
 
 /// The most columns of a product that is turned over, all of which are rows of one tile then.
 const MOST_COLUMNS: usize = 8;
@@ -83,10 +83,10 @@ impl<'a> Way<'a> {
     fn turn(&self, width: usize) -> String {
         let mut e = Emitter::new();
         let rows = self.computed.m;
-        let (zero, whole) = (e.index(0), e.rounded_down("%columns", BLOCK));
-        let first_single = if rows == BLOCK { whole.clone() } else { zero.clone() };
+        let zero = e.index(0);
+        let blocks = if rows == BLOCK { e.rounded_down("%columns", BLOCK) } else { zero.clone() };
         if rows == BLOCK {
-            e.repeat(&zero, &whole, BLOCK as i64, |e, j| {
+            e.repeat(&zero, &blocks, BLOCK as i64, |e, j| {
                 let from = e.offset("%from", j, Elem::F32);
                 let load = |i: usize| {
                     let from = e.at(&from, (i * width) as i64, Elem::F32);
@@ -94,13 +94,11 @@ impl<'a> Way<'a> {
                 };
                 let block: Vec<Value> = (0..BLOCK).map(load).collect();
                 let to = e.row("%to", j, rows, Elem::F32);
-                for (j, column) in transposed(e, &block).iter().enumerate() {
-                    let to = e.at(&to, (j * rows) as i64, Elem::F32);
-                    e.store(column, &to, Elem::F32, BLOCK);
-                }
+                let lines = transposed(e, &block);
+                store_lines(e, &lines, &to, rows, BLOCK);
             });
         }
-        e.repeat(&first_single, "%columns", 1, |e, j| {
+        e.repeat(&blocks, "%columns", 1, |e, j| {
             let (from, to) = (e.offset("%from", j, Elem::F32), e.row("%to", j, rows, Elem::F32));
             for i in 0..rows {
                 let (from, to) = (e.at(&from, (i * width) as i64, Elem::F32), e.at(&to, i as i64, Elem::F32));

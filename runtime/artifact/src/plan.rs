@@ -57,6 +57,13 @@ pub struct Block {
     pub maps: Vec<TensorMap>,
 }
 
+impl Block {
+    /// The tensor map that the kernel wants in place of an operand's address, if it does.
+    pub fn map(&self, operand: usize) -> Option<&TensorMap> {
+        self.maps.iter().find(|map| map.operand as usize == operand)
+    }
+}
+
 /// A matrix that a kernel copies box by box into shared memory, where boxes lie under the swizzle of [`BOX_ROW_BYTES`]
 /// bytes and are zeros outside of the matrix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -299,9 +299,7 @@ impl Forward<'_> {
         wgmma::commit(e);
         wgmma::wait(e, 0);
         start.pipeline.release(e, number);
-        let sums = self.scores().values(e, &sums);
-        let sums = self.scores().pinned(e, &sums);
-        self.scores().values(e, &sums)
+        self.scores().waited_for(e, &sums)
     }
 
     /// The results with the probabilities' products with the tile of values of that number added; its stage is given back.
@@ -330,8 +328,6 @@ impl Forward<'_> {
         wgmma::commit(e);
         wgmma::wait(e, 0);
         start.pipeline.release(e, number);
-        let sums = self.results().values(e, &sums);
-        let sums = self.results().pinned(e, &sums);
-        self.results().values(e, &sums)
+        self.results().waited_for(e, &sums)
     }
 }

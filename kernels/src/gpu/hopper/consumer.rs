@@ -47,9 +47,7 @@ impl Template<'_> {
             first = e.int2("addi", &first, &tiles);
         }
         wgmma::wait(e, 0);
-        let sums = self.sums().values(e, &sums);
-        let sums = self.sums().pinned(e, &sums);
-        let sums = self.sums().values(e, &sums);
+        let sums = self.sums().waited_for(e, &sums);
         // The sums take the ring's place when the other consumer has read it, too.
         self.consumers_sync(e);
         self.finish(e, &sums, start);

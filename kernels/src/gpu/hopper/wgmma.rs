@@ -56,6 +56,13 @@ impl Sums {
         pinned(e, values, "f32", "f")
     }
 
+    /// A thread's sums one by one, behind a [`wait`] for them.
+    pub fn waited_for(self, e: &mut Emitter, sums: &str) -> Vec<Value> {
+        let values = self.values(e, sums);
+        let sums = self.pinned(e, &values);
+        self.values(e, &sums)
+    }
+
     /// `sums + a · b` over sixteen steps, of matrices with these descriptors; `along` says of each whether the steps run along
     /// its rows in memory.
     pub fn multiply(self, e: &mut Emitter, sums: &str, (a, b): (&str, &str), along: (bool, bool)) -> Value {

@@ -87,7 +87,7 @@ impl Drop for Module {
 impl Kernel {
     /// What it gets for operand `index`, which is at that address.
     pub fn argument(&self, index: usize, address: u64) -> Result<Argument> {
-        match self.block.maps.iter().find(|map| map.operand as usize == index) {
+        match self.block.map(index) {
             None => Ok(Argument::Address(address)),
             Some(map) => Ok(Argument::Map(Box::new(tensor_map::encoded(map, address)?))),
         }
