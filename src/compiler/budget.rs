@@ -137,7 +137,7 @@ impl Planner<'_> {
         };
         let place = self.project.places.of(&["amc", "memory_budget"]);
         bail!(
-            "{place}: the run takes {wanted} bytes ({activations} of them for a microbatch of {rows} rows), and {least} \
+            "{place}: the run takes {wanted} ({activations} of them for a microbatch of {rows} rows), and {least} \
              where activations are computed again; the budget is {budget}; {advice}"
         )
     }
