@@ -123,6 +123,42 @@ fn a_budget_that_is_too_small_names_the_largest_microbatch_that_fits() {
     assert!(said.contains("no smaller microbatch fits"), "{said}");
 }
 
+/// Copies of frozen weights, packed once, make a run faster and nothing else; a budget takes them away first.
+#[test]
+fn weights_that_are_packed_once_change_no_bit() {
+    let bench = Bench::new();
+    bench.without_weights();
+    let compiled = |budget: &str| {
+        let set = [
+            "model.torch_dtype=float32",
+            "peft._target_=nemo_automodel.components._peft.lora.PeftConfig",
+            "peft.target_modules=*_proj",
+            &format!("amc.memory_budget={budget}"),
+        ];
+        let set: Vec<&str> = set.iter().flat_map(|key| ["--set", key]).collect();
+        let output = bench.run(&[&["compile", "r.yaml", "--target", "cpu", "-o", "a"], &set[..]].concat());
+        let said = text(&output.stdout);
+        assert!(output.status.success(), "{said}{}", text(&output.stderr));
+        let packs = text(&bench.run(&["show", "a", "plan", "--program", "pack"]).stdout).matches("// pack: ").count();
+        let size = said.lines().find_map(|line| line.split_once(" kernels, ")?.1.strip_suffix(" MiB in all"));
+        (packs, size.and_then(|size| size.parse::<f64>().ok()).unwrap_or_else(|| panic!("no size in {said}")))
+    };
+    let trained = || {
+        let output = bench.run(&["run", "a"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let model = bench.path("checkpoints/LATEST/model/adapter_model.safetensors");
+        let adapter = std::fs::read(model).unwrap();
+        std::fs::remove_dir_all(bench.path("checkpoints")).unwrap();
+        adapter
+    };
+    let (packs, size) = compiled("1GiB");
+    assert!(packs > 0, "nothing is packed");
+    let packed = trained();
+    let (fewer, _) = compiled(&format!("{:.1}MiB", size - 0.3));
+    assert!(fewer < packs, "{fewer} of {packs} copies within a budget that is too small for all");
+    assert!(trained() == packed, "copies change what is trained");
+}
+
 #[test]
 fn a_tuned_model_has_the_config_and_the_memory_that_it_was_trained_with() {
     let bench = Bench::new();

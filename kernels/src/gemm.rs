@@ -6,8 +6,10 @@
 //! The sums go to a tile in scratch, from which the epilogue computes what is stored. Scratch should begin at a line of
 //! the cache: a depth of 1536 ran at 87 GFLOP/s from elsewhere, at 99 from there. The order of the additions of an
 //! element depends on the problem alone.
+mod ask;
 mod choose;
 mod pack;
+pub mod packing;
 mod pairs;
 pub mod plan;
 pub(crate) mod store;
@@ -15,11 +17,12 @@ mod task;
 mod tile;
 pub(crate) mod way;
 
-use crate::emit::{Elem, Emitter};
+use crate::emit::{Elem, Emitter, Value};
 use crate::loops::digest;
 use crate::region::Region;
 use crate::{Kernel, Target, Varies, Work, gemv};
-use plan::Plan;
+pub use packing::Packing;
+use plan::{FeedB, Plan};
 use way::Way;
 
 /// Rows or columns of a product that are too few to use a packed element often.
@@ -50,6 +53,8 @@ pub struct Term {
     pub a: Operand,
     /// Stored `[k, n]`, or `[n, k]` if transposed (`x Wᵀ` with W stored `[out, in]`).
     pub b: Operand,
+    /// Whether B is given as [`Packing`] lays it out, which was made from what is stored like that.
+    pub packed: bool,
 }
 
 /// How a matrix lies in memory.
@@ -72,7 +77,7 @@ impl Gemm {
                 return gemv::build(&way, target);
             }
             let plan = Plan::choose(&way.computed, target);
-            if way.computed.terms.iter().all(|term| plan.in_place(&way.computed, term)) {
+            if way.computed.terms.iter().all(|term| plan.feed_b(&way.computed, term) == FeedB::InPlace) {
                 return way.build(&plan);
             }
         }
@@ -144,7 +149,7 @@ impl Way<'_> {
     }
 }
 
-/// The kernel of `body` and the functions that it calls; its symbol ends with a digest of its text.
+/// The kernel of a product, as [`finish_text`] makes it.
 pub(crate) fn finish(
     gemm: &Gemm,
     (template, family): (&str, &'static str),
@@ -153,13 +158,27 @@ pub(crate) fn finish(
     tasks: usize,
     scratch: usize,
 ) -> Kernel {
+    finish_text(&format!("{template}_{}", gemm.name()), functions, body, tasks, scratch, gemm.work(family))
+}
+
+/// The kernel of `body` and the functions that it calls, with so many words of scratch; its symbol is `name` and a digest of
+/// its text.
+fn finish_text(name: &str, functions: &str, body: Emitter, tasks: usize, scratch: usize, work: Work) -> Kernel {
     let body = body.into_text();
-    let symbol = format!("{template}_{}_{:08x}", gemm.name(), digest(&format!("{functions}{body}")) as u32);
+    let symbol = format!("{name}_{:08x}", digest(&format!("{functions}{body}")) as u32);
     let text = format!(
         "{functions}func.func @{symbol}(%args: !llvm.ptr, %begin: i64, %end: i64, %scratch: !llvm.ptr) {{\n{body}  return\n}}\n"
     );
     let tasks = u32::try_from(tasks).expect("a kernel has less than 2^32 tasks");
-    Kernel { symbol, text, tasks, scratch_bytes: 4 * scratch as u64, work: gemm.work(family), geometry: None }
+    Kernel { symbol, text, tasks, scratch_bytes: 4 * scratch as u64, work, geometry: None }
+}
+
+/// The address of the element at `(row, column)` of the matrix, however it is stored.
+fn element(e: &mut Emitter, pointer: &str, (row, column): (&str, &str), operand: Operand) -> Value {
+    let (major, minor) = if operand.transposed { (column, row) } else { (row, column) };
+    let major = e.times(major, operand.stride);
+    let at = e.int2("addi", &major, minor);
+    e.offset(pointer, &at, operand.elem)
 }
 
 /// A function for use inside one kernel, never inlined, so that each is allocated registers on its own.

@@ -11,7 +11,7 @@ use crate::Kernel;
 use crate::attention::Attention;
 use crate::attention_cached::AttentionCached;
 use crate::emit::Emitter;
-use crate::gemm::Gemm;
+use crate::gemm::{Gemm, Packing};
 use crate::gpu::block::{Block, ROW_THREADS};
 use crate::gpu::{self, Gpu};
 use crate::steps::Steps;
@@ -27,6 +27,12 @@ pub trait Machine {
 
     /// The matrix product; operands as [`Gemm`] has them.
     fn product(&self, problem: &Gemm) -> Kernel;
+
+    /// How B of a term of the product may be packed once for many launches, and how often each of them packs it otherwise, if
+    /// the machine packs at all.
+    fn packing(&self, _problem: &Gemm, _term: usize) -> Option<(Packing, usize)> {
+        None
+    }
 
     /// Attention; operands as [`Attention::forward`] has them.
     fn attention(&self, problem: &Attention) -> Kernel;
@@ -49,6 +55,10 @@ impl Machine for Target {
 
     fn product(&self, problem: &Gemm) -> Kernel {
         problem.build(self)
+    }
+
+    fn packing(&self, problem: &Gemm, term: usize) -> Option<(Packing, usize)> {
+        problem.packing(term, self)
     }
 
     fn attention(&self, problem: &Attention) -> Kernel {

@@ -2,6 +2,7 @@
 pub mod autodiff;
 pub mod fuse;
 pub mod memory;
+pub mod packing;
 pub mod pass;
 pub mod pipeline;
 pub mod plan;

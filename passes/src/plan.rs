@@ -1,9 +1,11 @@
 //! Assembles programs into one artifact plan: trainable state first in the arena, then what the programs share.
 mod kernels;
 mod modules;
+mod packed;
 mod update;
 
 use crate::memory::{self, Layout, align};
+use crate::packing::{Frozen, Packings};
 use crate::pass::Recompute;
 use crate::schedule::{self, Location, Schedule};
 use crate::select::{self, Kernels};
@@ -13,6 +15,7 @@ use amc_ir::{Binding, Bindings, DType, Module, Type, View};
 use amc_kernels::Machine;
 use kernels::listed;
 use modules::Owners;
+use packed::Copies;
 use std::collections::BTreeMap;
 use update::update_module;
 
@@ -62,12 +65,16 @@ pub struct ProgramMemory {
     pub lower_bound: u64,
 }
 
-/// Lays out and schedules the programs; `optimizer` adds the program `update`.
-pub fn assemble(units: &[Unit], optimizer: Option<Optimizer>, target: &dyn Machine) -> Assembled {
-    let mut assembler = Assembler::new(units, target, optimizer.is_some());
-    for unit in units {
-        assembler.unit(unit);
-    }
+/// Lays out and schedules the programs; `optimizer` adds the program `update`, `packed_bytes` the program `pack`, which makes
+/// copies of frozen matrices that take at most so many bytes more.
+pub fn assemble(units: &[Unit], optimizer: Option<Optimizer>, target: &dyn Machine, packed_bytes: u64) -> Assembled {
+    let scheduled = |packings| {
+        let mut assembler = Assembler::new(units, target, optimizer.is_some(), packings);
+        units.iter().for_each(|unit| assembler.unit(unit));
+        assembler
+    };
+    let packings = if packed_bytes == 0 { Packings::none() } else { scheduled(Packings::All).chosen(packed_bytes) };
+    let mut assembler = scheduled(packings);
     let update = optimizer.and_then(|optimizer| assembler.update(optimizer));
     assembler.finish(update)
 }
@@ -83,6 +90,7 @@ struct Flat {
 
 struct Assembler<'a> {
     target: &'a dyn Machine,
+    packings: Packings,
     kernels: Kernels,
     plan: Plan,
     flat: BTreeMap<String, Flat>,
@@ -129,9 +137,10 @@ fn init(init: amc_ir::Init) -> artifact::Init {
 }
 
 impl<'a> Assembler<'a> {
-    fn new(units: &[Unit], target: &'a dyn Machine, trains: bool) -> Assembler<'a> {
+    fn new(units: &[Unit], target: &'a dyn Machine, trains: bool, packings: Packings) -> Assembler<'a> {
         let mut assembler = Assembler {
             target,
+            packings,
             kernels: Kernels::default(),
             plan: Plan::default(),
             flat: BTreeMap::new(),
@@ -219,7 +228,8 @@ impl<'a> Assembler<'a> {
                 location
             })
             .collect();
-        let selected = select::select(&unit.module, self.target, &mut self.kernels);
+        let frozen = Frozen::of(&unit.module, &unit.bindings);
+        let selected = select::select(&unit.module, &frozen, &self.packings, self.target, &mut self.kernels);
         let results = schedule.add(&unit.module, &selected, &args);
         let types = entry.results.iter().map(|r| entry.ty(*r).clone());
         let outputs = unit.outputs.iter().zip(types).zip(&results).map(|((n, t), l)| (n.clone(), t, *l)).collect();
@@ -313,7 +323,8 @@ impl<'a> Assembler<'a> {
             };
             args.push(location);
         }
-        let selected = select::select(&module, self.target, &mut self.kernels);
+        let frozen = Frozen::none(&module);
+        let selected = select::select(&module, &frozen, &self.packings, self.target, &mut self.kernels);
         let results = schedule.add(&module, &selected, &args);
         let outputs = vec![("grad_norm".to_string(), Type::new(DType::F32, [1]), results[0])];
         let program = Program {
@@ -331,15 +342,16 @@ impl<'a> Assembler<'a> {
     }
 
     fn finish(mut self, update: Option<Module>) -> Assembled {
-        let base = align(self.persistent);
         let owners = Owners::new(&self.plan);
+        let copies = self.pack(&owners);
+        let base = align(self.persistent);
         let values = self.plan.params.iter().flat_map(|param| [param.value_offset, param.grad_offset]);
         let mut stored: Vec<u64> = values.chain(self.states.values().copied()).collect();
         stored.sort();
         let mut memory = vec![];
         self.plan.arena_bytes = base;
         for pending in std::mem::take(&mut self.pending) {
-            let (program, layout) = place(pending, base, &stored, &owners, &self.kernels);
+            let (program, layout) = place(pending, base, &stored, &owners, (&self.kernels, &copies));
             memory.push(ProgramMemory {
                 program: program.name.clone(),
                 bytes: layout.bytes,
@@ -357,7 +369,13 @@ impl<'a> Assembler<'a> {
 /// Gives the buffers of a program their addresses, from `base` on.
 ///
 /// `stored` are the offsets where tensors begin that outlive the program, sorted.
-fn place(pending: Pending, base: u64, stored: &[u64], owners: &Owners, kernels: &Kernels) -> (Program, Layout) {
+fn place(
+    pending: Pending,
+    base: u64,
+    stored: &[u64],
+    owners: &Owners,
+    (kernels, copies): (&Kernels, &Copies),
+) -> (Program, Layout) {
     let Pending { mut program, schedule, inputs, outputs } = pending;
     let locations = |ports: &[(String, Type, Location)]| ports.iter().map(|p| p.2).collect::<Vec<_>>();
     let stages = stages(&schedule, stored);
@@ -385,7 +403,9 @@ fn place(pending: Pending, base: u64, stored: &[u64], owners: &Owners, kernels: 
     let launch = |(at, launch): (usize, &schedule::Launch)| artifact::Launch {
         kernel: launch.kernel as u32,
         tasks: kernels.list[launch.kernel].tasks,
-        args: launch.operands.iter().map(address).collect(),
+        args: (launch.operands.iter().enumerate())
+            .map(|(at, operand)| copies.of(launch, at).unwrap_or_else(|| address(operand)))
+            .collect(),
         label: launch.label.clone(),
         module: modules.of_launch(launch),
         waits: at > 0 && stages[at] > stages[at - 1],

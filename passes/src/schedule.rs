@@ -1,4 +1,5 @@
 //! `schedule`: selected functions become one flat list of launches, every call spelled out with its own buffers.
+use crate::packing::Packed;
 use crate::select::{Operand, Place, Selected, Step};
 use amc_artifact::Arg;
 use amc_ir::{Function, Module, Value};
@@ -33,6 +34,8 @@ pub struct Launch {
     pub operands: Vec<Location>,
     /// Of every operand, whether it is written.
     pub writes: Vec<bool>,
+    /// Operands that the kernel wants packed.
+    pub packed: Vec<Packed>,
     pub label: String,
     /// Number of the call that it is in.
     pub call: usize,
@@ -86,14 +89,14 @@ impl Schedule {
             .collect();
         for step in &body.steps {
             match step {
-                Step::Launch { kernel, operands, writes, label } => {
+                Step::Launch { kernel, operands, writes, packed, label } => {
                     let locate = |operand: &Operand| match operand {
                         Operand::Value { value, offset } => frame.locate(self, *value).at(*offset as u64),
                         Operand::Temporary { index, offset } => temporaries[*index].at(*offset as u64),
                     };
                     let operands = operands.iter().map(locate).collect();
-                    let (kernel, writes, label) = (*kernel, writes.clone(), label.clone());
-                    self.launches.push(Launch { kernel, operands, writes, label, call });
+                    let (kernel, writes, packed, label) = (*kernel, writes.clone(), packed.clone(), label.clone());
+                    self.launches.push(Launch { kernel, operands, writes, packed, label, call });
                 }
                 Step::Call { callee, args, results } => {
                     let args: Vec<Location> = args.iter().map(|a| frame.locate(self, *a)).collect();

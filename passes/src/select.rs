@@ -6,7 +6,9 @@ mod claims;
 mod groups;
 mod region;
 
+use crate::packing::{Frozen, Packed, Packings};
 use amc_ir::{Function, InstKind, Module, Value};
+use amc_kernels::gemm::Gemm;
 use amc_kernels::steps::{Slot, Steps};
 use amc_kernels::{Kernel, Machine};
 use std::collections::HashMap;
@@ -76,6 +78,8 @@ pub enum Step {
         kernel: usize,
         operands: Vec<Operand>,
         writes: Vec<bool>,
+        /// Operands that the kernel wants packed.
+        packed: Vec<Packed>,
         label: String,
     },
     Call {
@@ -94,14 +98,32 @@ pub struct Selected {
     pub temporaries: Vec<usize>,
 }
 
-/// Selects kernels for every function of the module.
-pub fn select(module: &Module, target: &dyn Machine, kernels: &mut Kernels) -> Vec<Selected> {
-    module.functions.iter().map(|function| Selector::new(function, target, kernels).run()).collect()
+/// Selects kernels for every function of the module. Products have their `frozen` matrices packed as `packings` allow.
+pub fn select(
+    module: &Module,
+    frozen: &Frozen,
+    packings: &Packings,
+    target: &dyn Machine,
+    kernels: &mut Kernels,
+) -> Vec<Selected> {
+    let select = |(id, function)| {
+        let matrices = Matrices { frozen: frozen.params(id), packings };
+        Selector::new(function, matrices, target, kernels).run()
+    };
+    module.functions.iter().enumerate().map(select).collect()
+}
+
+/// What is known of a function's matrices.
+struct Matrices<'a> {
+    /// Of every parameter, whether it is a frozen tensor in every call.
+    frozen: &'a [bool],
+    packings: &'a Packings,
 }
 
 /// A function on its way to steps.
 struct Selector<'a> {
     function: &'a Function,
+    matrices: Matrices<'a>,
     target: &'a dyn Machine,
     kernels: &'a mut Kernels,
     uses: Vec<usize>,
@@ -111,10 +133,15 @@ struct Selector<'a> {
 }
 
 impl<'a> Selector<'a> {
-    fn new(function: &'a Function, target: &'a dyn Machine, kernels: &'a mut Kernels) -> Selector<'a> {
+    fn new(
+        function: &'a Function,
+        matrices: Matrices<'a>,
+        target: &'a dyn Machine,
+        kernels: &'a mut Kernels,
+    ) -> Selector<'a> {
         let places = vec![Place::Own; function.value_count()];
         let out = Selected { steps: vec![], places, temporaries: vec![] };
-        Selector { function, target, kernels, uses: function.use_counts(), claimed: None, out }
+        Selector { function, matrices, target, kernels, uses: function.use_counts(), claimed: None, out }
     }
 
     fn run(mut self) -> Selected {
@@ -179,12 +206,38 @@ impl<'a> Selector<'a> {
 
     /// Launches a kernel on operands in its order.
     fn launch(&mut self, kernel: Kernel, operands: Vec<Operand>, label: &str) {
+        self.launch_packed(kernel, operands, vec![], label);
+    }
+
+    /// Launches a product, on frozen matrices packed where that is wanted.
+    fn launch_product(&mut self, mut product: Gemm, operands: Vec<Operand>, label: &str) {
+        let mut packed = vec![];
+        for term in 0..product.terms.len() {
+            let operand = 2 * term + 1;
+            if !self.is_frozen(operands[operand]) {
+                continue;
+            }
+            let found =
+                self.target.packing(&product, term).filter(|(packing, _)| self.matrices.packings.allow(packing));
+            packed.extend(found.map(|(packing, times)| Packed { operand, packing, times }));
+        }
+        packed.iter().for_each(|Packed { operand, .. }| product.terms[operand / 2].packed = true);
+        self.launch_packed(self.target.product(&product), operands, packed, label);
+    }
+
+    /// Whether an operand is a frozen tensor from its first byte on.
+    fn is_frozen(&self, operand: Operand) -> bool {
+        let Operand::Value { value, offset: 0 } = operand else { return false };
+        self.matrices.frozen.get(value.index()) == Some(&true)
+    }
+
+    fn launch_packed(&mut self, kernel: Kernel, operands: Vec<Operand>, packed: Vec<Packed>, label: &str) {
         let kernel = self.kernels.add(kernel);
         let label = match self.computed(&operands) {
             Some(value) => format!("{}: %{} {label}", self.function.name, value.0),
             None => format!("{}: {label}", self.function.name),
         };
-        self.out.steps.push(Step::Launch { kernel, operands, writes: vec![], label });
+        self.out.steps.push(Step::Launch { kernel, operands, writes: vec![], packed, label });
     }
 
     /// Launches several kernels, between them temporaries of their own.

@@ -56,7 +56,7 @@ mod tests {
 
     fn launch(operands: &[(Location, bool)]) -> Launch {
         let (operands, writes) = operands.iter().copied().unzip();
-        Launch { kernel: 0, operands, writes, label: String::new(), call: 0 }
+        Launch { kernel: 0, operands, writes, packed: vec![], label: String::new(), call: 0 }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::element::{self, Element};
 use crate::params;
 use crate::weights::{Frozen, ModelWeights};
 use amc_artifact::memory::RunMemory;
-use amc_artifact::{Artifact, Init, Param, Plan, Port, Program, Storage, TargetKind, tensor_bytes};
+use amc_artifact::{Artifact, Init, Param, Plan, Port, Program, ProgramKind, Storage, TargetKind, tensor_bytes};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 
@@ -108,7 +108,20 @@ impl Session {
         let planned = RunMemory::of(&plan, threads)?;
         // SAFETY: `frozen` has a row for every frozen tensor, of the checked size, in memory that the session keeps.
         let device = unsafe { CpuDevice::new(&plan, symbols, &frozen.memory, threads)? };
-        Ok(Session { device: Box::new(device), _frozen: frozen, model, plan, planned })
+        let mut session = Session { device: Box::new(device), _frozen: frozen, model, plan, planned };
+        session.pack()?;
+        Ok(session)
+    }
+
+    /// Makes the packed copies of frozen matrices, and gives back the memory of those that were read for it.
+    fn pack(&mut self) -> Result<()> {
+        let packs = |(index, program): (usize, &Program)| (program.kind == ProgramKind::Pack).then_some(index);
+        let programs: Vec<usize> = self.plan.programs.iter().enumerate().filter_map(packs).collect();
+        for program in programs {
+            self.device.launch(program)?;
+            self.model.release();
+        }
+        Ok(())
     }
 
     /// Gives every parameter its first value: from the checkpoint, zero, or random under the seed. Moments and gradients

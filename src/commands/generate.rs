@@ -207,7 +207,7 @@ impl Generator {
         let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
         let dir = temporary.path().join("artifact");
         let destination = Destination::parse("cpu")?;
-        let assembled = assemble(&units, None, destination.machine().as_ref());
+        let assembled = assemble(&units, None, destination.machine().as_ref(), 0);
         emit(&dir, &assembled, &destination, folder, &model.weight_files()?, Papers::default())?;
         let options = SessionOptions { threads: arguments.threads.map(usize::from), model: Some(folder.into()) };
         let mut session = Session::open(&Artifact::open(&dir)?, &options)?;

@@ -29,8 +29,9 @@ pub struct Fitted {
 /// A budget that no plan keeps to, with the largest microbatch that does.
 pub fn fitted(project: &Project, destination: &Destination, dumps: &mut Dumps) -> Result<Fitted> {
     let rows = project.train.shapes.batch;
-    let first = plan(project, destination, (rows, 0), dumps)?;
-    let Some(budget) = project.recipe.amc.memory_budget else { return Ok(first) };
+    let budget = project.recipe.amc.memory_budget;
+    let first = plan(project, destination, (rows, 0), Packing::Within(budget.unwrap_or(u64::MAX)), dumps)?;
+    let Some(budget) = budget else { return Ok(first) };
     let planner = Planner { project, destination, budget };
     if planner.bytes_of(&first)? <= budget {
         return Ok(first);
@@ -46,19 +47,40 @@ pub fn fitted(project: &Project, destination: &Destination, dumps: &mut Dumps) -
             exceeds = middle;
         }
     }
-    let fitted = plan(project, destination, (rows, fits), dumps)?;
+    let fitted = plan(project, destination, (rows, fits), Packing::Never, dumps)?;
     Ok(Fitted { unbounded: Some(first.assembled.plan), ..fitted })
 }
+
+/// Whether frozen matrices are packed once, so that launches need not.
+enum Packing {
+    Never,
+    /// As far as the run then takes so many bytes at most, and not too much more than without.
+    Within(u64),
+}
+
+/// Part of the bytes of a run that packed copies may add to them: for that, a step of SmolLM2's LoRA in bf16 becomes 2 to 3 %
+/// faster on Zen 5.
+const PACKED_PART: u64 = 4;
 
 /// Plans for microbatches of at most `rows` rows, with so many steps computed again.
 fn plan(
     project: &Project,
     destination: &Destination,
     (rows, steps): (usize, usize),
+    packing: Packing,
     dumps: &mut Dumps,
 ) -> Result<Fitted> {
     let units = units(project, rows, steps, dumps)?;
-    let assembled = assemble(&units, Some(optimizer(&project.recipe)), destination.machine().as_ref());
+    let machine = destination.machine();
+    let assemble = |packed| assemble(&units, Some(optimizer(&project.recipe)), machine.as_ref(), packed);
+    let mut assembled = assemble(0);
+    if let Packing::Within(most) = packing {
+        let bytes = planned_bytes(&assembled, threads(project))?;
+        let packed = assemble((bytes / PACKED_PART).min(most.saturating_sub(bytes)));
+        if planned_bytes(&packed, threads(project))? <= most {
+            assembled = packed;
+        }
+    }
     let most = units.iter().map(|unit| unit.recompute).max_by_key(|recompute| recompute.possible);
     Ok(Fitted { assembled, recompute: most.unwrap_or_default(), unbounded: None })
 }
@@ -90,7 +112,7 @@ impl Planner<'_> {
     }
 
     fn quietly(&self, rows: usize, steps: usize) -> Result<Fitted> {
-        plan(self.project, self.destination, (rows, steps), &mut Dumps::default())
+        plan(self.project, self.destination, (rows, steps), Packing::Never, &mut Dumps::default())
     }
 
     fn bytes(&self, rows: usize, steps: usize) -> Result<u64> {

@@ -96,7 +96,7 @@ impl Subject {
         let unit = unit("train", &request, Some(0), &mut Dumps::default())?;
         let destination = Destination::parse("cpu")?;
         let optimizer = Optimizer { beta1: 0.9, beta2: 0.999, eps: 1e-8, decoupled: true };
-        let assembled = assemble(&[unit], Some(optimizer), destination.machine().as_ref());
+        let assembled = assemble(&[unit], Some(optimizer), destination.machine().as_ref(), 0);
         let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
         let dir = temporary.path().join("artifact");
         emit(&dir, &assembled, &destination, folder, &model.weight_files()?, Papers::default())?;

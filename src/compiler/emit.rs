@@ -1,6 +1,8 @@
 //! The last step: programs to plan, kernels to code, everything into the artifact's directory.
-use amc_artifact::memory::PIECE_BYTES;
-use amc_artifact::{Artifact, Contents, Header, InputFile, PhaseMemory, RunConfig, TargetInfo, TargetKind};
+use amc_artifact::memory::{PIECE_BYTES, staying};
+use amc_artifact::{
+    Artifact, Contents, Header, InputFile, PhaseMemory, RunConfig, TargetInfo, TargetKind, WeightTensor,
+};
 use amc_kernels::{Gpu, Machine, Target};
 use amc_passes::plan::Assembled;
 use anyhow::{Context, Result};
@@ -118,13 +120,18 @@ pub fn emit(
 
 fn memory(assembled: &Assembled) -> Vec<PhaseMemory> {
     let plan = &assembled.plan;
-    let weights: u64 = plan.weights.iter().map(|w| w.shape.iter().product::<u64>() * w.storage.bytes()).sum::<u64>()
-        + plan.constants.len() as u64;
-    let phase = |phase: &str, activations, scratch| {
+    let bytes = |(weight, counts): (&WeightTensor, bool)| {
+        if counts { weight.shape.iter().product::<u64>() * weight.storage.bytes() } else { 0 }
+    };
+    let constants = plan.constants.len() as u64;
+    let weights = constants + plan.weights.iter().map(|weight| bytes((weight, true))).sum::<u64>();
+    let staying = constants + plan.weights.iter().zip(staying(plan)).map(bytes).sum::<u64>();
+    let phase = |phase: &str, activations, scratch, weights| {
         let state = assembled.state_bytes;
         PhaseMemory { phase: phase.into(), state, activations, scratch, weights }
     };
-    let programs = assembled.memory.iter().map(|memory| phase(&memory.program, memory.bytes, plan.scratch_bytes));
-    let (load, save) = (phase("load", PIECE_BYTES, 0), phase("save", PIECE_BYTES, 0));
+    let programs =
+        assembled.memory.iter().map(|memory| phase(&memory.program, memory.bytes, plan.scratch_bytes, staying));
+    let (load, save) = (phase("load", PIECE_BYTES, 0, weights), phase("save", PIECE_BYTES, 0, staying));
     std::iter::once(load).chain(programs).chain([save]).collect()
 }

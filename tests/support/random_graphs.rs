@@ -133,7 +133,7 @@ fn compiled(unit: Unit, names: &[String]) -> Vec<Vec<f32>> {
     let entry = unit.module.entry().clone();
     let destination = Destination::parse("cpu").expect("this CPU");
     let optimizer = Optimizer { beta1: 0.9, beta2: 0.999, eps: 1e-8, decoupled: true };
-    let assembled = assemble(&[unit], Some(optimizer), destination.machine().as_ref());
+    let assembled = assemble(&[unit], Some(optimizer), destination.machine().as_ref(), 0);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let dir = folder.path().join("artifact");
     emit(&dir, &assembled, &destination, folder.path(), &[], Papers::default()).expect("an artifact");

@@ -1,9 +1,9 @@
 //! How near the kernels of a training step come to what bounds them on this machine.
 //!
 //! `./x bench kernels [--threads 1,2] [--seconds 1] [--plan ROWS,VECTORS,M_BLOCK,PANELS,M_CACHE,BLOCK_DEPTH]
-//! [--assembly] [FILTER…]` prints a row of a Markdown table for every kernel whose role, size and form of storage contain
-//! every filter. `--plan` replaces numbers of the products' plans, where they are not zero; `--assembly` prints what the
-//! processor executes instead.
+//! [--packed] [--assembly] [FILTER…]` prints a row of a Markdown table for every kernel whose role, size and form of storage contain
+//! every filter. `--plan` replaces numbers of the products' plans, where they are not zero; `--packed` gives products their frozen
+//! weights packed, where that can be; `--assembly` prints what the processor executes instead.
 //!
 //! A kernel's bound is the larger of two times: that of its operations at the rate of multiply-adds on registers, and that
 //! of its bytes at the rate of a kernel that goes over operands of the same sizes, read, written or updated as its own,
@@ -28,13 +28,20 @@ struct Options {
     threads: Vec<usize>,
     time: Duration,
     plan: [usize; 6],
+    packed: bool,
     assembly: bool,
     filters: Vec<String>,
 }
 
 fn options() -> Options {
-    let mut options =
-        Options { threads: vec![1, 2], time: Duration::from_secs(1), plan: [0; 6], assembly: false, filters: vec![] };
+    let mut options = Options {
+        threads: vec![1, 2],
+        time: Duration::from_secs(1),
+        plan: [0; 6],
+        packed: false,
+        assembly: false,
+        filters: vec![],
+    };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().unwrap_or_else(|| panic!("`{arg}` wants a value"));
@@ -48,6 +55,7 @@ fn options() -> Options {
                 let parts = options.plan.iter_mut().zip(values.split(','));
                 parts.for_each(|(part, text)| *part = text.parse().expect("a number of the plan"));
             }
+            "--packed" => options.packed = true,
             "--assembly" => options.assembly = true,
             "--bench" => {}
             _ => options.filters.push(arg),
@@ -59,7 +67,7 @@ fn options() -> Options {
 fn main() {
     let options = options();
     let target = host_target().expect("a target");
-    let mut cases = products::cases(&target, options.plan);
+    let mut cases = products::cases(&target, options.plan, options.packed);
     cases.extend(attention::cases(&target));
     cases.extend(streams::cases(&target));
     cases.retain(|case| options.filters.iter().all(|filter| case.line().contains(filter.as_str())));

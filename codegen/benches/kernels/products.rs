@@ -79,13 +79,23 @@ const ROWS: [Row; 29] = [
 /// Every product in f32 and in bf16 with frozen weights as they lie in a bf16 checkpoint, and those with weights in f32
 /// without adapters. `set` replaces numbers of the plans where it is not zero: rows, vectors, m_block, panels, m_cache,
 /// block_depth.
-pub fn cases(target: &Target, set: [usize; 6]) -> Vec<Case> {
+pub fn cases(target: &Target, set: [usize; 6], packed: bool) -> Vec<Case> {
     let frozen = [F32, Bf16].into_iter().flat_map(|elem| ROWS.iter().map(move |row| (row, elem, Bf16, true)));
     let trained = ROWS.iter().filter(|row| row.4 == Weight).map(|row| (row, F32, F32, false));
-    frozen.chain(trained).map(|(row, elem, weight, adapters)| case(row, elem, weight, adapters, target, set)).collect()
+    frozen
+        .chain(trained)
+        .map(|(row, elem, weight, adapters)| case(row, elem, weight, adapters, target, (set, packed)))
+        .collect()
 }
 
-fn case(row: &Row, elem: Elem, weight: Elem, adapters: bool, target: &Target, set: [usize; 6]) -> Case {
+fn case(
+    row: &Row,
+    elem: Elem,
+    weight: Elem,
+    adapters: bool,
+    target: &Target,
+    (set, packed): ([usize; 6], bool),
+) -> Case {
     let &(role, (m, n), depths, form, right, after) = row;
     let depths: Vec<usize> = depths.iter().copied().filter(|k| adapters || *k != RANK).collect();
     let frozen = right == Weight && adapters;
@@ -102,6 +112,11 @@ fn case(row: &Row, elem: Elem, weight: Elem, adapters: bool, target: &Target, se
         row_limit: None,
         inner_limit: None,
     };
+    let mut gemm = gemm;
+    for t in 0..gemm.terms.len() {
+        let worth = packed && frozen && gemm.terms[t].k != RANK;
+        gemm.terms[t].packed = worth && gemm.packing(t, target).is_some();
+    }
     let chosen = set == [0; 6];
     let kernel = if chosen { gemm.build(target) } else { gemm.build_with(&plan(&gemm, target, set)) };
     let size = format!("{m} x {n} x {}", depths.iter().map(usize::to_string).collect::<Vec<_>>().join(" + "));
@@ -119,7 +134,7 @@ fn term((m, n, k): (usize, usize, usize), form: &str, elems: (Elem, Elem)) -> Te
         gemm::Operand { elem, transposed, stride: if transposed { rows } else { columns } }
     };
     let form = form.as_bytes();
-    Term { k, a: operand(elems.0, form[0], m, k), b: operand(elems.1, form[1], k, n) }
+    Term { k, a: operand(elems.0, form[0], m, k), b: operand(elems.1, form[1], k, n), packed: false }
 }
 
 fn epilogue(after: After, elem: Elem) -> Region {
@@ -170,7 +185,7 @@ fn gate_backward() -> Vec<Step> {
 fn operands(gemm: &Gemm, frozen: bool) -> Vec<Operand> {
     let factors = gemm.terms.iter().flat_map(|term| {
         let b = Operand::floats(Read, term.b.elem, term.k * gemm.n);
-        let b = if frozen && term.k != RANK { b.in_file() } else { b };
+        let b = if frozen && term.k != RANK && !term.packed { b.in_file() } else { b };
         [Operand::floats(Read, term.a.elem, gemm.m * term.k), b]
     });
     let inputs = gemm.epilogue.inputs.iter().skip(1).map(|input| Operand::floats(Read, input.elem, gemm.m * gemm.n));

@@ -13,7 +13,7 @@ pub fn term(m: usize, n: usize, k: usize, form: &str, elems: [Elem; 2], gap: usi
         transposed,
         stride: if transposed { rows } else { columns } + gap,
     };
-    Term { k, a: operand(elems[0], transposed[0], m, k), b: operand(elems[1], transposed[1], k, n) }
+    Term { k, a: operand(elems[0], transposed[0], m, k), b: operand(elems[1], transposed[1], k, n), packed: false }
 }
 
 pub fn plain(m: usize, n: usize, terms: Vec<Term>, output: Elem) -> Gemm {
@@ -50,7 +50,7 @@ fn problem(gemm: &Gemm, inner: usize) -> Problem {
 }
 
 /// A matrix as it is stored, without a gap after its last row.
-fn stored(seed: u64, operand: &Operand, rows: usize, columns: usize) -> (Buffer, Vec<f64>) {
+pub fn stored(seed: u64, operand: &Operand, rows: usize, columns: usize) -> (Buffer, Vec<f64>) {
     let (rows, columns) = if operand.transposed { (columns, rows) } else { (rows, columns) };
     random_buffer(seed, operand.elem, (rows - 1) * operand.stride + columns)
 }

@@ -10,7 +10,7 @@ pub fn term((m, n, k): (usize, usize, usize), form: &str, [a, b]: [Elem; 2]) -> 
         Operand { elem, transposed, stride: if transposed { rows } else { columns } }
     };
     let form = form.as_bytes();
-    Term { k, a: operand(a, form[0], m, k), b: operand(b, form[1], k, n) }
+    Term { k, a: operand(a, form[0], m, k), b: operand(b, form[1], k, n), packed: false }
 }
 
 /// Full inputs of these elems.

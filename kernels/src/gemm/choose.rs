@@ -1,5 +1,5 @@
 //! Which plan a product gets: an estimate of cycles, and a search over tiles and tasks.
-use super::plan::{Feed, Plan};
+use super::plan::{Feed, FeedB, Plan};
 use super::{Gemm, Term};
 use crate::Target;
 use crate::emit::Elem;
@@ -83,7 +83,7 @@ impl Plan {
             let words = self.words(term);
             let far = |elem, count| table.far_byte * far_bytes(elem, count) as f64 * term.k as f64;
             let a = feed_cost(self.feed(gemm, term)) * words + far(term.a.elem, gemm.m * term.k);
-            let pack_b = if self.in_place(gemm, term) { 0.0 } else { table.pack_b };
+            let pack_b = if self.feed_b(gemm, term) == FeedB::Panel { table.pack_b } else { 0.0 };
             let b = pack_b * words + far(term.b.elem, gemm.n * term.k);
             columns * b + rows * a
         };
@@ -128,7 +128,7 @@ mod tests {
 
     fn plan((m, n, k): (usize, usize, usize), elem: Elem) -> (Gemm, Plan) {
         let operand = |columns| Operand { elem, transposed: false, stride: columns };
-        let terms = vec![Term { k, a: operand(k), b: operand(n) }];
+        let terms = vec![Term { k, a: operand(k), b: operand(n), packed: false }];
         let gemm = Gemm { m, n, terms, epilogue: Region::identity(F32, F32), row_limit: None, inner_limit: None };
         let plan = Plan::choose(&gemm, &Target::avx2());
         (gemm, plan)

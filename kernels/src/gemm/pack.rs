@@ -1,6 +1,7 @@
 //! Packing: `@pack_b{term}` lays a panel of B out as `[k][width]` f32, `@pack_a{term}` a block of A as widened rows or
 //! as strips. Columns beyond the matrix become zero. Terms whose steps go in pairs are packed by [`pairs`].
-use super::plan::{Feed, Plan};
+use super::ask::Ask;
+use super::plan::{Feed, FeedB, Panel, Plan};
 use super::{Gemm, Operand, Term, pairs, prefetch, private_function};
 use crate::emit::{Elem, Emitter, Value};
 use crate::transpose::{store_lines, transposed};
@@ -18,10 +19,10 @@ pub fn functions(gemm: &Gemm, plan: &Plan) -> String {
     let mut text = String::new();
     for (t, term) in gemm.terms.iter().enumerate() {
         let paired = plan.paired(term);
-        if !plan.in_place(gemm, term) {
-            text += &private_function(&format!("pack_b{t}"), PARAMS, panel(gemm, plan, term));
-            text += &asked_rows(gemm, plan, term).map_or(String::new(), |rows| ask(plan, t, term, rows));
+        if plan.feed_b(gemm, term) == FeedB::Panel {
+            text += &panel_function(&format!("pack_b{t}"), plan.panel(term), gemm.n, &term.b);
         }
+        text += &Ask::of(gemm, plan, term).filter(|ask| !ask.along).map_or(String::new(), |ask| ask.function(t));
         let a = match plan.feed(gemm, term) {
             Feed::InPlace => continue,
             Feed::Rows => rows(plan, term),
@@ -33,104 +34,63 @@ pub fn functions(gemm: &Gemm, plan: &Plan) -> String {
     text
 }
 
-/// Panels of fewer bytes than this are near by themselves.
-const FAR_PANEL: u64 = 8 << 10;
-/// Bytes of a line of the cache.
-const CACHE_LINE: u64 = 64;
-
-/// How many rows of the next stored panel of B each strip asks for, so that all strips of a block ask for all of it; none
-/// where a panel is small. Weights come from memory: packed without being asked for, they took 12 % of the time of
-/// SmolLM2's logits.
-pub fn asked_rows(gemm: &Gemm, plan: &Plan, term: &Term) -> Option<usize> {
-    let steps = plan.steps(term);
-    let rows = if term.b.transposed { plan.width() } else { steps };
-    let far = (steps * plan.width()) as u64 * term.b.elem.bytes() > FAR_PANEL;
-    (far && !plan.in_place(gemm, term)).then(|| rows.div_ceil(plan.m_cache / plan.rows))
-}
-
-/// `@ask_b{term}`: asks for the lines of some stored rows of a panel of B, from row `%first` on.
-fn ask(plan: &Plan, t: usize, term: &Term, rows: usize) -> String {
+/// `@{name}` packs a panel of B, which has `n` columns: vectors where it is whole, elements where columns are missing.
+pub fn panel_function(name: &str, panel: Panel, n: usize, b: &Operand) -> String {
     let mut e = Emitter::new();
-    let steps = plan.steps(term);
-    let (all, columns) = if term.b.transposed { (plan.width(), steps) } else { (steps, plan.width()) };
-    let (all, zero) = (e.index(all as i64), e.index(0));
-    let end = e.plus("%first", rows as i64);
-    let end = e.int2("minsi", &end, &all);
-    let line = (CACHE_LINE / term.b.elem.bytes()) as i64;
-    let last = e.index(columns as i64 - 1);
-    let whole = e.index((columns as i64 - 1) / line * line);
-    e.repeat("%first", &end, 1, |e, row| {
-        let row = e.row("%from", row, term.b.stride, term.b.elem);
-        e.repeat(&zero, &whole, line, |e, column| {
-            let place = e.offset(&row, column, term.b.elem);
-            prefetch(e, &place, 0, term.b.elem);
-        });
-        for column in [&whole, &last] {
-            let place = e.offset(&row, column, term.b.elem);
-            prefetch(e, &place, 0, term.b.elem);
-        }
-    });
-    private_function(&format!("ask_b{t}"), "%from: !llvm.ptr, %first: i64", e)
-}
-
-/// A panel of B: vectors where it is whole, elements where columns are missing.
-fn panel(gemm: &Gemm, plan: &Plan, term: &Term) -> Emitter {
-    let mut e = Emitter::new();
-    let b = &term.b;
-    let whole = match (plan.paired(term), b.transposed) {
+    let whole = match (panel.paired, b.transposed) {
         (false, false) => whole_rows,
         (false, true) => whole_transposed,
         (true, false) => pairs::whole_rows,
         (true, true) => pairs::whole_transposed,
     };
-    let partial = if plan.paired(term) { pairs::partial } else { partial };
-    if gemm.n.is_multiple_of(plan.width()) {
-        whole(&mut e, plan, b);
+    let partial = if panel.paired { pairs::partial } else { partial };
+    if n.is_multiple_of(panel.width()) {
+        whole(&mut e, panel, b);
     } else {
-        let width = e.index(plan.width() as i64);
+        let width = e.index(panel.width() as i64);
         let is_whole = e.op(format!("arith.cmpi eq, %extent, {width} : i64"));
-        e.branch(&is_whole, |e| whole(e, plan, b), |e| partial(e, plan, b));
+        e.branch(&is_whole, |e| whole(e, panel, b), |e| partial(e, panel, b));
     }
-    e
+    private_function(name, PARAMS, e)
 }
 
 /// B stored `[k, n]`: rows are copied.
-fn whole_rows(e: &mut Emitter, plan: &Plan, b: &Operand) {
+fn whole_rows(e: &mut Emitter, panel: Panel, b: &Operand) {
     let zero = e.index(0);
     e.repeat(&zero, "%depth", 1, |e, k| {
-        let (from, to) = (e.row("%from", k, b.stride, b.elem), e.row("%to", k, plan.width(), Elem::F32));
-        for j in 0..plan.vectors {
-            copy(e, &from, &to, j * plan.lanes, b.elem, plan.lanes);
+        let (from, to) = (e.row("%from", k, b.stride, b.elem), e.row("%to", k, panel.width(), Elem::F32));
+        for j in 0..panel.vectors {
+            copy(e, &from, &to, j * panel.lanes, b.elem, panel.lanes);
         }
     });
 }
 
 /// B stored `[n, k]`: blocks are transposed, the last steps of K go element by element. bf16 are transposed as words of two
 /// steps, which are then taken apart.
-fn whole_transposed(e: &mut Emitter, plan: &Plan, b: &Operand) {
-    let (zero, width) = (e.index(0), e.index(plan.width() as i64));
+fn whole_transposed(e: &mut Emitter, panel: Panel, b: &Operand) {
+    let (zero, width) = (e.index(0), e.index(panel.width() as i64));
     let mut done = zero.clone();
-    for block in blocks(plan.lanes) {
-        done = transposed_blocks(e, plan, b, &done, &width, block);
+    for block in blocks(panel.lanes) {
+        done = transposed_blocks(e, panel, b, &done, &width, block);
     }
     e.repeat(&done, "%depth", 1, |e, k| {
-        let to = e.row("%to", k, plan.width(), Elem::F32);
+        let to = e.row("%to", k, panel.width(), Elem::F32);
         e.repeat(&zero, &width, 1, |e, n| copy_transposed(e, b, n, k, &to));
     });
 }
 
 /// Blocks of words of the first columns, a multiple of a block's, from step `from` on; returns the step behind the last.
-fn transposed_blocks(e: &mut Emitter, plan: &Plan, b: &Operand, from: &str, columns: &str, block: usize) -> Value {
+fn transposed_blocks(e: &mut Emitter, panel: Panel, b: &Operand, from: &str, columns: &str, block: usize) -> Value {
     let steps = if b.elem == Elem::Bf16 { 2 } else { 1 };
     let (zero, end) = (e.index(0), e.rounded_down("%depth", block * steps));
     e.repeat(from, &end, (block * steps) as i64, |e, k| {
         e.repeat(&zero, columns, block as i64, |e, n| {
-            let to = e.row("%to", k, plan.width(), Elem::F32);
+            let to = e.row("%to", k, panel.width(), Elem::F32);
             let to = e.offset(&to, n, Elem::F32);
             let rows = loaded_rows(e, b, (n, k), block);
             let words = transposed(e, &rows);
             let words = if steps == 1 { words } else { halves(e, &words, block) };
-            store_lines(e, &words, &to, plan.width(), block);
+            store_lines(e, &words, &to, panel.width(), block);
         });
     });
     end
@@ -170,14 +130,14 @@ fn halves(e: &mut Emitter, words: &[Value], lanes: usize) -> Vec<Value> {
 }
 
 /// A panel with fewer columns: vectors or blocks as far as they go, then elements, then zeros.
-fn partial(e: &mut Emitter, plan: &Plan, b: &Operand) {
+fn partial(e: &mut Emitter, panel: Panel, b: &Operand) {
     if b.transposed {
-        return partial_transposed(e, plan, b);
+        return partial_transposed(e, panel, b);
     }
-    let (zero, width, nothing) = (e.index(0), e.index(plan.width() as i64), e.float(0.0, 1));
+    let (zero, width, nothing) = (e.index(0), e.index(panel.width() as i64), e.float(0.0, 1));
     e.repeat(&zero, "%depth", 1, |e, k| {
-        let (from, to) = (e.row("%from", k, b.stride, b.elem), e.row("%to", k, plan.width(), Elem::F32));
-        e.each("%extent", plan.lanes, |e, n, lanes| {
+        let (from, to) = (e.row("%from", k, b.stride, b.elem), e.row("%to", k, panel.width(), Elem::F32));
+        e.each("%extent", panel.lanes, |e, n, lanes| {
             let value = e.load_at(&from, n, b.elem, lanes);
             e.store_at(&value, &to, n, Elem::F32, lanes);
         });
@@ -185,12 +145,12 @@ fn partial(e: &mut Emitter, plan: &Plan, b: &Operand) {
     });
 }
 
-fn partial_transposed(e: &mut Emitter, plan: &Plan, b: &Operand) {
-    let (zero, width, nothing) = (e.index(0), e.index(plan.width() as i64), e.float(0.0, 1));
+fn partial_transposed(e: &mut Emitter, panel: Panel, b: &Operand) {
+    let (zero, width, nothing) = (e.index(0), e.index(panel.width() as i64), e.float(0.0, 1));
     let columns = e.rounded_down("%extent", SMALL_BLOCK);
-    let done = transposed_blocks(e, plan, b, &zero, &columns, SMALL_BLOCK);
+    let done = transposed_blocks(e, panel, b, &zero, &columns, SMALL_BLOCK);
     e.repeat(&zero, "%depth", 1, |e, k| {
-        let to = e.row("%to", k, plan.width(), Elem::F32);
+        let to = e.row("%to", k, panel.width(), Elem::F32);
         let is_done = e.less(k, &done);
         let first = e.choose(&is_done, &columns, &zero);
         e.repeat(&first, "%extent", 1, |e, n| copy_transposed(e, b, n, k, &to));

@@ -4,7 +4,7 @@
 //! `[m, k]` is used in place. The last word of an odd depth has zero in its high half, and A in place is then read by
 //! its low half alone: what lies beyond the last step is never a number of the product.
 use super::pack::{SMALL_BLOCK, blocks, loaded_rows, pieces};
-use super::plan::Plan;
+use super::plan::{Panel, Plan};
 use super::{Gemm, Operand, Term, prefetch};
 use crate::emit::{Elem, Emitter, Value};
 use crate::transpose::{store_lines, transposed};
@@ -19,55 +19,55 @@ fn each_pair(e: &mut Emitter, from: &str, mut body: impl FnMut(&mut Emitter, &st
 }
 
 /// B stored `[k, n]`: two rows are interleaved.
-pub fn whole_rows(e: &mut Emitter, plan: &Plan, b: &Operand) {
+pub fn whole_rows(e: &mut Emitter, panel: Panel, b: &Operand) {
     let zero = e.index(0);
     each_pair(e, &zero, |e, pair, both| {
-        let (from, to) = (e.row("%from", pair, 2 * b.stride, Elem::Bf16), e.row("%to", pair, plan.width(), Elem::F32));
-        for j in 0..plan.vectors {
-            interleave(e, (&from, b.stride, both), &to, j * plan.lanes, plan.lanes);
+        let (from, to) = (e.row("%from", pair, 2 * b.stride, Elem::Bf16), e.row("%to", pair, panel.width(), Elem::F32));
+        for j in 0..panel.vectors {
+            interleave(e, (&from, b.stride, both), &to, j * panel.lanes, panel.lanes);
         }
     });
 }
 
 /// B stored `[n, k]`: blocks of words are transposed, the last pairs go word by word.
-pub fn whole_transposed(e: &mut Emitter, plan: &Plan, b: &Operand) {
-    let (zero, width) = (e.index(0), e.index(plan.width() as i64));
+pub fn whole_transposed(e: &mut Emitter, panel: Panel, b: &Operand) {
+    let (zero, width) = (e.index(0), e.index(panel.width() as i64));
     let mut done = zero.clone();
-    for block in blocks(plan.lanes) {
-        done = transposed_blocks(e, plan, b, &done, &width, block);
+    for block in blocks(panel.lanes) {
+        done = transposed_blocks(e, panel, b, &done, &width, block);
     }
     each_pair(e, &done, |e, pair, both| {
-        let to = e.row("%to", pair, plan.width(), Elem::F32);
+        let to = e.row("%to", pair, panel.width(), Elem::F32);
         e.repeat(&zero, &width, 1, |e, n| copy_word(e, b, (n, pair), both, &to));
     });
 }
 
 /// Blocks of words of the first columns, a multiple of a block's, from pair `from` on; returns the pair behind the last.
-fn transposed_blocks(e: &mut Emitter, plan: &Plan, b: &Operand, from: &str, columns: &str, block: usize) -> Value {
+fn transposed_blocks(e: &mut Emitter, panel: Panel, b: &Operand, from: &str, columns: &str, block: usize) -> Value {
     let (zero, all) = (e.index(0), e.divided("%depth", 2));
     let end = e.rounded_down(&all, block);
     e.repeat(from, &end, block as i64, |e, pair| {
         let k = e.times(pair, 2);
         e.repeat(&zero, columns, block as i64, |e, n| {
-            let to = e.row("%to", pair, plan.width(), Elem::F32);
+            let to = e.row("%to", pair, panel.width(), Elem::F32);
             let to = e.offset(&to, n, Elem::F32);
             let rows = loaded_rows(e, b, (n, &k), block);
             let words = transposed(e, &rows);
-            store_lines(e, &words, &to, plan.width(), block);
+            store_lines(e, &words, &to, panel.width(), block);
         });
     });
     end
 }
 
 /// A panel with fewer columns: vectors or blocks as far as they go, then words, then zeros.
-pub fn partial(e: &mut Emitter, plan: &Plan, b: &Operand) {
+pub fn partial(e: &mut Emitter, panel: Panel, b: &Operand) {
     if b.transposed {
-        return partial_transposed(e, plan, b);
+        return partial_transposed(e, panel, b);
     }
-    let (zero, width, nothing) = (e.index(0), e.index(plan.width() as i64), e.float(0.0, 1));
+    let (zero, width, nothing) = (e.index(0), e.index(panel.width() as i64), e.float(0.0, 1));
     each_pair(e, &zero, |e, pair, both| {
-        let (from, to) = (e.row("%from", pair, 2 * b.stride, Elem::Bf16), e.row("%to", pair, plan.width(), Elem::F32));
-        e.each("%extent", plan.lanes, |e, n, lanes| {
+        let (from, to) = (e.row("%from", pair, 2 * b.stride, Elem::Bf16), e.row("%to", pair, panel.width(), Elem::F32));
+        e.each("%extent", panel.lanes, |e, n, lanes| {
             let (from, to) = (e.offset(&from, n, Elem::Bf16), e.offset(&to, n, Elem::F32));
             interleave(e, (&from, b.stride, both), &to, 0, lanes);
         });
@@ -75,12 +75,12 @@ pub fn partial(e: &mut Emitter, plan: &Plan, b: &Operand) {
     });
 }
 
-fn partial_transposed(e: &mut Emitter, plan: &Plan, b: &Operand) {
-    let (zero, width, nothing) = (e.index(0), e.index(plan.width() as i64), e.float(0.0, 1));
+fn partial_transposed(e: &mut Emitter, panel: Panel, b: &Operand) {
+    let (zero, width, nothing) = (e.index(0), e.index(panel.width() as i64), e.float(0.0, 1));
     let columns = e.rounded_down("%extent", SMALL_BLOCK);
-    let done = transposed_blocks(e, plan, b, &zero, &columns, SMALL_BLOCK);
+    let done = transposed_blocks(e, panel, b, &zero, &columns, SMALL_BLOCK);
     each_pair(e, &zero, |e, pair, both| {
-        let to = e.row("%to", pair, plan.width(), Elem::F32);
+        let to = e.row("%to", pair, panel.width(), Elem::F32);
         let is_done = e.less(pair, &done);
         let first = e.choose(&is_done, &columns, &zero);
         e.repeat(&first, "%extent", 1, |e, n| copy_word(e, b, (n, pair), both, &to));

@@ -38,6 +38,40 @@ pub enum Feed {
     Strips,
 }
 
+/// How B of a term reaches the tile.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FeedB {
+    /// From where it is stored.
+    InPlace,
+    /// From where it was packed before ([`super::Packing`]).
+    Packed,
+    /// From a panel in scratch, which the task packs.
+    Panel,
+}
+
+/// The form of a packed panel.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Panel {
+    /// f32 lanes of a vector.
+    pub lanes: usize,
+    /// Vectors of a row.
+    pub vectors: usize,
+    /// Whether a word of it is two steps of K in bf16, or one in f32.
+    pub paired: bool,
+}
+
+impl Panel {
+    /// Columns.
+    pub fn width(&self) -> usize {
+        self.lanes * self.vectors
+    }
+
+    /// Words of a column of so many steps.
+    pub fn words(&self, steps: usize) -> usize {
+        if self.paired { steps.div_ceil(2) } else { steps }
+    }
+}
+
 /// Where the parts of scratch begin, in words of four bytes: an f32, or two steps of bf16.
 #[derive(Debug)]
 pub struct Scratch {
@@ -85,10 +119,20 @@ impl Plan {
         }
     }
 
-    /// Whether B of a term is read where it lies: where one strip of rows passes by, packing it would cost as much as
-    /// multiplying it.
-    pub fn in_place(&self, gemm: &Gemm, term: &Term) -> bool {
-        gemm.m <= self.rows && !term.b.transposed && gemm.n.is_multiple_of(self.width())
+    /// How B of a term reaches the tile. Where one strip of rows passes by, packing it would cost as much as multiplying it.
+    pub fn feed_b(&self, gemm: &Gemm, term: &Term) -> FeedB {
+        if term.packed {
+            FeedB::Packed
+        } else if gemm.m <= self.rows && !term.b.transposed && gemm.n.is_multiple_of(self.width()) {
+            FeedB::InPlace
+        } else {
+            FeedB::Panel
+        }
+    }
+
+    /// The form of a term's panels.
+    pub fn panel(&self, term: &Term) -> Panel {
+        Panel { lanes: self.lanes, vectors: self.vectors, paired: self.paired(term) }
     }
 
     /// The terms whose sums are formed in one go: all, or one at a time where K is cut into blocks.
@@ -109,14 +153,13 @@ impl Plan {
 
     /// Words of the largest depth of a term that is packed at a time.
     pub fn capacity(&self, term: &Term) -> usize {
-        let steps = self.steps(term);
-        if self.paired(term) { steps.div_ceil(2) } else { steps }
+        self.panel(term).words(self.steps(term))
     }
 
     /// Words of a column of a term that are packed at a time.
     fn packed(&self, gemm: &Gemm, term: usize) -> usize {
         let term = &gemm.terms[term];
-        if self.in_place(gemm, term) { 0 } else { self.capacity(term) }
+        if self.feed_b(gemm, term) == FeedB::Panel { self.capacity(term) } else { 0 }
     }
 
     /// Where a term's part of a packed panel begins, in words of a column.

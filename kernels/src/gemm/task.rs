@@ -1,7 +1,8 @@
 //! The kernel itself: tasks, and inside one the blocks of K, blocks of rows, panels and strips.
-use super::plan::{Feed, Plan, Scratch};
+use super::ask::Ask;
+use super::plan::{Feed, FeedB, Plan, Scratch};
 use super::way::Way;
-use super::{Gemm, Term, call, pack, tile};
+use super::{Gemm, Term, call, element, tile};
 use crate::emit::{Elem, Emitter, Value};
 
 /// The body of the kernel.
@@ -116,8 +117,9 @@ impl Task<'_> {
                 let place = self.panel_place(e, panel);
                 e.branch(&is_first, |e| self.pack_panel(e, pass, &place), |_| {});
                 e.repeat(row, &end, self.plan.rows as i64, |e, strip| {
-                    e.branch(&is_first, |e| self.ask_for_next_panel(e, pass, (row, strip), &place), |_| {});
-                    self.tile(e, pass, row, strip, &place);
+                    let at = Strip { block: row, row: strip, is_first: &is_first };
+                    e.branch(&is_first, |e| self.ask_at_once(e, pass, &at, &place), |_| {});
+                    self.tile(e, pass, &at, &place);
                 });
             });
         });
@@ -156,10 +158,10 @@ impl Task<'_> {
     fn pack_panel(&self, e: &mut Emitter, pass: &Pass, place: &PanelPlace) {
         for (t, depth) in pass.terms.iter().zip(&pass.depths) {
             let term = &self.gemm.terms[*t];
-            if self.plan.in_place(self.gemm, term) {
+            if self.plan.feed_b(self.gemm, term) != FeedB::Panel {
                 continue;
             }
-            let from = element(e, &self.operands[*t].1, (&pass.from, &place.column), term.b);
+            let from = self.stored_b(e, *t, &pass.from, &place.column);
             let offset = self.plan.panel_offset(self.gemm, pass.terms, *t) * self.plan.width();
             let to = e.at(&place.packed, offset as i64, Elem::F32);
             let args = [(&from, "!llvm.ptr"), (&to, "!llvm.ptr"), (depth, "i64"), (&place.columns, "i64")];
@@ -167,22 +169,32 @@ impl Task<'_> {
         }
     }
 
-    /// Asks for a part of what the next panel is packed from; there may be none.
-    fn ask_for_next_panel(&self, e: &mut Emitter, pass: &Pass, (block, strip): (&str, &str), place: &PanelPlace) {
+    fn ask(&self, t: usize) -> Option<Ask> {
+        Ask::of(self.gemm, self.plan, &self.gemm.terms[t])
+    }
+
+    /// The rows of the next panel, which need not exist, that a strip asks for.
+    fn asked(&self, e: &mut Emitter, pass: &Pass, (t, ask): (usize, Ask), at: &Strip, place: &PanelPlace) -> Value {
         let next = e.plus(&place.column, self.plan.width() as i64);
-        let strip = e.int2("subi", strip, block);
-        let strip = e.divided(&strip, self.plan.rows);
+        let from = self.stored_b(e, t, &pass.from, &next);
+        let number = at.number(e, self.plan);
+        ask.first(e, &from, &number)
+    }
+
+    /// Asks at once for what tiles do not ask for along K.
+    fn ask_at_once(&self, e: &mut Emitter, pass: &Pass, at: &Strip, place: &PanelPlace) {
         for &t in pass.terms {
-            let term = &self.gemm.terms[t];
-            let Some(rows) = pack::asked_rows(self.gemm, self.plan, term) else { continue };
-            let from = element(e, &self.operands[t].1, (&pass.from, &next), term.b);
-            let first = e.times(&strip, rows);
+            let Some(ask) = self.ask(t).filter(|ask| !ask.along) else { continue };
+            let from = self.asked(e, pass, (t, ask), at, place);
+            let number = at.number(e, self.plan);
+            let first = e.times(&number, ask.rows);
             call(e, &format!("ask_b{t}"), &[(&from, "!llvm.ptr"), (&first, "i64")]);
         }
     }
 
-    /// The tile of a strip and a panel, and after the last pass its epilogue. `block` is the first row of the packed A.
-    fn tile(&self, e: &mut Emitter, pass: &Pass, block: &str, strip: &str, place: &PanelPlace) {
+    /// The tile of a strip and a panel, and after the last pass its epilogue.
+    fn tile(&self, e: &mut Emitter, pass: &Pass, at: &Strip, place: &PanelPlace) {
+        let Strip { block, row: strip, is_first } = *at;
         let sums = self.sums(e, strip, place);
         let mut args: Vec<(String, &str)> =
             vec![(sums.clone(), "!llvm.ptr"), (place.packed.clone(), "!llvm.ptr"), (pass.keep.clone(), "i1")];
@@ -190,8 +202,14 @@ impl Task<'_> {
             args.push((self.strip_start(e, *t, &pass.from, block, strip), "!llvm.ptr"));
             args.push((depth.clone(), "i64"));
             let term = &self.gemm.terms[*t];
-            if self.plan.in_place(self.gemm, term) {
-                args.push((element(e, &self.operands[*t].1, (&pass.from, &place.column), term.b), "!llvm.ptr"));
+            if self.plan.feed_b(self.gemm, term) != FeedB::Panel {
+                args.push((self.stored_b(e, *t, &pass.from, &place.column), "!llvm.ptr"));
+            }
+            if let Some(ask) = self.ask(*t).filter(|ask| ask.along) {
+                let next = self.asked(e, pass, (*t, ask), at, place);
+                // Later strips of rows find the next panel as this one found its own: packed, or near.
+                let next = e.op(format!("llvm.select {is_first}, {next}, {} : i1, !llvm.ptr", place.packed));
+                args.push((next, "!llvm.ptr"));
             }
         }
         let args: Vec<(&str, &str)> = args.iter().map(|(value, ty)| (value.as_str(), *ty)).collect();
@@ -229,6 +247,19 @@ impl Task<'_> {
         e.row(&tiles, &index, self.plan.rows * self.plan.width(), Elem::F32)
     }
 
+    /// Where B of a term is from step `from` and column `column` on, the first of a panel.
+    fn stored_b(&self, e: &mut Emitter, t: usize, from: &str, column: &str) -> Value {
+        let (term, pointer) = (&self.gemm.terms[t], &self.operands[t].1);
+        if self.plan.feed_b(self.gemm, term) != FeedB::Packed {
+            return element(e, pointer, (from, column), term.b);
+        }
+        let panel = self.plan.panel(term);
+        debug_assert!(self.plan.block_depth.is_none_or(|depth| depth.is_multiple_of(2)), "a block begins with a word");
+        let before = e.row(pointer, column, panel.words(term.k), Elem::F32);
+        let words = if panel.paired { e.divided(from, 2) } else { from.into() };
+        e.row(&before, &words, panel.width(), Elem::F32)
+    }
+
     /// The first element of A that a tile reads of a term.
     fn strip_start(&self, e: &mut Emitter, t: usize, from: &str, block: &str, strip: &str) -> Value {
         let term: &Term = &self.gemm.terms[t];
@@ -241,20 +272,28 @@ impl Task<'_> {
     }
 }
 
+/// A strip of rows: the first of its block, whose A is packed together, its own first, and whether that block is the task's first
+/// (an i1).
+struct Strip<'a> {
+    block: &'a str,
+    row: &'a str,
+    is_first: &'a str,
+}
+
+impl Strip<'_> {
+    /// Its number within the block.
+    fn number(&self, e: &mut Emitter, plan: &Plan) -> Value {
+        let rows = e.int2("subi", self.row, self.block);
+        e.divided(&rows, plan.rows)
+    }
+}
+
 /// A panel: its first column, how many it has, its number within the task, its packed form.
 struct PanelPlace {
     column: Value,
     columns: Value,
     index: Value,
     packed: Value,
-}
-
-/// The address of the element at `(row, column)` of the matrix, however it is stored.
-fn element(e: &mut Emitter, pointer: &str, (row, column): (&str, &str), operand: super::Operand) -> Value {
-    let (major, minor) = if operand.transposed { (column, row) } else { (row, column) };
-    let major = e.times(major, operand.stride);
-    let at = e.int2("addi", &major, minor);
-    e.offset(pointer, &at, operand.elem)
 }
 
 fn truth(e: &mut Emitter, value: bool) -> Value {

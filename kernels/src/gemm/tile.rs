@@ -3,7 +3,8 @@
 //! A long K is summed in parts, whose sums are added in scratch: a chain of additions in f32 loses digits with its length.
 //! On SmolLM2, whose first token has activations a thousand times the others', logits differed from those in f64 by
 //! 3.8e-4 with one chain of 1536, by 3.9e-5 with parts of 128 (PyTorch: 6.6e-5).
-use super::plan::{Feed, Plan};
+use super::ask::Ask;
+use super::plan::{Feed, FeedB, Plan};
 use super::{Gemm, Operand, prefetch, private_function};
 use crate::emit::{Elem, Emitter, Value, float_type};
 use crate::pairs::{self, Pairs};
@@ -46,7 +47,8 @@ enum Kept {
 }
 
 /// `%tile` are the sums, `%panel` the packed B, `%keep` says whether to add to what is there, `%a` and `%k` of every
-/// term are its first element of A and its depth, `%b` that of B, where it is read in place.
+/// term are its first element of A and its depth, `%b` that of B, where it is not in a panel of scratch, and
+/// `%next` the rows of B that this strip asks for.
 fn function(gemm: &Gemm, plan: &Plan, s: usize, stage: &[usize], rows: usize) -> String {
     let mut e = Emitter::new();
     let mut params = "%tile: !llvm.ptr, %panel: !llvm.ptr, %keep: i1".to_string();
@@ -56,13 +58,16 @@ fn function(gemm: &Gemm, plan: &Plan, s: usize, stage: &[usize], rows: usize) ->
     let mut pending = None;
     for &t in stage {
         write!(params, ", %a{t}: !llvm.ptr, %k{t}: i64").expect("writing to a string");
-        let panel = if plan.in_place(gemm, &gemm.terms[t]) {
+        let panel = if plan.feed_b(gemm, &gemm.terms[t]) != FeedB::Panel {
             write!(params, ", %b{t}: !llvm.ptr").expect("writing to a string");
             format!("%b{t}")
         } else {
             e.at("%panel", (plan.panel_offset(gemm, stage, t) * plan.width()) as i64, Elem::F32)
         };
         let walk = Walk::new(gemm, plan, t, rows, &panel);
+        if walk.ask.is_some() {
+            write!(params, ", %next{t}: !llvm.ptr").expect("writing to a string");
+        }
         let turns = walk.turns_of(&mut e, &format!("%k{t}"));
         if plan.capacity(&gemm.terms[t]) <= PART {
             let from = e.index(0);
@@ -115,6 +120,10 @@ struct Walk<'a> {
     /// Steps of K.
     depth: String,
     pairs: Option<Pairs>,
+    /// What is asked for along K, of the rows of B from a pointer on.
+    ask: Option<(Ask, String)>,
+    /// Turns of a block, several at once.
+    turns: usize,
 }
 
 impl<'a> Walk<'a> {
@@ -128,9 +137,11 @@ impl<'a> Walk<'a> {
             Feed::Rows => (Elem::F32, plan.row_stride(term), 1),
             Feed::Strips => (Elem::F32, 1, plan.rows),
         };
-        let b = plan.in_place(gemm, term).then_some(term.b);
+        let b = (plan.feed_b(gemm, term) == FeedB::InPlace).then_some(term.b);
         let (a, depth) = (format!("%a{t}"), format!("%k{t}"));
-        Walk { plan, rows, a, a_elem, row_stride, turn_stride, panel, b, depth, pairs }
+        let ask = Ask::of(gemm, plan, term).filter(|ask| ask.along).map(|ask| (ask, format!("%next{t}")));
+        let turns = plan.capacity(term) / plan.unroll;
+        Walk { plan, rows, a, a_elem, row_stride, turn_stride, panel, b, depth, pairs, ask, turns }
     }
 
     /// Turns of a depth: the last pair counts, though it may lack its second step.
@@ -175,6 +186,10 @@ impl<'a> Walk<'a> {
                 Some(b) => e.row(self.panel, k, self.b_rows() * b.stride, b.elem),
                 None => e.row(self.panel, k, self.plan.width(), Elem::F32),
             };
+            if let Some((ask, next)) = self.ask.as_ref().filter(|_| count == self.plan.unroll) {
+                let turn = e.divided(k, count);
+                ask.along(e, next, &turn, self.turns);
+            }
             (0..count).fold(sums.to_vec(), |sums, turn| self.turn(e, (&a, &b), turn, whole, sums))
         })
     }

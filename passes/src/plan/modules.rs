@@ -36,6 +36,11 @@ impl Owners {
         }
     }
 
+    /// The module of a frozen tensor.
+    pub fn of_frozen(&self, tensor: u32) -> &str {
+        &self.frozen[tensor as usize]
+    }
+
     pub fn modules(&self, schedule: &Schedule) -> Modules<'_> {
         let mut calls: Vec<Option<String>> = vec![None; schedule.calls];
         for launch in &schedule.launches {

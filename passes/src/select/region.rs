@@ -59,14 +59,14 @@ impl Selector<'_> {
         let term = |(i, pair): (usize, &[Value])| {
             let (a, b) = (self.function.ty(pair[0]), self.function.ty(pair[1]));
             let k = a.shape[if ta[i] { 0 } else { 1 }];
-            Term { k, a: operand(a, ta[i]), b: operand(b, tb[i]) }
+            Term { k, a: operand(a, ta[i]), b: operand(b, tb[i]), packed: false }
         };
         let terms = inst.args.chunks(2).enumerate().map(term).collect();
         let gemm = Gemm { m, n, terms, epilogue, row_limit: None, inner_limit: None };
         let mut operands: Vec<Operand> = inst.args.iter().map(|a| (*a).into()).collect();
         operands.extend(inputs);
         operands.extend(outputs);
-        self.launch(self.target.product(&gemm), operands, label);
+        self.launch_product(gemm, operands, label);
     }
 }
 

@@ -120,7 +120,9 @@ impl Forecast {
         for program in &plan.programs {
             let (launches, seconds) =
                 Forecast::of_program(plan, program, rates, threads, loads.get(&program.name).unwrap_or(&full));
-            let unrated = program.launches.iter().zip(&launches).filter(|(launch, _)| rate(launch).is_none());
+            // No step packs.
+            let in_steps = if program.kind == ProgramKind::Pack { &[][..] } else { &program.launches };
+            let unrated = in_steps.iter().zip(&launches).filter(|(launch, _)| rate(launch).is_none());
             let guessed: f64 = unrated.clone().map(|(_, seconds)| seconds).sum();
             forecast.error = forecast.error.max(guessed / launches.iter().sum::<f64>().max(f64::MIN_POSITIVE));
             forecast.unrated.extend(unrated.map(|(launch, _)| work(launch).family.clone()));

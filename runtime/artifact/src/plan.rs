@@ -201,6 +201,8 @@ pub enum ProgramKind {
     Logits,
     /// A chunk of tokens behind a key/value cache, to the logits of its last row.
     Decode,
+    /// Packed copies of frozen matrices, which all others read: once, before any of them. Its buffers are the copies.
+    Pack,
 }
 
 /// A named buffer of the arena.

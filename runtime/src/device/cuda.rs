@@ -233,7 +233,8 @@ impl Memory {
         let sizes = plan.weights.iter().map(|weight| tensor_bytes(weight.storage, &weight.shape));
         let (tensors, weight_bytes) = offsets(sizes.collect::<Result<Vec<_>>>()?.into_iter());
         let (arena, constants) = (plan.arena_bytes, plan.constants.len() as u64);
-        let planned = RunMemory { device: arena.saturating_add(constants), weights: weight_bytes, process: 0 };
+        let planned =
+            RunMemory { device: arena.saturating_add(constants), weights: weight_bytes, packing: 0, process: 0 };
         let bytes = planned.total();
         let (free, total) = context.free_and_total()?;
         ensure!(

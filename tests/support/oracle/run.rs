@@ -38,7 +38,7 @@ impl Runner {
         let dir = folder.path().join("artifact");
         let destination = Destination::parse(target)?;
         let files = model.weight_files()?;
-        let assembled = assemble(&units, Some(optimizer), destination.machine().as_ref());
+        let assembled = assemble(&units, Some(optimizer), destination.machine().as_ref(), u64::MAX);
         emit(&dir, &assembled, &destination, &case.folder, &files, Papers::default())?;
         let mut artifact = Artifact::open(&dir)?;
         artifact.plan = reversed(&artifact.plan);

@@ -49,21 +49,21 @@ pub(super) fn claim(s: &mut Selector, at: usize, logit_scale: f32, gradient: Opt
         let row = b * block;
         let (x, count) = (gathered.at(row * width * elem.bytes() as usize), counts.at(b * 4));
         let head = Head { block, vocab, width, elem, weight: s.function.ty(args[1]).clone() };
-        s.launch(head.logits(s), vec![x, args[1].into(), logits, count], "logits");
+        s.launch_product(head.logits(), vec![x, args[1].into(), logits, count], "logits");
         let softmax =
             CrossEntropyRows { rows: block, vocab, logit_scale, gradient: gradient.map(|_| head.gradient_elem()) };
         let operands = vec![logits, labels.at(row * 4), count, args[3].into(), losses.at(row * 4)];
         s.launch(softmax.build(s.target), operands, "softmax");
         if let Some(scattered) = scattered {
             let to = scattered.at(row * width * elem.bytes() as usize);
-            s.launch(head.input_gradient(s), vec![logits, args[1].into(), to, count], "input_gradient");
+            s.launch_product(head.input_gradient(), vec![logits, args[1].into(), to, count], "input_gradient");
         }
         if let Some((to, accumulate)) = weight {
             let add = accumulate || b > 0;
             let mut operands = vec![logits, x];
             operands.extend(add.then_some(to));
             operands.extend([to, count]);
-            s.launch(head.weight_gradient(s, add), operands, "weight_gradient");
+            s.launch_product(head.weight_gradient(add), operands, "weight_gradient");
         }
     }
     if let Some(scattered) = scattered {
@@ -92,18 +92,11 @@ impl Head {
     }
 
     /// `x · wᵀ`, f32.
-    fn logits(&self, s: &Selector) -> amc_kernels::Kernel {
+    fn logits(&self) -> Gemm {
         let a = self.matrix(self.elem, self.width, false);
-        let term = Term { k: self.width, a, b: operand(&self.weight, true) };
+        let term = Term { k: self.width, a, b: operand(&self.weight, true), packed: false };
         let epilogue = Region::identity(Elem::F32, Elem::F32);
-        s.target.product(&Gemm {
-            m: self.block,
-            n: self.vocab,
-            terms: vec![term],
-            epilogue,
-            row_limit: Some(0),
-            inner_limit: None,
-        })
+        Gemm { m: self.block, n: self.vocab, terms: vec![term], epilogue, row_limit: Some(0), inner_limit: None }
     }
 
     /// How gradients of logits are stored: as the rows are, where the weight is too.
@@ -118,27 +111,20 @@ impl Head {
     }
 
     /// `dlogits · w`, stored as the rows are.
-    fn input_gradient(&self, s: &Selector) -> amc_kernels::Kernel {
+    fn input_gradient(&self) -> Gemm {
         let a = self.gradient(false);
-        let term = Term { k: self.vocab, a, b: operand(&self.weight, false) };
+        let term = Term { k: self.vocab, a, b: operand(&self.weight, false), packed: false };
         let epilogue = Region::identity(Elem::F32, self.elem);
-        s.target.product(&Gemm {
-            m: self.block,
-            n: self.width,
-            terms: vec![term],
-            epilogue,
-            row_limit: Some(0),
-            inner_limit: None,
-        })
+        Gemm { m: self.block, n: self.width, terms: vec![term], epilogue, row_limit: Some(0), inner_limit: None }
     }
 
     /// `dlogitsᵀ · x`, f32, added to what is there where `add` says so.
-    fn weight_gradient(&self, s: &Selector, add: bool) -> amc_kernels::Kernel {
+    fn weight_gradient(&self, add: bool) -> Gemm {
         let a = self.gradient(true);
         let b = self.matrix(self.elem, self.width, false);
         let epilogue = if add { added() } else { Region::identity(Elem::F32, elem(DType::F32)) };
-        let terms = vec![Term { k: self.block, a, b }];
-        s.target.product(&Gemm { m: self.vocab, n: self.width, terms, epilogue, row_limit: None, inner_limit: Some(0) })
+        let terms = vec![Term { k: self.block, a, b, packed: false }];
+        Gemm { m: self.vocab, n: self.width, terms, epilogue, row_limit: None, inner_limit: Some(0) }
     }
 }
 
