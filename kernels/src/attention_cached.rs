@@ -67,7 +67,7 @@ struct Task<'a> {
 
 impl AttentionCached {
     pub fn build(&self, target: &Target) -> Kernel {
-        let mut e = Emitter::for_cpu(target.pairs);
+        let mut e = Emitter::for_cpu(target.lanes, target.pairs);
         let [q, keys, values, start, o] = [0, 1, 2, 3, 4].map(|i| e.arg(i));
         let zero = e.index(0);
         let start = e.load_int_at(&start, &zero);

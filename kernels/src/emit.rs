@@ -3,6 +3,7 @@
 //! Float values are `f32` or vectors of it; bf16 exists only in memory and is widened on load, rounded on store.
 use crate::Pairs;
 use crate::gpu::block::Block;
+use crate::mask::Mask;
 use std::fmt::Write;
 
 /// How the elements of an operand are stored in memory.
@@ -38,6 +39,9 @@ pub struct Emitter {
     next: usize,
     /// Whether the machine rounds to bf16 by an instruction.
     pub(crate) rounds: bool,
+    /// Whether the machine loads and stores the lanes of a mask alone, and the mask that is in force.
+    pub(crate) masks: bool,
+    pub(crate) mask: Option<Mask>,
     /// Whether vectors in memory begin at multiples of their size.
     aligned: bool,
     /// The threads that share a task, on a GPU.
@@ -59,9 +63,9 @@ impl Emitter {
         Emitter::default()
     }
 
-    /// A body for a CPU that multiplies bf16 like that.
-    pub fn for_cpu(pairs: Option<Pairs>) -> Emitter {
-        Emitter { rounds: pairs == Some(Pairs::Instruction), ..Emitter::default() }
+    /// A body for a CPU with vectors of so many f32 lanes that multiplies bf16 like that.
+    pub fn for_cpu(lanes: usize, pairs: Option<Pairs>) -> Emitter {
+        Emitter { rounds: pairs == Some(Pairs::Instruction), masks: lanes >= 16, ..Emitter::default() }
     }
 
     /// A line without a result.
@@ -209,14 +213,12 @@ impl Emitter {
         match elem {
             Elem::F32 => {
                 let alignment = self.alignment(elem, lanes);
-                let ty = float_type(lanes);
-                self.op(format!("llvm.load {pointer} {{alignment = {alignment} : i64}} : !llvm.ptr -> {ty}"))
+                self.load_as(pointer, &float_type(lanes), lanes, alignment)
             }
             Elem::Bf16 => {
                 let (narrow, wide) = (int_type(lanes, 16), int_type(lanes, 32));
                 let alignment = self.alignment(elem, lanes);
-                let raw =
-                    self.op(format!("llvm.load {pointer} {{alignment = {alignment} : i64}} : !llvm.ptr -> {narrow}"));
+                let raw = self.load_as(pointer, &narrow, lanes, alignment);
                 let raw = self.op(format!("arith.extui {raw} : {narrow} to {wide}"));
                 let sixteen = self.int_constant(16, lanes);
                 let raw = self.op(format!("arith.shli {raw}, {sixteen} : {wide}"));
@@ -228,14 +230,14 @@ impl Emitter {
 
     /// Loads `lanes` words of four bytes, wherever they lie, as the f32 with these bits.
     pub fn load_words(&mut self, pointer: &str, lanes: usize) -> Value {
-        self.op(format!("llvm.load {pointer} {{alignment = 2 : i64}} : !llvm.ptr -> {}", float_type(lanes)))
+        self.load_as(pointer, &float_type(lanes), lanes, 2)
     }
 
     /// Loads `lanes` bf16 into the low halves of words, and those of `high`, if there are, into the high halves.
     pub fn load_halves(&mut self, low: &str, high: Option<&str>, lanes: usize) -> Value {
         let (narrow, wide) = (int_type(lanes, 16), int_type(lanes, 32));
         let mut half = |pointer: &str| {
-            let raw = self.op(format!("llvm.load {pointer} {{alignment = 2 : i64}} : !llvm.ptr -> {narrow}"));
+            let raw = self.load_as(pointer, &narrow, lanes, 2);
             self.op(format!("arith.extui {raw} : {narrow} to {wide}"))
         };
         let (mut bits, high) = (half(low), high.map(half));
@@ -251,19 +253,15 @@ impl Emitter {
     pub fn store(&mut self, value: &str, pointer: &str, elem: Elem, lanes: usize) {
         match elem {
             Elem::F32 => {
-                let (alignment, ty) = (self.alignment(elem, lanes), float_type(lanes));
-                self.store_line(format!(
-                    "llvm.store {value}, {pointer} {{alignment = {alignment} : i64}} : {ty}, !llvm.ptr"
-                ));
+                let alignment = self.alignment(elem, lanes);
+                self.store_as(value, pointer, &float_type(lanes), lanes, alignment);
             }
             Elem::Bf16 => {
                 let (narrow, wide) = (int_type(lanes, 16), int_type(lanes, 32));
                 let bits = self.rounded_bits(value, lanes);
                 let bits = self.op(format!("arith.trunci {bits} : {wide} to {narrow}"));
                 let alignment = self.alignment(elem, lanes);
-                self.store_line(format!(
-                    "llvm.store {bits}, {pointer} {{alignment = {alignment} : i64}} : {narrow}, !llvm.ptr"
-                ));
+                self.store_as(&bits, pointer, &narrow, lanes, alignment);
             }
             Elem::I32 => panic!("integers are stored by store_int"),
         }

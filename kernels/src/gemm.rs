@@ -141,7 +141,7 @@ impl Way<'_> {
         let mut functions = pack::functions(gemm, plan);
         functions += &tile::functions(gemm, plan);
         let next = (plan.vectors, plan.rows);
-        functions += &self.functions(Emitter::for_cpu(plan.pairs), plan.lanes, plan.width(), next);
+        functions += &self.functions(Emitter::for_cpu(plan.lanes, plan.pairs), plan.lanes, plan.width(), next);
         let mut e = Emitter::new();
         task::body(&mut e, self, plan);
         let scratch = plan.scratch(gemm).total + self.scratch(plan.width());

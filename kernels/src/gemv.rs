@@ -30,13 +30,13 @@ pub fn suits(gemm: &Gemm) -> bool {
 pub(crate) fn build(way: &Way, target: &Target) -> Kernel {
     let gemm = &way.computed;
     let gemv = Gemv::new(way, target);
-    let mut functions = way.functions(Emitter::for_cpu(target.pairs), target.lanes, gemv.block, (0, 0));
+    let mut functions = way.functions(Emitter::for_cpu(target.lanes, target.pairs), target.lanes, gemv.block, (0, 0));
     for rows in gemv.chunks().iter().map(|chunk| chunk.1).collect::<std::collections::BTreeSet<_>>() {
         for columns in std::collections::BTreeSet::from([1, gemv.columns]) {
             functions += &gemv.dots(rows, columns);
         }
     }
-    let mut e = Emitter::new();
+    let mut e = Emitter::for_cpu(target.lanes, target.pairs);
     gemv.body(&mut e);
     let scratch = gemv.turned_offset() + way.scratch(gemv.block);
     let family = if way.turned { "product_thin" } else { "gemv" };
@@ -180,17 +180,24 @@ impl<'a> Gemv<'a> {
 
     /// `@dots{rows}_{columns}`: the products of some rows of A and some rows of B, along all of K.
     fn dots(&self, rows: usize, columns: usize) -> String {
-        let mut e = Emitter::new();
+        let mut e = Emitter::for_cpu(self.lanes, None);
         let mut params = "%sums: !llvm.ptr".to_string();
         let zero = e.float(0.0, self.lanes);
         let mut sums = vec![zero; rows * columns];
         for (t, term) in self.gemm.terms.iter().enumerate() {
             write!(params, ", %a{t}: !llvm.ptr, %b{t}: !llvm.ptr").expect("writing to a string");
-            let whole = term.k - term.k % self.lanes;
+            let (whole, rest) = (term.k - term.k % self.lanes, term.k % self.lanes);
             sums = self.along(&mut e, t, (0, whole), sums, (rows, columns), self.lanes);
+            if e.masks && rest > 0 {
+                // What is loaded beyond the last step is zero.
+                let count = e.index(rest as i64);
+                let mask = e.first_lanes(&count, self.lanes);
+                sums = e.masked(mask, |e| self.along(e, t, (whole, term.k), sums, (rows, columns), self.lanes));
+            }
         }
         let mut sums: Vec<Value> = sums.iter().map(|sum| e.horizontal(sum, Reduction::Sum, self.lanes)).collect();
-        for (t, term) in self.gemm.terms.iter().enumerate() {
+        let masks = e.masks;
+        for (t, term) in self.gemm.terms.iter().enumerate().filter(|_| !masks) {
             let whole = term.k - term.k % self.lanes;
             sums = self.along(&mut e, t, (whole, term.k), sums, (rows, columns), 1);
         }

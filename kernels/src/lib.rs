@@ -16,6 +16,7 @@ pub mod gemv;
 pub mod gpu;
 pub mod loops;
 pub mod machine;
+mod mask;
 pub mod math;
 pub mod norm;
 pub mod optimizer;

@@ -50,7 +50,7 @@ impl Machine for Target {
     }
 
     fn emitter(&self) -> Emitter {
-        Emitter::for_cpu(self.pairs)
+        Emitter::for_cpu(self.lanes, self.pairs)
     }
 
     fn product(&self, problem: &Gemm) -> Kernel {

@@ -63,7 +63,7 @@ struct Queries {
 }
 
 pub fn build(attention: &Attention, target: &Target) -> Kernel {
-    let mut e = Emitter::for_cpu(target.pairs);
+    let mut e = Emitter::for_cpu(target.lanes, target.pairs);
     let layout = Layout::new(attention, target);
     let (d, keys) = (attention.head_dim, layout.padded_keys());
     let operands = std::array::from_fn(|i| e.arg(i));

@@ -5,7 +5,7 @@ use crate::{Kernel, Target, Work};
 
 /// A task is a token.
 pub fn build(attention: &Attention, target: &Target) -> Kernel {
-    let mut e = Emitter::for_cpu(target.pairs);
+    let mut e = Emitter::for_cpu(target.lanes, target.pairs);
     let layout = Layout::new(attention, target);
     let (d, part) = (attention.head_dim, layout.padded_keys() * layout.width);
     let tasks = attention.group() * attention.query_parts().len();

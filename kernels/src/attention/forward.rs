@@ -45,7 +45,7 @@ struct Queries {
 }
 
 pub fn build(attention: &Attention, target: &Target) -> Kernel {
-    let mut e = Emitter::for_cpu(target.pairs);
+    let mut e = Emitter::for_cpu(target.lanes, target.pairs);
     let layout = Layout::new(attention, target);
     let (d, group) = (attention.head_dim, attention.group());
     let operands = [0, 1, 2, 3, 4, 5].map(|i| e.arg(i));

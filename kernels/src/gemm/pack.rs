@@ -36,7 +36,7 @@ pub fn functions(gemm: &Gemm, plan: &Plan) -> String {
 
 /// `@{name}` packs a panel of B, which has `n` columns: vectors where it is whole, elements where columns are missing.
 pub fn panel_function(name: &str, panel: Panel, n: usize, b: &Operand) -> String {
-    let mut e = Emitter::new();
+    let mut e = Emitter::for_cpu(panel.lanes, None);
     let whole = match (panel.paired, b.transposed) {
         (false, false) => whole_rows,
         (false, true) => whole_transposed,
@@ -168,7 +168,7 @@ fn copy_transposed(e: &mut Emitter, b: &Operand, n: &str, k: &str, to: &str) {
 
 /// A stored `[m, k]`, widened row by row.
 fn rows(plan: &Plan, term: &Term) -> Emitter {
-    let mut e = Emitter::new();
+    let mut e = Emitter::for_cpu(plan.lanes, None);
     let zero = e.index(0);
     e.repeat(&zero, "%extent", 1, |e, row| {
         let from = e.row("%from", row, term.a.stride, term.a.elem);
