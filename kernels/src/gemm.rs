@@ -12,6 +12,7 @@ mod pack;
 pub mod packing;
 mod pairs;
 pub mod plan;
+mod rest;
 pub(crate) mod store;
 mod task;
 mod tile;

@@ -2,7 +2,7 @@
 //! as strips. Columns beyond the matrix become zero. Terms whose steps go in pairs are packed by [`pairs`].
 use super::ask::Ask;
 use super::plan::{Feed, FeedB, Panel, Plan};
-use super::{Gemm, Operand, Term, pairs, prefetch, private_function};
+use super::{Gemm, Operand, Term, pairs, prefetch, private_function, rest};
 use crate::emit::{Elem, Emitter, Value};
 use crate::transpose::{store_lines, transposed};
 
@@ -34,7 +34,7 @@ pub fn functions(gemm: &Gemm, plan: &Plan) -> String {
     text
 }
 
-/// `@{name}` packs a panel of B, which has `n` columns: vectors where it is whole, elements where columns are missing.
+/// `@{name}` packs a panel of B, which has `n` columns: whole, or with columns missing.
 pub fn panel_function(name: &str, panel: Panel, n: usize, b: &Operand) -> String {
     let mut e = Emitter::for_cpu(panel.lanes, None);
     let whole = match (panel.paired, b.transposed) {
@@ -43,7 +43,12 @@ pub fn panel_function(name: &str, panel: Panel, n: usize, b: &Operand) -> String
         (true, false) => pairs::whole_rows,
         (true, true) => pairs::whole_transposed,
     };
-    let partial = if panel.paired { pairs::partial } else { partial };
+    let partial = match (e.masks, b.transposed) {
+        (true, true) => rest::columns,
+        (true, false) => rest::rows,
+        (false, _) if panel.paired => pairs::partial,
+        (false, _) => partial,
+    };
     if n.is_multiple_of(panel.width()) {
         whole(&mut e, panel, b);
     } else {
@@ -65,13 +70,16 @@ fn whole_rows(e: &mut Emitter, panel: Panel, b: &Operand) {
     });
 }
 
-/// B stored `[n, k]`: blocks are transposed, the last steps of K go element by element. bf16 are transposed as words of two
+/// B stored `[n, k]`: blocks are transposed, the last steps of K go under a mask or element by element. bf16 are transposed as words of two
 /// steps, which are then taken apart.
 fn whole_transposed(e: &mut Emitter, panel: Panel, b: &Operand) {
     let (zero, width) = (e.index(0), e.index(panel.width() as i64));
     let mut done = zero.clone();
     for block in blocks(panel.lanes) {
         done = transposed_blocks(e, panel, b, &done, &width, block);
+    }
+    if e.masks {
+        return rest::transposed_steps(e, panel, b, &done, &width);
     }
     e.repeat(&done, "%depth", 1, |e, k| {
         let to = e.row("%to", k, panel.width(), Elem::F32);
@@ -117,7 +125,7 @@ pub fn loaded_rows(e: &mut Emitter, b: &Operand, (n, k): (&str, &str), block: us
 }
 
 /// The low and the high halves of words, each widened.
-fn halves(e: &mut Emitter, words: &[Value], lanes: usize) -> Vec<Value> {
+pub fn halves(e: &mut Emitter, words: &[Value], lanes: usize) -> Vec<Value> {
     let (sixteen, high) = (e.int_constant(16, lanes), e.int_constant(-0x10000, lanes));
     let mut halves = vec![];
     for word in words {
@@ -129,7 +137,7 @@ fn halves(e: &mut Emitter, words: &[Value], lanes: usize) -> Vec<Value> {
     halves
 }
 
-/// A panel with fewer columns: vectors or blocks as far as they go, then elements, then zeros.
+/// A panel with fewer columns, without masks: vectors or blocks as far as they go, then elements, then zeros.
 fn partial(e: &mut Emitter, panel: Panel, b: &Operand) {
     if b.transposed {
         return partial_transposed(e, panel, b);

@@ -5,12 +5,12 @@
 //! its low half alone: what lies beyond the last step is never a number of the product.
 use super::pack::{SMALL_BLOCK, blocks, loaded_rows, pieces};
 use super::plan::{Panel, Plan};
-use super::{Gemm, Operand, Term, prefetch};
+use super::{Gemm, Operand, Term, prefetch, rest};
 use crate::emit::{Elem, Emitter, Value};
 use crate::transpose::{store_lines, transposed};
 
 /// `body(pair, whether its second step exists)` for all of `%depth` from pair `from` on.
-fn each_pair(e: &mut Emitter, from: &str, mut body: impl FnMut(&mut Emitter, &str, bool)) {
+pub fn each_pair(e: &mut Emitter, from: &str, mut body: impl FnMut(&mut Emitter, &str, bool)) {
     let whole = e.divided("%depth", 2);
     let end = e.plus("%depth", 1);
     let end = e.divided(&end, 2);
@@ -29,12 +29,16 @@ pub fn whole_rows(e: &mut Emitter, panel: Panel, b: &Operand) {
     });
 }
 
-/// B stored `[n, k]`: blocks of words are transposed, the last pairs go word by word.
+/// B stored `[n, k]`: blocks of words are transposed, the last pairs go under a mask or word by word.
 pub fn whole_transposed(e: &mut Emitter, panel: Panel, b: &Operand) {
     let (zero, width) = (e.index(0), e.index(panel.width() as i64));
     let mut done = zero.clone();
     for block in blocks(panel.lanes) {
         done = transposed_blocks(e, panel, b, &done, &width, block);
+    }
+    if e.masks {
+        let done = e.times(&done, 2);
+        return rest::transposed_steps(e, panel, b, &done, &width);
     }
     each_pair(e, &done, |e, pair, both| {
         let to = e.row("%to", pair, panel.width(), Elem::F32);
@@ -59,7 +63,7 @@ fn transposed_blocks(e: &mut Emitter, panel: Panel, b: &Operand, from: &str, col
     end
 }
 
-/// A panel with fewer columns: vectors or blocks as far as they go, then words, then zeros.
+/// A panel with fewer columns, without masks: vectors or blocks as far as they go, then words, then zeros.
 pub fn partial(e: &mut Emitter, panel: Panel, b: &Operand) {
     if b.transposed {
         return partial_transposed(e, panel, b);
@@ -105,11 +109,16 @@ fn copy_word(e: &mut Emitter, b: &Operand, (n, pair): (&str, &str), both: bool, 
     e.store_at(&word, to, n, Elem::F32, 1);
 }
 
-/// `to[at..at + lanes]` becomes the words of two rows, or of one and zero.
-fn interleave(e: &mut Emitter, (from, stride, both): (&str, usize, bool), to: &str, at: usize, lanes: usize) {
+/// The words of two rows, or of one and zero, from column `at` on.
+pub fn interleaved(e: &mut Emitter, (from, stride, both): (&str, usize, bool), at: usize, lanes: usize) -> Value {
     let low = e.at(from, at as i64, Elem::Bf16);
     let high = both.then(|| e.at(&low, stride as i64, Elem::Bf16));
-    let words = e.load_halves(&low, high.as_deref(), lanes);
+    e.load_halves(&low, high.as_deref(), lanes)
+}
+
+/// `to[at..at + lanes]` becomes these words.
+fn interleave(e: &mut Emitter, rows: (&str, usize, bool), to: &str, at: usize, lanes: usize) {
+    let words = interleaved(e, rows, at, lanes);
     let to = e.at(to, at as i64, Elem::F32);
     e.store(&words, &to, Elem::F32, lanes);
 }
