@@ -140,9 +140,8 @@ impl Way<'_> {
     fn build(&self, plan: &Plan) -> Kernel {
         let gemm = &self.computed;
         let mut functions = pack::functions(gemm, plan);
-        functions += &tile::functions(gemm, plan);
-        let next = (plan.vectors, plan.rows);
-        functions += &self.functions(Emitter::for_cpu(plan.lanes, plan.pairs), plan.lanes, plan.width(), next);
+        functions += &tile::functions(gemm, plan, &self.asked_result(plan));
+        functions += &self.functions(Emitter::for_cpu(plan.lanes, plan.pairs), plan.lanes, plan.width(), plan.vectors);
         let mut e = Emitter::new();
         task::body(&mut e, self, plan);
         let scratch = plan.scratch(gemm).total + self.scratch(plan.width());

@@ -30,7 +30,7 @@ pub fn suits(gemm: &Gemm) -> bool {
 pub(crate) fn build(way: &Way, target: &Target) -> Kernel {
     let gemm = &way.computed;
     let gemv = Gemv::new(way, target);
-    let mut functions = way.functions(Emitter::for_cpu(target.lanes, target.pairs), target.lanes, gemv.block, (0, 0));
+    let mut functions = way.functions(Emitter::for_cpu(target.lanes, target.pairs), target.lanes, gemv.block, 0);
     for rows in gemv.chunks().iter().map(|chunk| chunk.1).collect::<std::collections::BTreeSet<_>>() {
         for columns in std::collections::BTreeSet::from([1, gemv.columns]) {
             functions += &gemv.dots(rows, columns);

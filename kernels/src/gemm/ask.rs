@@ -1,13 +1,21 @@
-//! Asking for the next panel of B while tiles of this one are computed. Weights come from memory: packed without being asked
-//! for, they took 12 % of the time of SmolLM2's logits.
+//! What tiles ask the memory for while they are computed: the next panel of B, and what the epilogue of their own sums reads and
+//! writes. Without, packing took 12 % of the time of SmolLM2's logits, and the sums of weight gradients 40 %.
 //!
-//! Each strip of rows asks for as many of the panel's rows as make all of them for all strips of a block, a line every few
-//! turns along K. Asked for at once before the strip, they keep the tile's own loads waiting: logits on Zen 5 reached 83 % of the
-//! peak, 88 % so; with packed weights 85 and 90 %, the head's gradient 88 and 93 %. Only where a panel is packed from short
-//! parts of long rows, to ask at once is better: 87 instead of 83 % of the head's gradient.
+//! Each strip of rows asks for as many of the next panel's rows as make all of them for all strips of a block. A line every few
+//! turns along K is best: asked for at once, before or behind a tile, lines keep the tile's own loads waiting. On Zen 5, percent of the
+//! peak in bf16, at once and along K:
+//!
+//! | | at once | along K |
+//! |---|---|---|
+//! | head, its gradient on packed weights | 83, 88 | 95, 93 |
+//! | query, up, down on packed weights | 91, 84, 87 | 95, 86, 91 |
+//! | dw of up and gate, of the head | 80, 80 | 87, 86 |
+//!
+//! Only where a panel is packed from short parts of long rows, to ask at once is better: 87 instead of 83 % of the head's gradient.
 use super::plan::{FeedB, Plan};
-use super::{Gemm, Term, prefetch, private_function};
+use super::{Gemm, Term, prefetch, prefetch_to_write, private_function};
 use crate::emit::{Elem, Emitter, Value};
+use crate::region::Broadcast;
 
 /// Panels of fewer bytes than this are near by themselves.
 const FAR_PANEL: u64 = 8 << 10;
@@ -20,14 +28,42 @@ pub struct Ask {
     /// Rows of a panel, as it is stored or as it was packed before, and those that each strip asks for.
     all: usize,
     pub rows: usize,
+    form: Rows,
+    /// Whether tiles ask along K, or tasks before each strip.
+    pub along: bool,
+}
+
+/// Rows of a matrix, or parts of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Rows {
     /// Elements of a row, and from one to the next.
     columns: usize,
     stride: usize,
     elem: Elem,
-    /// Whether a row begins with a line.
+    /// Whether a row begins with a line of the cache.
     aligned: bool,
-    /// Whether tiles ask along K, or tasks before each strip.
-    pub along: bool,
+}
+
+impl Rows {
+    /// Lines that a row may touch, or a few more: a power of two, which numbers are quickly divided by.
+    fn lines(&self) -> usize {
+        (self.columns.div_ceil(line_of(self.elem)) + usize::from(!self.aligned)).next_power_of_two()
+    }
+
+    /// Where a line is, counted row by row.
+    fn line(&self, e: &mut Emitter, pointer: &str, index: &str) -> Value {
+        let (lines, last) = (e.index(self.lines() as i64), e.index(self.columns as i64 - 1));
+        let (row, line) = (e.int2("divui", index, &lines), e.int2("remui", index, &lines));
+        let column = e.times(&line, line_of(self.elem));
+        let column = e.int2("minsi", &column, &last);
+        let row = e.row(pointer, &row, self.stride, self.elem);
+        e.offset(&row, &column, self.elem)
+    }
+}
+
+/// Elements of a line of the cache.
+fn line_of(elem: Elem) -> usize {
+    (CACHE_LINE / elem.bytes()) as usize
 }
 
 impl Ask {
@@ -36,15 +72,15 @@ impl Ask {
         let (steps, width) = (plan.steps(term), plan.width());
         let strips = plan.m_cache / plan.rows;
         let stored = |all: usize, columns| {
-            let (stride, elem) = (term.b.stride, term.b.elem);
-            Ask { all, rows: all.div_ceil(strips), columns, stride, elem, aligned: false, along: term.b.transposed }
+            let form = Rows { columns, stride: term.b.stride, elem: term.b.elem, aligned: false };
+            Ask { all, rows: all.div_ceil(strips), form, along: term.b.transposed }
         };
         let ask = match plan.feed_b(gemm, term) {
             FeedB::InPlace => return None,
             FeedB::Packed => {
                 let all = plan.capacity(term);
-                let rows = all.div_ceil(strips);
-                Ask { all, rows, columns: width, stride: width, elem: Elem::F32, aligned: true, along: true }
+                let form = Rows { columns: width, stride: width, elem: Elem::F32, aligned: true };
+                Ask { all, rows: all.div_ceil(strips), form, along: true }
             }
             FeedB::Panel if term.b.transposed => stored(width, steps),
             FeedB::Panel => stored(steps, width),
@@ -53,35 +89,27 @@ impl Ask {
         far.then_some(ask)
     }
 
-    /// Elements of a line.
-    fn line(&self) -> usize {
-        (CACHE_LINE / self.elem.bytes()) as usize
-    }
-
-    /// Lines that a row may touch.
-    fn lines(&self) -> usize {
-        self.columns.div_ceil(self.line()) + usize::from(!self.aligned)
-    }
-
     /// Where the rows begin that the strip of that number asks for, of a panel from `pointer` on.
     pub fn first(&self, e: &mut Emitter, pointer: &str, strip: &str) -> Value {
         let row = e.times(strip, self.rows);
-        e.row(pointer, &row, self.stride, self.elem)
+        e.row(pointer, &row, self.form.stride, self.form.elem)
     }
 
     /// Asks for a part of the rows from `pointer` on, in turn `turn` of `turns` along K.
     pub fn along(&self, e: &mut Emitter, pointer: &str, turn: &str, turns: usize) {
-        if self.stride == self.columns {
-            let count = (self.rows * self.columns).div_ceil(self.line()).div_ceil(turns.max(1));
-            let first = e.row(pointer, turn, count * self.line(), self.elem);
-            (0..count).for_each(|line| prefetch(e, &first, line * self.line(), self.elem));
-            return;
+        let (form, turns) = (self.form, turns.max(1));
+        if form.stride == form.columns {
+            let line = line_of(form.elem);
+            let count = (self.rows * form.columns).div_ceil(line).div_ceil(turns);
+            let first = e.row(pointer, turn, count * line, form.elem);
+            return (0..count).for_each(|number| prefetch(e, &first, number * line, form.elem));
         }
-        let count = (self.rows * self.lines()).div_ceil(turns.max(1));
+        let count = (self.rows * form.lines()).div_ceil(turns);
         for i in 0..count {
             let index = e.times(turn, count);
             let index = e.plus(&index, i as i64);
-            self.line_of(e, pointer, &index);
+            let place = form.line(e, pointer, &index);
+            prefetch(e, &place, 0, form.elem);
         }
     }
 
@@ -92,22 +120,61 @@ impl Ask {
         let left = e.int2("subi", &all, "%first");
         let rows = e.int2("minsi", &left, &rows);
         e.repeat(&zero, &rows, 1, |e, row| {
-            let row = e.row("%from", row, self.stride, self.elem);
-            for line in 0..self.lines() {
-                prefetch(e, &row, (line * self.line()).min(self.columns - 1), self.elem);
+            let Rows { columns, stride, elem, aligned } = self.form;
+            let row = e.row("%from", row, stride, elem);
+            for line in 0..columns.div_ceil(line_of(elem)) + usize::from(!aligned) {
+                prefetch(e, &row, (line * line_of(elem)).min(columns - 1), elem);
             }
         });
         private_function(&format!("ask_b{t}"), "%from: !llvm.ptr, %first: i64", e)
     }
+}
 
-    /// Asks for a line, counted row by row.
-    fn line_of(&self, e: &mut Emitter, pointer: &str, index: &str) {
-        let (lines, last) = (e.index(self.lines() as i64), e.index(self.columns as i64 - 1));
-        let (row, line) = (e.int2("divui", index, &lines), e.int2("remui", index, &lines));
-        let column = e.times(&line, self.line());
-        let column = e.int2("minsi", &column, &last);
-        let row = e.row(pointer, &row, self.stride, self.elem);
-        let place = e.offset(&row, &column, self.elem);
-        prefetch(e, &place, 0, self.elem);
+/// What the epilogue of a tile reads and writes beside its sums: met once, so no line of it is near, unless tiles ask for it
+/// along K.
+#[derive(Default)]
+pub struct AskResult {
+    /// Number of the operand, its elements, whether it is written.
+    matrices: Vec<(usize, Elem, bool)>,
+    width: usize,
+    n: usize,
+}
+
+impl AskResult {
+    pub fn of(gemm: &Gemm, plan: &Plan) -> AskResult {
+        let first = gemm.first_epilogue_operand();
+        let inputs = gemm.epilogue.inputs.iter().enumerate().skip(1);
+        let inputs = inputs.filter(|(_, input)| input.broadcast == Broadcast::Full);
+        let inputs = inputs.map(|(i, input)| (first + i - 1, input.elem, false));
+        let outputs = first + gemm.epilogue.inputs.len() - 1;
+        let outputs = gemm.epilogue.outputs.iter().enumerate().map(|(i, output)| (outputs + i, output.elem, true));
+        AskResult { matrices: inputs.chain(outputs).collect(), width: plan.width(), n: gemm.n }
+    }
+
+    /// The parameters of a tile function.
+    pub fn params(&self) -> String {
+        self.matrices.iter().map(|(operand, ..)| format!(", %c{operand}: !llvm.ptr")).collect()
+    }
+
+    /// Where the tile at that row and column begins in each matrix.
+    pub fn pointers(&self, e: &mut Emitter, row: &str, column: &str) -> Vec<Value> {
+        let at = e.times(row, self.n);
+        let at = e.int2("addi", &at, column);
+        let pointer = |(operand, elem, _): &(usize, Elem, bool)| {
+            let pointer = e.arg(*operand);
+            e.offset(&pointer, &at, *elem)
+        };
+        self.matrices.iter().map(pointer).collect()
+    }
+
+    /// Asks for a line of each matrix.
+    pub fn along(&self, e: &mut Emitter, turn: &str) {
+        for (operand, elem, writes) in &self.matrices {
+            let line = line_of(*elem);
+            let aligned = self.width.is_multiple_of(line) && self.n.is_multiple_of(line);
+            let rows = Rows { columns: self.width, stride: self.n, elem: *elem, aligned };
+            let place = rows.line(e, &format!("%c{operand}"), turn);
+            if *writes { prefetch_to_write(e, &place, 0, *elem) } else { prefetch(e, &place, 0, *elem) }
+        }
     }
 }

@@ -141,6 +141,11 @@ impl Plan {
         if self.block_depth.is_none() { vec![terms.collect()] } else { terms.map(|t| vec![t]).collect() }
     }
 
+    /// The term of a stage that takes most turns.
+    pub fn longest(&self, gemm: &Gemm, stage: &[usize]) -> usize {
+        *stage.iter().max_by_key(|term| self.capacity(&gemm.terms[**term])).expect("a stage has terms")
+    }
+
     /// Whether sums are kept in scratch from block to block.
     pub fn keeps_sums(&self) -> bool {
         self.block_depth.is_some()

@@ -1,17 +1,13 @@
 //! `@store`: the epilogue, from the sums of a tile to the outputs.
-//!
-//! What the epilogue reads and writes is met once, so no line of it is near: row by row it asks for the lines of the tile
-//! that comes next, which has the time of that tile's sums to arrive.
-use super::{Gemm, prefetch, prefetch_to_write, private_function};
+use super::{Gemm, private_function};
 use crate::emit::{Elem, Emitter, Value};
-use crate::region::{Broadcast, RegionInput};
+use crate::region::Broadcast;
 
 const PARAMS: &str = "%args: !llvm.ptr, %tile: !llvm.ptr, %row: i64, %rows: i64, %column: i64, %columns: i64";
 
 /// `%rows` by `%columns` elements from `%row`, `%column` on. The tile's rows have `width` sums; where `vectors` are
-/// given and fill a row, whole rows are written without a loop, and the next tile is that of `next` rows further. `e` is
-/// an empty body.
-pub fn function(gemm: &Gemm, mut e: Emitter, lanes: usize, width: usize, (vectors, next): (usize, usize)) -> String {
+/// given and fill a row, whole rows are written without a loop. `e` is an empty body.
+pub fn function(gemm: &Gemm, mut e: Emitter, lanes: usize, width: usize, vectors: usize) -> String {
     let epilogue = Epilogue { gemm, operands: operands(&mut e, gemm) };
     let zero = e.index(0);
     e.repeat(&zero, "%rows", 1, |e, i| {
@@ -21,7 +17,7 @@ pub fn function(gemm: &Gemm, mut e: Emitter, lanes: usize, width: usize, (vector
         let tile = e.row("%tile", i, width, Elem::F32);
         let place = Place { tile: &tile, row: &row, start: &start };
         let by_loop = |e: &mut Emitter| e.each("%columns", lanes, |e, j, lanes| epilogue.elements(e, &place, j, lanes));
-        let at_once = |e: &mut Emitter| epilogue.whole_row(e, &place, lanes, (vectors, next));
+        let at_once = |e: &mut Emitter| epilogue.whole_row(e, &place, lanes, vectors);
         if vectors == 0 {
             by_loop(e);
         } else if gemm.n.is_multiple_of(width) {
@@ -65,27 +61,10 @@ struct Place<'a> {
 }
 
 impl Epilogue<'_> {
-    fn whole_row(&self, e: &mut Emitter, place: &Place, lanes: usize, (vectors, next): (usize, usize)) {
+    fn whole_row(&self, e: &mut Emitter, place: &Place, lanes: usize, vectors: usize) {
         for j in 0..vectors {
             let j = e.index((j * lanes) as i64);
-            self.ask_for(e, place, &j, next);
             self.elements(e, place, &j, lanes);
-        }
-    }
-
-    /// Asks for the elements from column `j` on, `next` rows further.
-    fn ask_for(&self, e: &mut Emitter, place: &Place, j: &str, next: usize) {
-        let at = e.int2("addi", place.start, j);
-        let ahead = next * self.gemm.n;
-        let (region, first) = (&self.gemm.epilogue, self.gemm.epilogue.inputs.len());
-        let full = |input: &(&RegionInput, &Value)| input.0.broadcast == Broadcast::Full;
-        for (input, operand) in region.inputs.iter().zip(&self.operands).skip(1).filter(full) {
-            let from = e.offset(operand, &at, input.elem);
-            prefetch(e, &from, ahead, input.elem);
-        }
-        for (output, operand) in region.outputs.iter().zip(&self.operands[first..]) {
-            let to = e.offset(operand, &at, output.elem);
-            prefetch_to_write(e, &to, ahead, output.elem);
         }
     }
 

@@ -211,6 +211,13 @@ impl Task<'_> {
                 let next = e.op(format!("llvm.select {is_first}, {next}, {} : i1, !llvm.ptr", place.packed));
                 args.push((next, "!llvm.ptr"));
             }
+            if self.plan.longest(self.gemm, pass.terms) == *t {
+                // Before the last pass there is nothing to ask for but the sums.
+                for pointer in self.way.asked_result(self.plan).pointers(e, strip, &place.column) {
+                    let pointer = e.op(format!("llvm.select {}, {pointer}, {sums} : i1, !llvm.ptr", pass.last));
+                    args.push((pointer, "!llvm.ptr"));
+                }
+            }
         }
         let args: Vec<(&str, &str)> = args.iter().map(|(value, ty)| (value.as_str(), *ty)).collect();
         let end = e.index(self.gemm.m as i64);

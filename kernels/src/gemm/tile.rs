@@ -3,7 +3,7 @@
 //! A long K is summed in parts, whose sums are added in scratch: a chain of additions in f32 loses digits with its length.
 //! On SmolLM2, whose first token has activations a thousand times the others', logits differed from those in f64 by
 //! 3.8e-4 with one chain of 1536, by 3.9e-5 with parts of 128 (PyTorch: 6.6e-5).
-use super::ask::Ask;
+use super::ask::{Ask, AskResult};
 use super::plan::{Feed, FeedB, Plan};
 use super::{Gemm, Operand, prefetch, private_function};
 use crate::emit::{Elem, Emitter, Value, float_type};
@@ -28,11 +28,11 @@ pub fn heights(gemm: &Gemm, plan: &Plan) -> Vec<usize> {
 }
 
 /// All tile functions of the product.
-pub fn functions(gemm: &Gemm, plan: &Plan) -> String {
+pub fn functions(gemm: &Gemm, plan: &Plan, result: &AskResult) -> String {
     let mut text = String::new();
     for (s, stage) in plan.stages(gemm).iter().enumerate() {
         for rows in heights(gemm, plan) {
-            text += &function(gemm, plan, s, stage, rows);
+            text += &function(gemm, plan, (s, stage), rows, result);
         }
     }
     text
@@ -48,8 +48,8 @@ enum Kept {
 
 /// `%tile` are the sums, `%panel` the packed B, `%keep` says whether to add to what is there, `%a` and `%k` of every
 /// term are its first element of A and its depth, `%b` that of B, where it is not in a panel of scratch, and
-/// `%next` the rows of B that this strip asks for.
-fn function(gemm: &Gemm, plan: &Plan, s: usize, stage: &[usize], rows: usize) -> String {
+/// `%next` the rows of B that this strip asks for; `%c` of every matrix of the epilogue is its first element there.
+fn function(gemm: &Gemm, plan: &Plan, (s, stage): (usize, &[usize]), rows: usize, result: &AskResult) -> String {
     let mut e = Emitter::new();
     let mut params = "%tile: !llvm.ptr, %panel: !llvm.ptr, %keep: i1".to_string();
     let zero = e.float(0.0, plan.lanes);
@@ -64,9 +64,13 @@ fn function(gemm: &Gemm, plan: &Plan, s: usize, stage: &[usize], rows: usize) ->
         } else {
             e.at("%panel", (plan.panel_offset(gemm, stage, t) * plan.width()) as i64, Elem::F32)
         };
-        let walk = Walk::new(gemm, plan, t, rows, &panel);
+        let mut walk = Walk::new(gemm, plan, t, rows, &panel);
         if walk.ask.is_some() {
             write!(params, ", %next{t}: !llvm.ptr").expect("writing to a string");
+        }
+        if plan.longest(gemm, stage) == t {
+            params += &result.params();
+            walk.result = Some(result);
         }
         let turns = walk.turns_of(&mut e, &format!("%k{t}"));
         if plan.capacity(&gemm.terms[t]) <= PART {
@@ -122,6 +126,8 @@ struct Walk<'a> {
     pairs: Option<Pairs>,
     /// What is asked for along K, of the rows of B from a pointer on.
     ask: Option<(Ask, String)>,
+    /// Of the result, by the longest term.
+    result: Option<&'a AskResult>,
     /// Turns of a block, several at once.
     turns: usize,
 }
@@ -141,7 +147,7 @@ impl<'a> Walk<'a> {
         let (a, depth) = (format!("%a{t}"), format!("%k{t}"));
         let ask = Ask::of(gemm, plan, term).filter(|ask| ask.along).map(|ask| (ask, format!("%next{t}")));
         let turns = plan.capacity(term) / plan.unroll;
-        Walk { plan, rows, a, a_elem, row_stride, turn_stride, panel, b, depth, pairs, ask, turns }
+        Walk { plan, rows, a, a_elem, row_stride, turn_stride, panel, b, depth, pairs, ask, turns, result: None }
     }
 
     /// Turns of a depth: the last pair counts, though it may lack its second step.
@@ -186,9 +192,10 @@ impl<'a> Walk<'a> {
                 Some(b) => e.row(self.panel, k, self.b_rows() * b.stride, b.elem),
                 None => e.row(self.panel, k, self.plan.width(), Elem::F32),
             };
-            if let Some((ask, next)) = self.ask.as_ref().filter(|_| count == self.plan.unroll) {
+            if count == self.plan.unroll {
                 let turn = e.divided(k, count);
-                ask.along(e, next, &turn, self.turns);
+                self.ask.iter().for_each(|(ask, next)| ask.along(e, next, &turn, self.turns));
+                self.result.iter().for_each(|result| result.along(e, &turn));
             }
             (0..count).fold(sums.to_vec(), |sums, turn| self.turn(e, (&a, &b), turn, whole, sums))
         })

@@ -2,6 +2,8 @@
 //!
 //! Results of a few columns, such as LoRA's, leave most lanes of a vector without work. `Cᵀ = Bᵀ · Aᵀ` has them as rows:
 //! vectors run along what is long. Its tiles are turned back before the epilogue, which sees the product as it is.
+use super::ask::AskResult;
+use super::plan::Plan;
 use super::store;
 use super::{Gemm, Operand, Term, call, private_function};
 use crate::emit::{Elem, Emitter, Value};
@@ -50,17 +52,22 @@ impl<'a> Way<'a> {
         (0..self.computed.terms.len()).map(pair).collect()
     }
 
+    /// What tiles ask for; those that are turned over store to elsewhere.
+    pub fn asked_result(&self, plan: &Plan) -> AskResult {
+        if self.turned { AskResult::default() } else { AskResult::of(self.stored, plan) }
+    }
+
     /// Words of scratch, behind the others, in which up to `columns` computed columns are turned back.
     pub fn scratch(&self, columns: usize) -> usize {
         if self.turned { columns * self.computed.m } else { 0 }
     }
 
-    /// The functions of [`Way::store`], for sums whose rows have `width`; `next` as in [`store::function`].
-    pub fn functions(&self, e: Emitter, lanes: usize, width: usize, next: (usize, usize)) -> String {
+    /// The functions of [`Way::store`], for sums whose rows have `width`; `vectors` as in [`store::function`].
+    pub fn functions(&self, e: Emitter, lanes: usize, width: usize, vectors: usize) -> String {
         if !self.turned {
-            return store::function(self.stored, e, lanes, width, next);
+            return store::function(self.stored, e, lanes, width, vectors);
         }
-        store::function(self.stored, e, lanes, width, (0, 0)) + &self.turn(width)
+        store::function(self.stored, e, lanes, width, 0) + &self.turn(width)
     }
 
     /// The epilogue of computed rows and columns, each the first and how many, from their sums; `turned` is where they may
