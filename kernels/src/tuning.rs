@@ -137,8 +137,9 @@ const HOPPER_BF16: [WarpgroupTuning; 3] = [
     WarpgroupTuning { columns: 64, band: 16, stages: 8, least_rows: 65, least_columns: 33 },
 ];
 
-/// Most steps of a term whose A is f32, which threads load and split themselves: LoRA's ranks. No figures yet.
-pub const HOPPER_WIDE_DEPTH: usize = 256;
+/// Most steps of a term that threads load themselves, as A is f32 or rows are no multiple of 16 bytes: LoRA's ranks. No
+/// figures yet.
+pub const HOPPER_SHORT_DEPTH: usize = 256;
 
 /// The cut for an `[m, n]` result, if warpgroups are to compute it: the first that has blocks enough, else the last.
 pub fn hopper_gemm(m: usize, n: usize) -> Option<WarpgroupTuning> {

@@ -74,6 +74,29 @@ fn wide_terms() {
     check([(1160, 1176, 128), (808, 3400, 256)].map(large).into());
 }
 
+/// Ranks whose rows no copy takes, shorter than a product's steps and longer than a tile, beside terms in the ring.
+#[test]
+fn unaligned_ranks() {
+    let of = |m, n, k, form, a| term(m, n, k, form, [a, Bf16], 0);
+    let mut cases = vec![];
+    for (rank, a) in [(4, F32), (6, Bf16), (12, F32), (36, F32), (100, Bf16)] {
+        let (m, n) = (136, 104);
+        let layer = vec![of(m, n, 600, "nt", Bf16), of(m, n, rank, "nt", a)];
+        let gradient = vec![of(m, n, rank, "nn", a), of(m, n, 72, "nn", Bf16), of(m, n, rank, "nn", a)];
+        cases.extend([layer, gradient].map(|terms| built(plain(m, n, terms, F32), 64)));
+    }
+    let (m, n) = (130, 67);
+    let mut aligned_a = of(m, n, 20, "nt", Bf16);
+    aligned_a.a.stride = 24;
+    cases.push(built(plain(m, n, vec![aligned_a], Bf16), 64));
+    let large = |(m, n, columns)| {
+        let terms = vec![of(m, n, 20, "nt", Bf16), of(m, n, 64, "nt", Bf16), of(m, n, 4, "nt", F32)];
+        built(plain(m, n, terms, F32), columns)
+    };
+    cases.extend([(1160, 1176, 128), (808, 3400, 256)].map(large));
+    check(cases);
+}
+
 #[test]
 fn epilogues() {
     for (m, n, elem) in [(136, 72, F32), (72, 136, Bf16), (130, 71, Bf16)] {
@@ -102,6 +125,11 @@ fn steps_stop_at_the_count() {
         let (gemm, kernel) = built(Gemm { inner_limit: Some(10), ..plain(m, n, terms, F32) }, 64);
         steps_stop(&gemm, &[kernel]);
     }
+    for a in [F32, Bf16] {
+        let terms = vec![term(m, n, 77, "nt", [a, Bf16], 0), term(m, n, 96, "tn", [Bf16, Bf16], 0)];
+        let (gemm, kernel) = built(Gemm { inner_limit: Some(10), ..plain(m, n, terms, F32) }, 64);
+        steps_stop(&gemm, &[kernel]);
+    }
 }
 
 /// What warpgroups cannot compute, or would waste most of, is left to the kernels of any GPU.
@@ -112,7 +140,8 @@ fn other_products() {
     for (m, n, term) in [
         (64, 256, odd(64, 256, 64)),
         (256, 32, odd(256, 32, 64)),
-        (136, 72, odd(136, 72, 60)),
+        (136, 72, odd(136, 72, 260)),
+        (136, 70, term(136, 70, 64, "nn", [Bf16, Bf16], 0)),
         (136, 72, term(136, 72, 64, "nt", [F32, F32], 0)),
         (136, 72, term(136, 72, 64, "tn", [F32, Bf16], 0)),
     ] {

@@ -21,6 +21,8 @@ const WIDTH: usize = 4096;
 const HIDDEN: usize = 14336;
 const VOCAB: usize = 128_256;
 const RANK: usize = 16;
+/// A rank whose rows in bf16 are no multiple of 16 bytes.
+const SMALL_RANK: usize = 4;
 
 /// A kernel in words, and itself.
 pub type Named = (String, Kernel);
@@ -80,8 +82,13 @@ fn fused_products(gpu: &Gpu) -> Vec<Named> {
     let with = |form, a, epilogue| gemm(TOKENS, HIDDEN, vec![of(WIDTH, form, Bf16), of(RANK, form, a)], epilogue);
     let linear = |form, epilogue| with(form, Bf16, epilogue);
     let wide = with("nt", F32, residual(Bf16));
+    let small = gemm(TOKENS, HIDDEN, vec![of(WIDTH, "nt", Bf16), of(SMALL_RANK, "nt", F32)], residual(Bf16));
+    let size @ (m, n, _) = (TOKENS, SMALL_RANK, HIDDEN);
+    let small_inner = gemm(m, n, vec![term(size, "nn", [Bf16; 2])], Region::identity(F32, F32));
     let gradient = |size @ (m, n, _), elems| gemm(m, n, vec![term(size, "tn", elems)], residual(F32));
     vec![
+        product(gpu, "linear + LoRA of rank 4 in f32 + residual, bf16", &small),
+        product(gpu, "LoRA's gradient of the inner, rank 4, bf16", &small_inner),
         product(gpu, "linear + LoRA in f32 + residual, bf16", &wide),
         product(gpu, "LoRA's gradient of A, f32 by bf16", &gradient((RANK, WIDTH, TOKENS), [F32, Bf16])),
         product(gpu, "LoRA's gradient of B, bf16 by f32", &gradient((WIDTH, RANK, TOKENS), [Bf16, F32])),

@@ -1,13 +1,15 @@
 //! The matrix product of [`Gemm`] on a GPU.
 //!
 //! A task is a block of the result. Tiles of A and B pass through shared memory; every warp keeps its part of the sums in
-//! registers. Where elements are bf16 in aligned rows, tiles are copied asynchronously, several stages ahead, and multiplied
-//! by the tensor cores. So are those of an f32 matrix with one of bf16, as a LoRA has them, each as three of bf16. Otherwise
-//! tiles are copied as f32 and multiplied by the ordinary units. In the end the sums go through shared memory to the
-//! epilogue, so that neighbouring threads store neighbouring elements.
+//! registers. Matrices of bf16 are multiplied by the tensor cores. So is one of f32 with one of bf16, as a LoRA has them, as
+//! three of bf16. Tiles get into shared memory several stages ahead: where elements are bf16 in aligned rows by asynchronous
+//! copies, otherwise, as for a LoRA's rank that is no multiple of 8, through the threads' registers, where they wait while
+//! another tile is multiplied. Where both matrices are f32, tiles are copied as f32 and multiplied by the
+//! ordinary units. In the end the sums go through shared memory to the epilogue, so that neighbouring threads store
+//! neighbouring elements.
 use super::block::{Block, WARP};
 use super::tile::{self, PARTS, Source, Tile};
-use super::warp::{Factor, Part};
+use super::warp::{Factor, Part, STEPS};
 use crate::emit::{Elem, Emitter, Value};
 use crate::gemm::{Gemm, Operand, Term};
 use crate::region::Place;
@@ -19,12 +21,9 @@ pub fn build(gemm: &Gemm) -> Kernel {
     Template::new(gemm).build()
 }
 
-/// Whether the tensor cores can compute it: every term has an aligned matrix of bf16, and another or one of f32.
+/// Whether the tensor cores can compute it: every term has a matrix of bf16, and another or one of f32.
 fn suits_tensor_cores(gemm: &Gemm) -> bool {
-    let aligned = |operand: &Operand| Source::is_aligned(operand.elem, operand.stride);
-    let suits = |operand: &Operand| aligned(operand) || operand.elem == Elem::F32;
-    let term = |term: &Term| suits(&term.a) && suits(&term.b) && (aligned(&term.a) || aligned(&term.b));
-    gemm.terms.iter().all(term)
+    gemm.terms.iter().all(|term| term.a.elem == Elem::Bf16 || term.b.elem == Elem::Bf16)
 }
 
 /// A problem and how it is cut.
@@ -46,18 +45,41 @@ struct Ring {
 /// Bytes of a ring, if its stages can be so small: two blocks then share a multiprocessor of any GPU.
 const RING_BYTES: usize = 80 << 10;
 
+/// Registers of a thread for sums, and for elements on their way to shared memory while a tile is multiplied.
+const REGISTERS: usize = 96;
+
 /// A term on its way through shared memory.
 struct Flow<'a> {
     term: &'a Term,
-    a: &'a str,
-    b: &'a str,
     /// How many steps are summed.
     depth: &'a str,
-    /// How many rows are computed.
-    rows: &'a str,
-    /// First row and column of the block.
-    row: &'a str,
-    column: &'a str,
+    sides: [Side<'a>; 2],
+}
+
+/// A or B of a term.
+struct Side<'a> {
+    operand: &'a Operand,
+    pointer: &'a str,
+    tile: Tile,
+    /// How many tiles hold one of the operand's.
+    parts: usize,
+    /// Whether steps run along the rows in memory.
+    along: bool,
+    /// How many lines are computed, rows of A or columns of B, and the first of the block.
+    lines: (&'a str, &'a str),
+    /// Where its tiles are in a stage, in bytes.
+    at: usize,
+}
+
+/// How a tile gets into shared memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Passage {
+    /// By asynchronous copies.
+    Alone,
+    /// Loaded before another tile is multiplied, stored behind it.
+    Held,
+    /// Loaded and stored at once.
+    Through,
 }
 
 impl Template<'_> {
@@ -79,15 +101,20 @@ impl Template<'_> {
         if self.elem == Elem::Bf16 && operand.elem == Elem::F32 { PARTS } else { 1 }
     }
 
+    /// Steps of a tile: no more than a short term fills.
+    fn steps(&self, term: &Term) -> usize {
+        self.cut.depth.min(term.k.next_multiple_of(STEPS))
+    }
+
     fn a_tile(&self, term: &Term) -> Tile {
-        let (rows, columns) =
-            if term.a.transposed { (self.cut.depth, self.cut.rows) } else { (self.cut.rows, self.cut.depth) };
+        let steps = self.steps(term);
+        let (rows, columns) = if term.a.transposed { (steps, self.cut.rows) } else { (self.cut.rows, steps) };
         Tile { rows, columns, elem: self.elem }
     }
 
     fn b_tile(&self, term: &Term) -> Tile {
-        let (rows, columns) =
-            if term.b.transposed { (self.cut.columns, self.cut.depth) } else { (self.cut.depth, self.cut.columns) };
+        let steps = self.steps(term);
+        let (rows, columns) = if term.b.transposed { (self.cut.columns, steps) } else { (steps, self.cut.columns) };
         Tile { rows, columns, elem: self.elem }
     }
 
@@ -125,9 +152,11 @@ impl Template<'_> {
         let rows = limited(&mut e, gemm.m, gemm.row_limit, count.as_deref());
         let body = |e: &mut Emitter| {
             let mut sums: Vec<Value> = self.part().zeros(e).into_iter().map(|(value, _)| value).collect();
+            let n = e.index(gemm.n as i64);
             for (term, (a, b)) in gemm.terms.iter().zip(&pointers) {
                 let depth = limited(e, term.k, gemm.inner_limit, count.as_deref());
-                sums = self.term(e, sums, &Flow { term, a, b, depth: &depth, rows: &rows, row: &row, column: &column });
+                let sides = self.sides(term, (a, b), (&rows, &row), (&n, &column));
+                sums = self.term(e, sums, &Flow { term, depth: &depth, sides });
             }
             self.finish(e, &sums, &epilogue, &rows, (&row, &column));
         };
@@ -138,16 +167,46 @@ impl Template<'_> {
         e.finish(&format!("gemm_{}", gemm.name()), blocks_down * gemm.n.div_ceil(cut.columns), 0, work)
     }
 
+    /// A and B of a term, in a block of so many rows and columns from these first ones on.
+    fn sides<'s>(
+        &self,
+        term: &'s Term,
+        (a, b): (&'s str, &'s str),
+        rows: (&'s str, &'s str),
+        columns: (&'s str, &'s str),
+    ) -> [Side<'s>; 2] {
+        let side = |operand: &'s Operand, pointer, tile, along, lines, at| {
+            let parts = self.parts(operand);
+            Side { operand, pointer, tile, parts, along, lines, at }
+        };
+        [
+            side(&term.a, a, self.a_tile(term), !term.a.transposed, rows, 0),
+            side(&term.b, b, self.b_tile(term), term.b.transposed, columns, self.ring(term).b_at),
+        ]
+    }
+
+    fn passage(&self, side: &Side) -> Passage {
+        let (down, across) = self.warps();
+        let fits = |share| self.part().registers() + share <= REGISTERS;
+        match () {
+            _ if self.elem == Elem::F32 => Passage::Through,
+            _ if Source::is_aligned(side.operand.elem, side.operand.stride) => Passage::Alone,
+            _ if side.tile.share(WARP * down * across).is_some_and(fits) => Passage::Held,
+            _ => Passage::Through,
+        }
+    }
+
     /// The sums with a term added.
     fn term(&self, e: &mut Emitter, sums: Vec<Value>, flow: &Flow) -> Vec<Value> {
-        let tiles = e.plus(flow.depth, self.cut.depth as i64 - 1);
-        let tiles = e.divided(&tiles, self.cut.depth);
+        let steps = self.steps(flow.term);
+        let tiles = e.plus(flow.depth, steps as i64 - 1);
+        let tiles = e.divided(&tiles, steps);
         let types = vec!["f32".to_string(); sums.len()];
         let carried: Vec<_> = sums.into_iter().zip(types).collect();
         if self.elem == Elem::F32 {
             return e.for_loop("%zero", &tiles, 1, &carried, |e, tile, sums| {
                 e.sync();
-                self.load(e, flow, tile, "%zero");
+                self.load(e, flow, (tile, "%zero"), |_| true);
                 e.sync();
                 self.multiply(e, sums.to_vec(), flow.term, "%zero")
             });
@@ -155,15 +214,18 @@ impl Template<'_> {
         let ahead = self.ring(flow.term).stages - 1;
         for stage in 0..ahead {
             let stage = e.index(stage as i64);
-            self.load_if_any(e, flow, &stage, &tiles);
+            self.load_if_any(e, flow, (&stage, &tiles), |_| true);
         }
         let sums = e.for_loop("%zero", &tiles, 1, &carried, |e, number, sums| {
             tile::wait(e, ahead - 1);
             e.sync();
             let next = e.plus(number, ahead as i64);
-            self.load_if_any(e, flow, &next, &tiles);
+            self.load_if_any(e, flow, (&next, &tiles), |passage| passage != Passage::Held);
+            let held = self.fetch(e, flow, &next);
             let stage = self.stage_of(e, flow.term, number);
-            self.multiply(e, sums.to_vec(), flow.term, &stage)
+            let sums = self.multiply(e, sums.to_vec(), flow.term, &stage);
+            self.put_if_any(e, flow, (&next, &tiles), &held);
+            sums
         });
         // The next term, or the epilogue, writes to the same memory.
         tile::wait(e, 0);
@@ -176,54 +238,67 @@ impl Template<'_> {
         e.int2("remui", tile, &stages)
     }
 
-    fn load_if_any(&self, e: &mut Emitter, flow: &Flow, tile: &str, tiles: &str) {
+    /// Copies those parts of tile number `tile` that get to its stage in such a way, if there is such a tile.
+    fn load_if_any(&self, e: &mut Emitter, flow: &Flow, (tile, tiles): (&str, &str), wanted: impl Fn(Passage) -> bool) {
         let any = e.less(tile, tiles);
         let stage = self.stage_of(e, flow.term, tile);
-        e.branch(&any, |e| self.load(e, flow, tile, &stage), |_| {});
+        e.branch(&any, |e| self.load(e, flow, (tile, &stage), wanted), |_| {});
         tile::commit(e);
     }
 
-    /// Copies tile number `tile` of A and of B to a stage.
-    fn load(&self, e: &mut Emitter, flow: &Flow, tile: &str, stage: &str) {
-        let step = e.times(tile, self.cut.depth);
-        let n = e.index(self.gemm.n as i64);
-        let (term, steps) = (flow.term, (flow.depth, step.as_str()));
-        let (a_to, b_to) = self.stage_at(e, term, stage);
-        self.copy(e, &self.a_tile(term), &a_to, (flow.a, &term.a, !term.a.transposed), (flow.rows, flow.row), steps);
-        self.copy(e, &self.b_tile(term), &b_to, (flow.b, &term.b, term.b.transposed), (&n, flow.column), steps);
-    }
-
-    /// Copies a tile: `lines` and `steps` are how many there are, and the first of the tile.
-    fn copy(
-        &self,
-        e: &mut Emitter,
-        tile: &Tile,
-        to: &str,
-        (pointer, operand, along): (&str, &Operand, bool),
-        lines: (&str, &str),
-        steps: (&str, &str),
-    ) {
-        let (rows, columns) = if along { (lines, steps) } else { (steps, lines) };
-        let source = Source { pointer, elem: operand.elem, pitch: operand.stride, rows: rows.0, columns: columns.0 };
-        match (self.elem, operand.elem) {
-            (Elem::Bf16, Elem::Bf16) => tile.copy_async(e, to, &source, rows.1, columns.1),
-            (Elem::Bf16, _) => tile.copy_split(e, to, &source, rows.1, columns.1),
-            _ => tile.copy(e, to, &source, rows.1, columns.1),
+    /// Copies those parts of tile number `tile` to a stage.
+    fn load(&self, e: &mut Emitter, flow: &Flow, (tile, stage): (&str, &str), wanted: impl Fn(Passage) -> bool) {
+        let step = e.times(tile, self.steps(flow.term));
+        for side in flow.sides.iter().filter(|side| wanted(self.passage(side))) {
+            let to = self.stage_at(e, flow.term, (stage, side.at));
+            let (source, (row, column)) = side.source(flow.depth, &step);
+            match self.passage(side) {
+                Passage::Alone => side.tile.copy_async(e, &to, &source, row, column),
+                _ => side.tile.copy(e, &to, &source, (row, column), side.parts),
+            }
         }
     }
 
-    /// Pointers to a stage's tiles.
-    fn stage_at(&self, e: &mut Emitter, term: &Term, stage: &str) -> (Value, Value) {
-        let ring = self.ring(term);
+    /// This thread's elements of tile number `tile`, of the matrices that threads hold; zeros where there is no such tile.
+    fn fetch(&self, e: &mut Emitter, flow: &Flow, tile: &str) -> Vec<Vec<Value>> {
+        let step = e.times(tile, self.steps(flow.term));
+        let fetch = |side: &Side| {
+            let (source, from) = side.source(flow.depth, &step);
+            side.tile.fetch(e, &source, from)
+        };
+        self.held(flow).map(fetch).collect()
+    }
+
+    /// Stores them to the tile's stage, which nobody reads any more, if there is such a tile.
+    fn put_if_any(&self, e: &mut Emitter, flow: &Flow, (tile, tiles): (&str, &str), held: &[Vec<Value>]) {
+        if held.is_empty() {
+            return;
+        }
+        let any = e.less(tile, tiles);
+        let stage = self.stage_of(e, flow.term, tile);
+        let put = |e: &mut Emitter| {
+            for (side, values) in self.held(flow).zip(held) {
+                let to = self.stage_at(e, flow.term, (&stage, side.at));
+                side.tile.put(e, &to, values, side.parts);
+            }
+        };
+        e.branch(&any, put, |_| {});
+    }
+
+    fn held<'s>(&self, flow: &'s Flow) -> impl Iterator<Item = &'s Side<'s>> {
+        flow.sides.iter().filter(|side| self.passage(side) == Passage::Held)
+    }
+
+    /// A pointer so many bytes into a stage.
+    fn stage_at(&self, e: &mut Emitter, term: &Term, (stage, byte): (&str, usize)) -> Value {
         let words = Elem::F32.bytes() as usize;
-        let a = e.row("%block_memory", stage, ring.stage / words, Elem::F32);
-        let b = e.at(&a, (ring.b_at / words) as i64, Elem::F32);
-        (a, b)
+        let first = e.row("%block_memory", stage, self.ring(term).stage / words, Elem::F32);
+        e.at(&first, (byte / words) as i64, Elem::F32)
     }
 
     /// The sums with a stage's tiles multiplied.
     fn multiply(&self, e: &mut Emitter, sums: Vec<Value>, term: &Term, stage: &str) -> Vec<Value> {
-        let (a, b) = self.stage_at(e, term, stage);
+        let [a, b] = [0, self.ring(term).b_at].map(|byte| self.stage_at(e, term, (stage, byte)));
         let (row, column) = self.warp_origin(e);
         let (a_along, b_along) = (!term.a.transposed, term.b.transposed);
         let (a_pitch, b_pitch) = (self.a_tile(term).pitch(), self.b_tile(term).pitch());
@@ -236,7 +311,7 @@ impl Template<'_> {
             let b = e.at(&b, (j * self.b_tile(term).rows * b_pitch) as i64, self.elem);
             let a = Factor { pointer: &a, pitch: a_pitch, elem: self.elem, along: a_along };
             let b = Factor { pointer: &b, pitch: b_pitch, elem: self.elem, along: b_along };
-            self.part().multiply(e, sums, &a, &b, self.cut.depth)
+            self.part().multiply(e, sums, &a, &b, self.steps(term))
         })
     }
 
@@ -278,6 +353,16 @@ impl Template<'_> {
             };
             e.branch(&inside, store, |_| {});
         });
+    }
+}
+
+impl Side<'_> {
+    /// The matrix in memory, of which `depth` steps are summed, and where the block's tile from a step on begins in it.
+    fn source<'s>(&'s self, depth: &'s str, step: &'s str) -> (Source<'s>, (&'s str, &'s str)) {
+        let (lines, steps) = (self.lines, (depth, step));
+        let (rows, columns) = if self.along { (lines, steps) } else { (steps, lines) };
+        let (elem, pitch) = (self.operand.elem, self.operand.stride);
+        (Source { pointer: self.pointer, elem, pitch, rows: rows.0, columns: columns.0 }, (rows.1, columns.1))
     }
 }
 

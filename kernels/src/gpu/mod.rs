@@ -16,7 +16,7 @@ mod warp;
 
 use crate::Kernel;
 use crate::gemm::Gemm;
-use crate::tuning::{HOPPER_WIDE_DEPTH, hopper_gemm};
+use crate::tuning::{HOPPER_SHORT_DEPTH, hopper_gemm};
 
 /// A generation of GPUs, by the architecture that code is generated for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,7 +65,7 @@ impl Gpu {
 pub fn product(gemm: &Gemm, gpu: &Gpu) -> Kernel {
     let cut = match gpu.arch {
         Arch::Sm80 => None,
-        Arch::Sm90a => hopper_gemm(gemm.m, gemm.n).filter(|_| hopper::suits(gemm, HOPPER_WIDE_DEPTH)),
+        Arch::Sm90a => hopper_gemm(gemm.m, gemm.n).filter(|_| hopper::suits(gemm, HOPPER_SHORT_DEPTH)),
     };
     match cut {
         Some(cut) => hopper::build(gemm, cut),

@@ -1,10 +1,13 @@
 //! Tiles of matrices in shared memory, and how they get there.
-use crate::emit::{Elem, Emitter, Value, float_type};
+use crate::emit::{Elem, Emitter, Value};
 
 /// Elements that one asynchronous copy moves: 16 bytes of bf16.
 const CHUNK: usize = 8;
 /// Most copies of a thread that are written one after the other; more become a loop.
 const UNROLLED: usize = 16;
+
+/// Most elements that a thread loads before it stores them.
+const TOGETHER: usize = 4;
 
 /// Tiles of bf16 that hold a tile of f32.
 pub const PARTS: usize = 3;
@@ -53,7 +56,7 @@ impl Tile {
     /// the rows of the source are aligned. Whoever reads it waits first.
     pub fn copy_async(&self, e: &mut Emitter, to: &str, source: &Source, row: &str, column: &str) {
         let across = self.columns / CHUNK;
-        self.deal(e, self.rows * across, |e, i| {
+        self.deal(e, self.rows * across, 1, |e, i| {
             let (r, c) = split(e, i, across);
             let c = e.times(&c, CHUNK);
             let place = self.place(e, to, &r, &c);
@@ -79,63 +82,102 @@ impl Tile {
         });
     }
 
-    /// Copies the part of `source` from (`row`, `column`) on into the tile at `to`, whatever its storage and alignment.
-    pub fn copy(&self, e: &mut Emitter, to: &str, source: &Source, row: &str, column: &str) {
-        self.deal_values(e, to, source, (row, column), |e, value, place| e.store(value, place, self.elem, 1));
-    }
-
-    /// The same of f32 into three tiles of bf16, one behind the other: the rounded values and twice the rounded rest, 24 bits
-    /// together, all that an f32 has. An infinite value gives NaN.
-    pub fn copy_split(&self, e: &mut Emitter, to: &str, source: &Source, row: &str, column: &str) {
-        self.deal_values(e, to, source, (row, column), |e, value, place| {
-            let mut rest = value.to_string();
-            for part in 0..PARTS {
-                let place = e.at(place, (part * self.rows * self.pitch()) as i64, self.elem);
-                e.store(&rest, &place, self.elem, 1);
-                let (bits, sixteen) = (e.rounded_bits(&rest, 1), e.int_constant(16, 1));
-                let bits = e.int_lanes2("shli", &bits, &sixteen, 1);
-                let rounded = e.bits_float(&bits, 1);
-                rest = e.float2("subf", &rest, &rounded, 1);
-            }
+    /// Copies the part of `source` from (`row`, `column`) on into the tile at `to`, whatever its storage and alignment; at
+    /// least one row and one column of the source exist. In several parts, see [`Tile::put`].
+    pub fn copy(&self, e: &mut Emitter, to: &str, source: &Source, (row, column): (&str, &str), parts: usize) {
+        let threads = e.threads().expect("tiles are a block's");
+        let group = (1..=TOGETHER).rev().find(|group| self.elements().is_multiple_of(group * threads)).unwrap_or(1);
+        self.deal(e, self.elements(), group, |e, i| {
+            let values = self.fetch_from(e, source, (row, column), (i, group));
+            self.put_from(e, to, (i, &values), parts);
         });
     }
 
-    /// `put(value, place)` for every element of the tile at `to`, each by one thread.
-    fn deal_values(
+    /// How many elements a thread copies, if it is as many for all.
+    pub fn share(&self, threads: usize) -> Option<usize> {
+        self.elements().is_multiple_of(threads).then_some(self.elements() / threads)
+    }
+
+    /// The elements that [`Tile::copy`] has this thread copy, for [`Tile::put`]; all threads have as many.
+    pub fn fetch(&self, e: &mut Emitter, source: &Source, from: (&str, &str)) -> Vec<Value> {
+        let share = e.threads().and_then(|threads| self.share(threads));
+        self.fetch_from(e, source, from, ("%thread", share.expect("all threads have as many elements")))
+    }
+
+    /// Stores what was fetched into the tile at `to`. In three parts, values of f32 go into as many tiles of bf16, one behind
+    /// the other: the rounded values and twice the rounded rest, 24 bits together, all that an f32 has. An infinite value gives
+    /// NaN.
+    pub fn put(&self, e: &mut Emitter, to: &str, values: &[Value], parts: usize) {
+        e.apart(|e| self.put_from(e, to, ("%thread", values), parts));
+    }
+
+    fn elements(&self) -> usize {
+        self.rows * self.columns
+    }
+
+    /// The values of element `first`, and of `count` in all that are as many elements apart as there are threads. None waits
+    /// for another: those outside of the source are zeros that were read elsewhere.
+    fn fetch_from(
         &self,
         e: &mut Emitter,
-        to: &str,
         source: &Source,
         (row, column): (&str, &str),
-        mut put: impl FnMut(&mut Emitter, &str, &str),
-    ) {
-        self.deal(e, self.rows * self.columns, |e, i| {
-            let (r, c) = split(e, i, self.columns);
-            let place = self.place(e, to, &r, &c);
+        (first, count): (&str, usize),
+    ) -> Vec<Value> {
+        let (last_row, last_column) = (e.plus(source.rows, -1), e.plus(source.columns, -1));
+        let zero = e.float(0.0, 1);
+        let one = |turn| {
+            let (r, c) = self.element(e, first, turn);
             let (r, c) = (e.int2("addi", row, &r), e.int2("addi", column, &c));
             let (inside, fits) = (e.less(&r, source.rows), e.less(&c, source.columns));
             let inside = e.op(format!("arith.andi {inside}, {fits} : i1"));
-            let load = |e: &mut Emitter| {
-                let from = e.row(source.pointer, &r, source.pitch, source.elem);
-                vec![e.load_at(&from, &c, source.elem, 1)]
-            };
-            let value = e.either(&inside, &[float_type(1)], load, |e| vec![e.float(0.0, 1)]);
-            put(e, &value[0], &place);
-        });
+            let (r, c) = (e.int2("minsi", &r, &last_row), e.int2("minsi", &c, &last_column));
+            let from = e.row(source.pointer, &r, source.pitch, source.elem);
+            let value = e.load_at(&from, &c, source.elem, 1);
+            e.select(&inside, &value, &zero, 1)
+        };
+        (0..count).map(one).collect()
     }
 
-    /// `body(i)` for `0..count`, dealt out to the threads.
-    fn deal(&self, e: &mut Emitter, count: usize, mut body: impl FnMut(&mut Emitter, &str)) {
+    /// Stores such values.
+    fn put_from(&self, e: &mut Emitter, to: &str, (first, values): (&str, &[Value]), parts: usize) {
+        for (turn, value) in values.iter().enumerate() {
+            let (r, c) = self.element(e, first, turn);
+            let place = self.place(e, to, &r, &c);
+            let mut rest = value.clone();
+            for part in 0..parts {
+                let place = e.at(&place, (part * self.rows * self.pitch()) as i64, self.elem);
+                e.store(&rest, &place, self.elem, 1);
+                if part + 1 < parts {
+                    let (bits, sixteen) = (e.rounded_bits(&rest, 1), e.int_constant(16, 1));
+                    let bits = e.int_lanes2("shli", &bits, &sixteen, 1);
+                    let rounded = e.bits_float(&bits, 1);
+                    rest = e.float2("subf", &rest, &rounded, 1);
+                }
+            }
+        }
+    }
+
+    /// Row and column of the `turn`-th element from `first` on that is this thread's.
+    fn element(&self, e: &mut Emitter, first: &str, turn: usize) -> (Value, Value) {
+        let threads = e.threads().expect("tiles are a block's");
+        let i = e.plus(first, (turn * threads) as i64);
+        split(e, &i, self.columns)
+    }
+
+    /// `body(i)` for `0..count`, dealt out to the threads; with `group`, which divides the count of each, for every so many
+    /// of a thread, the first of which is `i`.
+    fn deal(&self, e: &mut Emitter, count: usize, group: usize, mut body: impl FnMut(&mut Emitter, &str)) {
         let threads = e.threads().expect("tiles are a block's");
         e.apart(|e| {
             if count.is_multiple_of(threads) && count / threads <= UNROLLED {
-                for turn in 0..count / threads {
+                for turn in (0..count / threads).step_by(group) {
                     let i = e.plus("%thread", (turn * threads) as i64);
                     body(e, &i);
                 }
             } else {
                 let count = e.index(count as i64);
-                e.repeat("%thread", &count, threads as i64, |e, i| body(e, i));
+                e.repeat("%thread", &count, (threads * group) as i64, |e, i| body(e, i));
             }
         });
     }

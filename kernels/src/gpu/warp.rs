@@ -6,6 +6,9 @@
 use super::block::WARP;
 use crate::emit::{Elem, Emitter, Value, float_type};
 
+/// Steps that the tensor cores take at a time.
+pub const STEPS: usize = 16;
+
 /// A warp's part of a matrix: rows a multiple of 16, columns of 16.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Part {

@@ -152,7 +152,7 @@ impl Walk<'_> {
         if self.copies_ahead() {
             tile.copy_async(e, to, &source, at.first, "%zero");
         } else {
-            tile.copy(e, to, &source, at.first, "%zero");
+            tile.copy(e, to, &source, (at.first, "%zero"), 1);
         }
     }
 

@@ -4,7 +4,7 @@
 //! ends and its stage is given back, so the tensor cores always have something to do.
 use super::descriptor::{self, distance};
 use super::wgmma::{self, STEPS};
-use super::{CONSUMER_ROWS, CONSUMERS, DEPTH, Start, Template, WARPGROUP, is_wide};
+use super::{CONSUMER_ROWS, CONSUMERS, DEPTH, Start, Template, WARPGROUP, loads_a, loads_b};
 use crate::emit::{Emitter, Value};
 use crate::gemm::Term;
 use crate::gpu::block::WARP;
@@ -29,16 +29,18 @@ impl Template<'_> {
             let last = e.for_loop("%zero", &tiles, 1, &carried, |e, tile, sums| {
                 let number = e.int2("addi", &first, tile);
                 let slot = start.pipeline.slot(e, &number);
-                let parts = is_wide(term).then(|| self.wide_parts(e, term, i, start, tile));
+                let parts = loads_a(term).then(|| self.parts_of_a(e, term, i, start, tile));
                 start.pipeline.wait_full(e, &slot);
-                if self.gemm.inner_limit.is_some() {
+                if loads_b(term) {
+                    self.write_b(e, term, i, start, (tile, &slot.stage));
+                } else if self.gemm.inner_limit.is_some() {
                     self.clear_tail(e, term, &slot.stage, (&start.depths[i], tile));
                 }
                 let sums = match &parts {
                     None => self.multiply(e, sums[0].clone(), term, &matrices, &slot.stage),
-                    Some(parts) => self.multiply_wide(e, &sums[0], (term, parts), &matrices.1, &slot.stage),
+                    Some(parts) => self.multiply_parts(e, &sums[0], (term, parts), &matrices.1, &slot.stage),
                 };
-                // The parts of a wide A lie in registers, which the next tile needs.
+                // Parts of A lie in registers, which the next tile needs.
                 wgmma::wait(e, if parts.is_some() { 0 } else { 1 });
                 self.release_before(e, start, &number);
                 vec![sums]
@@ -84,6 +86,19 @@ impl Template<'_> {
             start.pipeline.release(e, &before);
         };
         e.branch(&later, release, |_| {});
+    }
+
+    /// Makes what the consumers' threads have written to a stage seen by all their products.
+    pub(super) fn written(&self, e: &mut Emitter) {
+        // Products read by the asynchronous proxy.
+        e.line("nvvm.fence.proxy {kind = #nvvm.proxy_kind<async.shared>, space = #nvvm.shared_space<cta>}");
+        self.consumers_sync(e);
+    }
+
+    /// A pointer to a byte of a stage.
+    pub(super) fn stage_at(&self, e: &mut Emitter, stage: &str, byte: usize) -> Value {
+        let (first, behind) = (e.shared_at(byte), e.times(stage, self.stage_bytes));
+        e.op(format!("llvm.getelementptr inbounds {first}[{behind}] : (!llvm.ptr, i64) -> !llvm.ptr, i8"))
     }
 
     /// Waits for all threads of the consumers.

@@ -1,5 +1,5 @@
 //! The matrix product of [`Gemm`] on a Hopper GPU: bf16 matrices, copied by the tensor memory accelerator, multiplied by
-//! warpgroups; and short terms whose A is f32 ([`wide`]), as LoRA's second product.
+//! warpgroups; and short terms that threads load ([`short`]), as LoRA's second product.
 //!
 //! A task is a block of 128 rows by up to 256 columns of the result. One thread of the last warpgroup, the *producer*, copies
 //! tiles of A and B to the stages of a ring in shared memory ([`producer`], [`pipeline`]); the other two warpgroups, the
@@ -21,9 +21,9 @@ mod epilogue;
 mod operand;
 pub(super) mod pipeline;
 pub(super) mod producer;
+mod short;
 mod tail;
 pub(super) mod wgmma;
-mod wide;
 
 use super::block::{Block, WARP};
 use super::gemm::limited;
@@ -57,17 +57,27 @@ pub(super) const fn registers_fit(consumer: usize, producer: usize) -> bool {
     multiples && CONSUMERS * consumer + producer == (CONSUMERS + 1) * AT_FIRST
 }
 
-/// Whether the product can be computed so: of bf16 matrices that tensor maps can describe, but for A's of at most
-/// `wide_depth` steps, which may be f32 in rows.
-pub fn suits(gemm: &Gemm, wide_depth: usize) -> bool {
-    let copied = |operand: &Operand| operand.elem == Elem::Bf16 && TensorMap::suits(operand);
-    let wide = |term: &Term| is_wide(term) && !term.a.transposed && term.k <= wide_depth;
-    gemm.terms.iter().all(|term| copied(&term.b) && (copied(&term.a) || wide(term)))
+/// Whether the product can be computed so: of matrices that are copied, but for terms of at most `short_depth` steps, whose
+/// A may be anything in rows, and whose B other bf16 along whose rows the steps run.
+pub fn suits(gemm: &Gemm, short_depth: usize) -> bool {
+    let loaded = |operand: &Operand| operand.elem == Elem::Bf16 && operand.transposed;
+    let short = |term: &Term| term.k <= short_depth && !term.a.transposed && (copied(&term.b) || loaded(&term.b));
+    gemm.terms.iter().all(|term| !loads_a(term) || short(term))
 }
 
-/// Whether A is f32, so that it does not pass through the ring.
-fn is_wide(term: &Term) -> bool {
-    term.a.elem == Elem::F32
+/// Whether the tensor memory accelerator copies it.
+fn copied(operand: &Operand) -> bool {
+    operand.elem == Elem::Bf16 && TensorMap::suits(operand)
+}
+
+/// Whether threads load A, so that it does not pass through the ring.
+fn loads_a(term: &Term) -> bool {
+    !copied(&term.a) || loads_b(term)
+}
+
+/// Whether threads load B, too, and write it to the ring.
+fn loads_b(term: &Term) -> bool {
+    !copied(&term.b)
 }
 
 /// The kernel, with the operands of [`Gemm::build`].
@@ -94,7 +104,7 @@ struct Template<'a> {
 /// The values that a block begins with.
 struct Start {
     pipeline: Pipeline,
-    /// A and B of every term: their maps, but the address of an A that is wide.
+    /// A and B of every term: their maps, but the addresses of those that threads load.
     operands: Vec<(Value, Value)>,
     /// The epilogue's operands.
     epilogue: Vec<Value>,
@@ -133,7 +143,8 @@ impl Template<'_> {
         let operands = (gemm.terms.iter().enumerate())
             .map(|(i, term)| {
                 let (a, b) = (self.a(term).map(2 * i), self.b(term).map(2 * i + 1));
-                (if is_wide(term) { e.arg(2 * i) } else { e.tensor_map(a) }, e.tensor_map(b))
+                let a = if loads_a(term) { e.arg(2 * i) } else { e.tensor_map(a) };
+                (a, if loads_b(term) { e.arg(2 * i + 1) } else { e.tensor_map(b) })
             })
             .collect();
         let epilogue = gemm.epilogue.operands(&mut e, gemm.first_epilogue_operand(), 1);

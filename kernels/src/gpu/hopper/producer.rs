@@ -1,7 +1,7 @@
 //! The producer: one thread that keeps the ring full.
 use super::operand::Matrix;
 use super::pipeline::shared_byte;
-use super::{CONSUMERS, Start, Template, WARPGROUP, consumer, is_wide, registers_fit};
+use super::{CONSUMERS, Start, Template, WARPGROUP, consumer, loads_a, loads_b, registers_fit};
 use crate::emit::{Emitter, Value};
 use crate::gpu::block::WARP;
 
@@ -21,8 +21,9 @@ impl Template<'_> {
             let tiles = self.tiles(e, &start.depths[i]);
             let (a, b) = (self.a(term), self.b(term));
             let (map_a, map_b) = &start.operands[i];
-            let wide = is_wide(term);
-            let bytes = if wide { self.stage_bytes - self.b_at } else { self.stage_bytes };
+            let (copies_a, copies_b) = (!loads_a(term), !loads_b(term));
+            // Without any, the stage is at once the consumers'.
+            let bytes = if copies_a { self.b_at } else { 0 } + if copies_b { self.stage_bytes - self.b_at } else { 0 };
             e.repeat("%zero", &tiles, 1, |e, tile| {
                 let number = e.int2("addi", &first, tile);
                 let slot = start.pipeline.slot(e, &number);
@@ -31,10 +32,12 @@ impl Template<'_> {
                 let barrier = start.pipeline.expect(e, &slot, &bytes);
                 let stage = e.times(&slot.stage, self.stage_bytes);
                 let step = e.times(tile, super::DEPTH);
-                if !wide {
+                if copies_a {
                     self.copy(e, &a, (map_a, &barrier), (&stage, 0), (&start.row, &step));
                 }
-                self.copy(e, &b, (map_b, &barrier), (&stage, self.b_at), (&start.column, &step));
+                if copies_b {
+                    self.copy(e, &b, (map_b, &barrier), (&stage, self.b_at), (&start.column, &step));
+                }
             });
             first = e.int2("addi", &first, &tiles);
         }

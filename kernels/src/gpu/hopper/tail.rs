@@ -3,10 +3,13 @@
 //! Memory there may hold anything, NaN too, and a copy brings it where a tile straddles the limit. So the consumers
 //! write zeros over those steps of A and of B before they multiply the tile.
 use super::operand::Matrix;
-use super::{CONSUMERS, DEPTH, Template, WARPGROUP, is_wide};
+use super::{CONSUMERS, DEPTH, Template, WARPGROUP, loads_a};
 use crate::emit::{Elem, Emitter, Value};
 use crate::gemm::Term;
 use crate::gpu::tensor_map::BOX_ROW_BYTES;
+
+/// Of a box's row.
+const ROW_ELEMENTS: usize = BOX_ROW_BYTES / 2;
 
 impl Template<'_> {
     /// Makes the steps from `depth` on zeros in tile number `tile` of a term, which is in `stage`.
@@ -15,17 +18,12 @@ impl Template<'_> {
         let left = e.int2("subi", depth, &before);
         let cut = e.less(&left, &all);
         let clear = |e: &mut Emitter| {
-            let stage = e.times(stage, self.stage_bytes);
-            let a = (!is_wide(term)).then(|| (self.a(term), 0));
+            let a = (!loads_a(term)).then(|| (self.a(term), 0));
             for (matrix, at) in a.into_iter().chain([(self.b(term), self.b_at)]) {
-                let tile = e.shared_at(at);
-                let tile =
-                    e.op(format!("llvm.getelementptr inbounds {tile}[{stage}] : (!llvm.ptr, i64) -> !llvm.ptr, i8"));
+                let tile = self.stage_at(e, stage, at);
                 clear(e, &matrix, &tile, &left);
             }
-            // Products read by the asynchronous proxy.
-            e.line("nvvm.fence.proxy {kind = #nvvm.proxy_kind<async.shared>, space = #nvvm.shared_space<cta>}");
-            self.consumers_sync(e);
+            self.written(e);
         };
         e.branch(&cut, clear, |_| {});
     }
@@ -33,17 +31,16 @@ impl Template<'_> {
 
 /// Zeros in the steps from `left` on of a tile; all threads of the consumers share the work.
 fn clear(e: &mut Emitter, matrix: &Matrix, tile: &str, left: &str) {
-    let row_elements = BOX_ROW_BYTES / Elem::Bf16.bytes() as usize;
     let count = e.index((matrix.tile_lines * DEPTH) as i64);
     let zero = e.float(0.0, 1);
     e.apart(|e| {
         e.repeat("%thread", &count, (CONSUMERS * WARPGROUP) as i64, |e, i| {
-            let across = e.index(row_elements as i64);
+            let across = e.index(ROW_ELEMENTS as i64);
             let (row, column) = (e.int2("divui", i, &across), e.int2("remui", i, &across));
             let step = if matrix.along { column.clone() } else { remainder(e, &row, DEPTH) };
             let behind = e.op(format!("arith.cmpi sge, {step}, {left} : i64"));
             let store = |e: &mut Emitter| {
-                let place = swizzled(e, &row, &column, row_elements);
+                let place = swizzled(e, &row, &column);
                 e.store_at(&zero, tile, &place, Elem::Bf16, 1);
             };
             e.branch(&behind, store, |_| {});
@@ -53,11 +50,11 @@ fn clear(e: &mut Emitter, matrix: &Matrix, tile: &str, left: &str) {
 
 /// The element of a tile that holds (`row`, `column`): the swizzle of 128 bytes exchanges the eight pieces of eight elements
 /// of a row by its number modulo 8.
-fn swizzled(e: &mut Emitter, row: &str, column: &str, row_elements: usize) -> Value {
+pub(super) fn swizzled(e: &mut Emitter, row: &str, column: &str) -> Value {
     let turn = remainder(e, row, 8);
     let turn = e.times(&turn, 8);
     let column = e.int2("xori", column, &turn);
-    let row = e.times(row, row_elements);
+    let row = e.times(row, ROW_ELEMENTS);
     e.int2("addi", &row, &column)
 }
 
