@@ -197,7 +197,16 @@ impl Emitter {
 
     /// Code in which all vectors that are loaded and stored begin at multiples of their size.
     pub(crate) fn aligned<T>(&mut self, body: impl FnOnce(&mut Emitter) -> T) -> T {
-        let before = std::mem::replace(&mut self.aligned, true);
+        self.with_alignment(true, body)
+    }
+
+    /// Code in which vectors begin anywhere, within such code.
+    pub(crate) fn unaligned<T>(&mut self, body: impl FnOnce(&mut Emitter) -> T) -> T {
+        self.with_alignment(false, body)
+    }
+
+    fn with_alignment<T>(&mut self, aligned: bool, body: impl FnOnce(&mut Emitter) -> T) -> T {
+        let before = std::mem::replace(&mut self.aligned, aligned);
         let result = body(self);
         self.aligned = before;
         result

@@ -164,7 +164,8 @@ impl RegionInput {
     fn load(self, e: &mut Emitter, operand: &str, place: &Place, lanes: usize) -> Value {
         match self.broadcast {
             Broadcast::Full => e.load_at(operand, place.full, self.elem, lanes),
-            Broadcast::Row => e.load_at(operand, place.column, self.elem, lanes),
+            // A view of some columns of a longer row begins anywhere.
+            Broadcast::Row => e.unaligned(|e| e.load_at(operand, place.column, self.elem, lanes)),
             Broadcast::Column => {
                 let value = e.load_at(operand, place.row, self.elem, 1);
                 e.splat(&value, lanes)
@@ -226,14 +227,22 @@ impl Region {
     /// Loads the inputs of `lanes` elements behind those that are `given`, computes, and stores the outputs. All inputs are
     /// read before an output is written.
     pub fn element(&self, e: &mut Emitter, given: &[Value], operands: &[Value], place: &Place, lanes: usize) {
-        let mut inputs = given.to_vec();
-        for (input, operand) in self.inputs[given.len()..].iter().zip(operands) {
-            inputs.push(input.load(e, operand, place, lanes));
-        }
-        let results = self.emit(e, &inputs, lanes);
-        let outputs = &operands[self.inputs.len() - given.len()..];
+        let loaded = self.load(e, given.len(), operands, place, lanes);
+        self.store(e, &[given, &loaded].concat(), operands, place.full, lanes);
+    }
+
+    /// Loads the inputs of `lanes` elements behind the first `given`.
+    pub fn load(&self, e: &mut Emitter, given: usize, operands: &[Value], place: &Place, lanes: usize) -> Vec<Value> {
+        let inputs = self.inputs[given..].iter().zip(operands);
+        inputs.map(|(input, operand)| input.load(e, operand, place, lanes)).collect()
+    }
+
+    /// Computes the outputs of `lanes` elements from all inputs and stores them, from element `full` on.
+    pub fn store(&self, e: &mut Emitter, inputs: &[Value], operands: &[Value], full: &str, lanes: usize) {
+        let results = self.emit(e, inputs, lanes);
+        let outputs = &operands[operands.len() - self.outputs.len()..];
         for ((output, pointer), value) in self.outputs.iter().zip(outputs).zip(&results) {
-            e.store_at(value, pointer, place.full, output.elem, lanes);
+            e.store_at(value, pointer, full, output.elem, lanes);
         }
     }
 
@@ -266,6 +275,21 @@ mod tests {
         assert_eq!(ScalarOp::Add.arity(), 2);
         assert_eq!(ScalarOp::Silu.arity(), 1);
         assert_eq!(ScalarOp::Constant(0).arity(), 0);
+    }
+
+    #[test]
+    fn rows_begin_anywhere() {
+        let input = |broadcast| RegionInput { elem: Elem::Bf16, broadcast };
+        let region =
+            Region { inputs: vec![input(Broadcast::Row), input(Broadcast::Full)], nodes: vec![], outputs: vec![] };
+        let mut e = Emitter::new();
+        let operands = ["%row", "%full"].map(String::from);
+        let place = Place { full: "%i", row: "%r", column: "%c" };
+        e.aligned(|e| region.load(e, 0, &operands, &place, 4));
+        let text = e.into_text();
+        let loads = text.lines().filter_map(|line| line.split_once("alignment = "));
+        let alignments: Vec<&str> = loads.map(|(_, rest)| rest.split_once(' ').expect("a type").0).collect();
+        assert_eq!(alignments, ["2", "8"], "{text}");
     }
 
     #[test]
