@@ -122,19 +122,25 @@ pub struct WarpgroupTuning {
     pub band: usize,
     /// Tiles in flight between memory and the tensor cores, the one in use counted.
     pub stages: usize,
+    /// Most tasks, which share the blocks.
+    pub tasks: usize,
     /// Smaller results waste more of a block than they fill.
     pub least_rows: usize,
     pub least_columns: usize,
 }
 
-/// Largest first; the first is the reference GEMM's for sm_90a (128 x 256, two consumers, four stages, no spills). All take some
-/// 192 of the 227 KiB of shared memory. In bands of 16, the hundred blocks or so that run at a time need about as many rows
-/// of A as columns of B. What is smaller than the last row allows, such as LoRA's own narrow products, is left to the kernels
-/// of sm_80. No figures yet: they wait for a GPU.
+/// The reference GEMM's for sm_90a (128 x 256, two consumers, four stages, no spills), with as many tasks as an H100 or H200 with
+/// SXM has multiprocessors.
+const HOPPER_LARGEST: WarpgroupTuning =
+    WarpgroupTuning { columns: 256, band: 16, stages: 4, tasks: 132, least_rows: 65, least_columns: 129 };
+
+/// Largest first. All take 192 of the 227 KiB of shared memory for the ring, and 20 for the epilogue's sums. In bands of 16, the
+/// hundred blocks or so that run at a time need about as many rows of A as columns of B. What is smaller than the last row
+/// allows, such as LoRA's own narrow products, is left to the kernels of sm_80. No figures yet: they wait for a GPU.
 const HOPPER_BF16: [WarpgroupTuning; 3] = [
-    WarpgroupTuning { columns: 256, band: 16, stages: 4, least_rows: 65, least_columns: 129 },
-    WarpgroupTuning { columns: 128, band: 16, stages: 6, least_rows: 65, least_columns: 65 },
-    WarpgroupTuning { columns: 64, band: 16, stages: 8, least_rows: 65, least_columns: 33 },
+    HOPPER_LARGEST,
+    WarpgroupTuning { columns: 128, stages: 6, least_columns: 65, ..HOPPER_LARGEST },
+    WarpgroupTuning { columns: 64, stages: 8, least_columns: 33, ..HOPPER_LARGEST },
 ];
 
 /// Most steps of a term that threads load themselves, as A is f32 or rows are no multiple of 16 bytes: LoRA's ranks. No

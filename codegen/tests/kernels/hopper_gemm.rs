@@ -1,7 +1,10 @@
 //! Products by warpgroups, in every cut of the tuning table, with sizes that divide nothing.
 use super::gemm::{check, check_epilogue, plain, rows_stop, steps_stop, term, with_epilogue};
+use crate::harness::{Buffer, load, random_buffer};
 use amc_kernels::emit::Elem::{Bf16, F32};
 use amc_kernels::gemm::Gemm;
+use amc_kernels::gpu::product_by_warpgroups;
+use amc_kernels::tuning::{WarpgroupTuning, hopper_gemm};
 use amc_kernels::{Kernel, Machine};
 
 const FORMS: [&str; 4] = ["nn", "nt", "tn", "tt"];
@@ -10,6 +13,14 @@ const FORMS: [&str; 4] = ["nn", "nt", "tn", "tt"];
 fn built(gemm: Gemm, columns: usize) -> (Gemm, Kernel) {
     let kernel = super::target().product(&gemm);
     assert!(kernel.symbol.starts_with(&format!("gemm_wg{columns}_")), "{gemm:?}: {}", kernel.symbol);
+    (gemm, kernel)
+}
+
+/// The kernel with so few tasks that each computes several blocks.
+fn shared_out(gemm: Gemm, tasks: usize) -> (Gemm, Kernel) {
+    let cut = hopper_gemm(gemm.m, gemm.n).expect("warpgroups suit it");
+    let kernel = product_by_warpgroups(&gemm, WarpgroupTuning { tasks, ..cut });
+    assert_eq!(kernel.tasks as usize, tasks);
     (gemm, kernel)
 }
 
@@ -44,6 +55,53 @@ fn cuts() {
 fn bands() {
     let (m, n) = (2184, 600);
     check(vec![built(plain(m, n, vec![term(m, n, 40, "nt", [Bf16, Bf16], 0)], F32), 64)]);
+}
+
+/// Fewer tasks than blocks: as many blocks for each, and one more for some; rings that a block walks around more than once, in
+/// part, or so little that the next block's tiles are on their way before its own are multiplied.
+#[test]
+fn few_tasks() {
+    let mut cases = vec![];
+    for (m, n, k, tasks) in [(200, 190, 72, 2), (300, 150, 600, 2), (390, 130, 40, 4), (140, 200, 300, 1)] {
+        cases.push(shared_out(plain(m, n, vec![term(m, n, k, "nn", [Bf16, Bf16], (8 - n % 8) % 8)], F32), tasks));
+        let mut terms = vec![term(m, n, k, "nt", [Bf16, Bf16], 0), term(m, n, 12, "nt", [F32, Bf16], 0)];
+        terms.extend([term(m, n, 16, "nt", [F32, Bf16], 0), term(m, n, 4, "nt", [Bf16, Bf16], 0)]);
+        cases.push(shared_out(plain(m, n, terms, Bf16), tasks));
+    }
+    check(cases);
+    let large = |(m, n, k, tasks)| shared_out(plain(m, n, vec![term(m, n, k, "nt", [Bf16, Bf16], 0)], F32), tasks);
+    check([(1160, 1176, 136, 25), (808, 3400, 72, 31)].map(large).into());
+}
+
+#[test]
+fn few_tasks_with_epilogues_and_limits() {
+    let (m, n) = (330, 136);
+    let terms = vec![term(m, n, 88, "nt", [Bf16, Bf16], 0), term(m, n, 12, "nt", [F32, Bf16], 0)];
+    let (gemm, kernel) = shared_out(with_epilogue(m, n, terms.clone(), Bf16), 4);
+    check_epilogue(&gemm, &kernel);
+    let (gemm, kernel) = shared_out(Gemm { row_limit: Some(100), ..plain(m, n, terms, F32) }, 2);
+    rows_stop(&gemm, &kernel);
+    let mut terms = vec![term(m, n, 96, "tn", [Bf16, Bf16], 0), term(m, n, 40, "nt", [F32, Bf16], 0)];
+    terms[0].a.stride = m.next_multiple_of(8);
+    let (gemm, kernel) = shared_out(Gemm { inner_limit: Some(10), ..plain(m, n, terms, F32) }, 2);
+    steps_stop(&gemm, &[kernel]);
+}
+
+/// Which task computes a block changes no bit.
+#[test]
+fn any_number_of_tasks_gives_the_same_bits() {
+    let (m, n, k) = (300, 150, 200);
+    let gemm = plain(m, n, vec![term(m, n, k, "nt", [Bf16, Bf16], 0), term(m, n, 4, "nt", [F32, Bf16], 0)], F32);
+    let kernels = [1, 2, 9].map(|tasks| shared_out(gemm.clone(), tasks).1);
+    let library = load(&kernels.iter().collect::<Vec<_>>());
+    let results = kernels.each_ref().map(|kernel| {
+        let sizes = [(Bf16, m * k), (Bf16, n * k), (F32, m * 4), (Bf16, n * 4)];
+        let mut operands: Vec<Buffer> = sizes.map(|(elem, count)| random_buffer(count as u64, elem, count).0).into();
+        operands.push(Buffer::garbage(F32, m * n));
+        library.run(kernel, &mut operands.iter_mut().collect::<Vec<_>>());
+        operands.pop().expect("the result")
+    });
+    assert!(results[0] == results[1] && results[0] == results[2]);
 }
 
 /// A layer's weight beside its LoRA, and gradients that three layers add up, each stored in its own way.

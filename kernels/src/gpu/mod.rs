@@ -5,7 +5,7 @@
 //! its kernel's whole problem: grids have one axis, sizes are constants. Nothing is added atomically, so every sum has one
 //! order.
 //!
-//! Operands begin at multiples of 16 bytes.
+//! Operands begin at multiples of 16 bytes, but for rows that an epilogue adds to all others.
 pub mod attention;
 pub mod block;
 pub mod gemm;
@@ -16,7 +16,7 @@ mod warp;
 
 use crate::Kernel;
 use crate::gemm::Gemm;
-use crate::tuning::{HOPPER_SHORT_DEPTH, hopper_gemm};
+use crate::tuning::{HOPPER_SHORT_DEPTH, WarpgroupTuning, hopper_gemm};
 
 /// A generation of GPUs, by the architecture that code is generated for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,7 +68,13 @@ pub fn product(gemm: &Gemm, gpu: &Gpu) -> Kernel {
         Arch::Sm90a => hopper_gemm(gemm.m, gemm.n).filter(|_| hopper::suits(gemm, HOPPER_SHORT_DEPTH)),
     };
     match cut {
-        Some(cut) => hopper::build(gemm, cut),
+        Some(cut) => product_by_warpgroups(gemm, cut),
         None => gemm::build(gemm),
     }
+}
+
+/// The matrix product by warpgroups, which can compute it, in a cut of the caller's.
+pub fn product_by_warpgroups(gemm: &Gemm, cut: WarpgroupTuning) -> Kernel {
+    assert!(hopper::suits(gemm, usize::MAX), "warpgroups cannot compute {gemm:?}");
+    hopper::build(gemm, cut)
 }

@@ -1,10 +1,10 @@
 //! The consumers: warpgroups that multiply what is in the ring.
 //!
 //! A tile is a group of four `wgmma` of 16 steps each (PTX ISA, "wgmma.mma_async"). While a group runs, the one before it
-//! ends and its stage is given back, so the tensor cores always have something to do.
+//! ends and its stage is given back, so the tensor cores always have something to do. The last of a block is waited for.
 use super::descriptor::{self, distance};
 use super::wgmma::{self, STEPS};
-use super::{CONSUMER_ROWS, CONSUMERS, DEPTH, Start, Template, WARPGROUP, loads_a, loads_b};
+use super::{CONSUMER_ROWS, CONSUMERS, Corner, DEPTH, Start, Template, WARPGROUP, loads_a, loads_b};
 use crate::emit::{Emitter, Value};
 use crate::gemm::Term;
 use crate::gpu::block::WARP;
@@ -15,24 +15,40 @@ pub(super) const REGISTERS: usize = 232;
 const BARRIER: usize = 1;
 
 impl Template<'_> {
-    /// Multiplies all tiles and stores what the epilogue makes of the sums.
+    /// Multiplies all tiles and stores what the epilogue makes of each block's sums.
     pub(super) fn consume(&self, e: &mut Emitter, start: &Start) {
         e.line(format!("nvvm.setmaxregister increase {REGISTERS}"));
         let warps = e.index((WARPGROUP / WARP) as i64);
         let consumer = e.int2("divui", "%warp", &warps);
+        self.walk(e, start, |e, corner, first| {
+            let (sums, behind) = self.multiply_all(e, start, corner, first, &consumer);
+            self.finish(e, &sums, start, corner);
+            behind
+        });
+    }
+
+    /// The sums of a block, the first of whose tiles has such a number, and the number of the next block's.
+    fn multiply_all(
+        &self,
+        e: &mut Emitter,
+        start: &Start,
+        corner: &Corner,
+        first: &str,
+        consumer: &str,
+    ) -> (Vec<Value>, Value) {
         let mut sums = self.sums().zeros(e);
-        let mut first = Value::from("%zero");
+        let mut next = first.to_string();
         for (i, term) in self.gemm.terms.iter().enumerate() {
             let tiles = self.tiles(e, &start.depths[i]);
-            let matrices = self.descriptors(e, term, &consumer);
+            let matrices = self.descriptors(e, term, consumer);
             let carried = [(sums, self.sums().ty())];
             let last = e.for_loop("%zero", &tiles, 1, &carried, |e, tile, sums| {
-                let number = e.int2("addi", &first, tile);
+                let number = e.int2("addi", &next, tile);
                 let slot = start.pipeline.slot(e, &number);
-                let parts = loads_a(term).then(|| self.parts_of_a(e, term, i, start, tile));
+                let parts = loads_a(term).then(|| self.parts_of_a(e, term, i, start, (&corner.row, tile)));
                 start.pipeline.wait_full(e, &slot);
                 if loads_b(term) {
-                    self.write_b(e, term, i, start, (tile, &slot.stage));
+                    self.write_b(e, term, i, start, (&corner.column, tile, &slot.stage));
                 } else if self.gemm.inner_limit.is_some() {
                     self.clear_tail(e, term, &slot.stage, (&start.depths[i], tile));
                 }
@@ -42,17 +58,16 @@ impl Template<'_> {
                 };
                 // Parts of A lie in registers, which the next tile needs.
                 wgmma::wait(e, if parts.is_some() { 0 } else { 1 });
-                self.release_before(e, start, &number);
+                self.release_before(e, start, &number, first);
                 vec![sums]
             });
             sums = last.concat();
-            first = e.int2("addi", &first, &tiles);
+            next = e.int2("addi", &next, &tiles);
         }
         wgmma::wait(e, 0);
         let sums = self.sums().waited_for(e, &sums);
-        // The sums take the ring's place when the other consumer has read it, too.
-        self.consumers_sync(e);
-        self.finish(e, &sums, start);
+        self.release_before(e, start, &next, first);
+        (sums, next)
     }
 
     /// Descriptors of the consumer's part of A and of B in the first stage.
@@ -78,9 +93,9 @@ impl Template<'_> {
         sums
     }
 
-    /// Gives the stage of the tile before number `number`, if there is one, back to the producer.
-    fn release_before(&self, e: &mut Emitter, start: &Start, number: &str) {
-        let later = e.op(format!("arith.cmpi ne, {number}, %zero : i64"));
+    /// Gives the stage of the tile before number `number` back to the producer, if it is one from `first` on.
+    fn release_before(&self, e: &mut Emitter, start: &Start, number: &str, first: &str) {
+        let later = e.op(format!("arith.cmpi ne, {number}, {first} : i64"));
         let release = |e: &mut Emitter| {
             let before = e.plus(number, -1);
             start.pipeline.release(e, &before);

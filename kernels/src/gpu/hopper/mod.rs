@@ -1,18 +1,21 @@
 //! The matrix product of [`Gemm`] on a Hopper GPU: bf16 matrices, copied by the tensor memory accelerator, multiplied by
 //! warpgroups; and short terms that threads load ([`short`]), as LoRA's second product.
 //!
-//! A task is a block of 128 rows by up to 256 columns of the result. One thread of the last warpgroup, the *producer*, copies
-//! tiles of A and B to the stages of a ring in shared memory ([`producer`], [`pipeline`]); the other two warpgroups, the
+//! The result is cut into blocks of 128 rows by up to 256 columns. For each, one thread of the last warpgroup, the *producer*,
+//! copies tiles of A and B to the stages of a ring in shared memory ([`producer`], [`pipeline`]); the other two warpgroups, the
 //! *consumers*, multiply 64 rows each by all columns of the block, and keep the sums in registers ([`consumer`]). In the
-//! end the sums go through the ring's memory to the epilogue ([`epilogue`]).
+//! end the sums go, some columns at a time, through shared memory to the epilogue ([`epilogue`]).
 //!
-//! Blocks are a grid, not a loop over blocks in as many tasks as the GPU has multiprocessors: code is generated for an
-//! architecture, whose GPUs have from 78 to 132 of them.
+//! There are at most as many tasks as a large GPU has multiprocessors, each of which holds one at a time, and a task computes
+//! every so-many-th block. While the consumers are at a block's epilogue, the producer fills the ring with tiles of the
+//! next. The number of tasks is the tuning table's, as code is generated for an architecture, whose GPUs have from 78 to 132
+//! multiprocessors: on a smaller one some tasks begin when others have ended.
 //!
 //! Invariants:
-//! - Both sides walk through the same tiles: term by term, along K. Tile number `i` of a block goes to stage `i mod stages`.
+//! - Both sides walk through the same blocks, and in each through the same tiles: term by term, along K. Tile number `i`
+//!   of a task goes to stage `i mod stages`.
 //! - A stage belongs to the producer until its `full` barrier completes, and to the consumers until its `empty` one does.
-//! - A sum is added in the order of the tiles, so it depends on the problem alone.
+//! - A sum is added in the order of its block's tiles, so it depends on the problem alone, not on how many tasks there are.
 //! - What tiles have outside of a matrix are zeros, written by the copies; steps behind a limit are made zeros by the
 //!   consumers ([`tail`]). Rows and columns outside of the result are left out by the epilogue.
 mod consumer;
@@ -82,10 +85,10 @@ fn loads_b(term: &Term) -> bool {
 
 /// The kernel, with the operands of [`Gemm::build`].
 pub fn build(gemm: &Gemm, cut: WarpgroupTuning) -> Kernel {
-    let columns = cut.columns;
+    let WarpgroupTuning { columns, band, stages, tasks, .. } = cut;
     let tile_bytes = |lines: usize| lines * DEPTH * Elem::Bf16.bytes() as usize;
     let (stage_bytes, b_at) = (tile_bytes(ROWS + columns), tile_bytes(ROWS));
-    Template { gemm, columns, band: cut.band, stages: cut.stages, stage_bytes, b_at }.build()
+    Template { gemm, columns, band, tasks, stages, stage_bytes, b_at }.build()
 }
 
 /// A problem and how it is cut.
@@ -95,13 +98,15 @@ struct Template<'a> {
     columns: usize,
     /// Blocks of a band of rows.
     band: usize,
+    /// Most tasks.
+    tasks: usize,
     stages: usize,
     stage_bytes: usize,
     /// Where the tile of B begins in a stage.
     b_at: usize,
 }
 
-/// The values that a block begins with.
+/// The values that a task begins with.
 struct Start {
     pipeline: Pipeline,
     /// A and B of every term: their maps, but the addresses of those that threads load.
@@ -112,7 +117,12 @@ struct Start {
     depths: Vec<Value>,
     /// How many rows are computed.
     rows: Value,
-    /// First row and column of the block.
+    /// Where the sums pass through shared memory, in bytes.
+    sums_at: usize,
+}
+
+/// First row and column of a block.
+struct Corner {
     row: Value,
     column: Value,
 }
@@ -153,31 +163,58 @@ impl Template<'_> {
             e.load_int_at(&pointer, "%zero")
         });
         debug_assert!(self.stage_bytes.is_multiple_of(SWIZZLE_PERIOD), "every stage begins a pattern of the swizzle");
-        e.shared((self.stages * self.stage_bytes).max(self.sums_bytes()));
+        e.shared(self.stages * self.stage_bytes);
+        let sums_at = e.shared(epilogue::BYTES);
         let pipeline = Pipeline::new(&mut e, self.stages);
-        let (row, column) = self.corner(&mut e);
         let rows = limited(&mut e, gemm.m, gemm.row_limit, count.as_deref());
         let depths: Vec<Value> =
             (gemm.terms.iter()).map(|term| limited(&mut e, term.k, gemm.inner_limit, count.as_deref())).collect();
-        let wanted = e.less(&row, &rows);
-        let start = Start { pipeline, operands, epilogue, depths, rows, row, column };
-        e.branch(&wanted, |e| self.block(e, &start), |_| {});
+        let start = Start { pipeline, operands, epilogue, depths, rows, sums_at };
+        start.pipeline.init(&mut e);
+        let first_producer = e.index((CONSUMERS * WARPGROUP / WARP) as i64);
+        let consumes = e.less("%warp", &first_producer);
+        e.branch(&consumes, |e| self.consume(e, &start), |e| self.produce(e, &start));
         let work: Work = gemm.work("product_bf16");
-        let tasks = gemm.m.div_ceil(ROWS) * self.blocks_across();
-        e.finish(&format!("gemm_wg{}_{}", self.columns, gemm.name()), tasks, 0, work)
+        e.finish(&format!("gemm_wg{}_{}", self.columns, gemm.name()), self.tasks.min(self.blocks()), 0, work)
+    }
+
+    fn blocks(&self) -> usize {
+        self.gemm.m.div_ceil(ROWS) * self.blocks_across()
     }
 
     fn blocks_across(&self) -> usize {
         self.gemm.n.div_ceil(self.columns)
     }
 
-    /// First row and column of the block. Blocks go down a band of the result, then on to the next column, so that those that
-    /// run at a time have few rows of A and few columns of B between them, which the cache holds.
-    fn corner(&self, e: &mut Emitter) -> (Value, Value) {
+    /// `body(corner, first)` for each of the task's blocks that has rows to compute: `first` is the number of the block's first
+    /// tile, and what is returned that of the tile behind its last.
+    fn walk(&self, e: &mut Emitter, start: &Start, body: impl FnOnce(&mut Emitter, &Corner, &str) -> Value) {
+        let number = "i64".to_string();
+        let block = |e: &mut Emitter, block: &str, first: &str| {
+            let corner = self.corner(e, block);
+            if self.gemm.row_limit.is_none() {
+                return body(e, &corner, first);
+            }
+            let wanted = e.less(&corner.row, &start.rows);
+            let none = vec![first.to_string()];
+            e.either(&wanted, std::slice::from_ref(&number), |e| vec![body(e, &corner, first)], |_| none).concat()
+        };
+        if self.blocks() <= self.tasks {
+            block(e, "%task", "%zero");
+        } else {
+            let blocks = e.index(self.blocks() as i64);
+            let first = [("%zero".into(), number.clone())];
+            e.for_loop("%task", &blocks, self.tasks as i64, &first, |e, i, first| vec![block(e, i, &first[0])]);
+        }
+    }
+
+    /// The corner of a block. Blocks go down a band of the result, then on to the next column, so that those that run at a time
+    /// have few rows of A and few columns of B between them, which the cache holds.
+    fn corner(&self, e: &mut Emitter, block: &str) -> Corner {
         let blocks_down = self.gemm.m.div_ceil(ROWS);
         let height = self.band.min(blocks_down);
         let in_band = e.index((height * self.blocks_across()) as i64);
-        let (band, within) = (e.int2("divui", "%task", &in_band), e.int2("remui", "%task", &in_band));
+        let (band, within) = (e.int2("divui", block, &in_band), e.int2("remui", block, &in_band));
         let place = |e: &mut Emitter, height: usize| {
             let height = e.index(height as i64);
             (e.int2("divui", &within, &height), e.int2("remui", &within, &height))
@@ -191,14 +228,7 @@ impl Template<'_> {
         }
         let above = e.times(&band, height);
         let i = e.int2("addi", &above, &i);
-        (e.times(&i, ROWS), e.times(&j, self.columns))
-    }
-
-    fn block(&self, e: &mut Emitter, start: &Start) {
-        start.pipeline.init(e);
-        let first_producer = e.index((CONSUMERS * WARPGROUP / WARP) as i64);
-        let consumes = e.less("%warp", &first_producer);
-        e.branch(&consumes, |e| self.consume(e, start), |e| self.produce(e, start));
+        Corner { row: e.times(&i, ROWS), column: e.times(&j, self.columns) }
     }
 
     /// How many tiles a term of so many steps has.

@@ -1,7 +1,7 @@
 //! The producer: one thread that keeps the ring full.
 use super::operand::Matrix;
 use super::pipeline::shared_byte;
-use super::{CONSUMERS, Start, Template, WARPGROUP, consumer, loads_a, loads_b, registers_fit};
+use super::{CONSUMERS, Corner, Start, Template, WARPGROUP, consumer, loads_a, loads_b, registers_fit};
 use crate::emit::{Emitter, Value};
 use crate::gpu::block::WARP;
 
@@ -12,11 +12,13 @@ const _: () = assert!(registers_fit(consumer::REGISTERS, REGISTERS));
 impl Template<'_> {
     /// Copies all tiles, in the order in which the consumers multiply them.
     pub(super) fn produce(&self, e: &mut Emitter, start: &Start) {
-        by_producer(e, REGISTERS, |e| self.copy_all(e, start));
+        by_producer(e, REGISTERS, |e| {
+            self.walk(e, start, |e, corner, first| self.copy_all(e, start, corner, first.into()));
+        });
     }
 
-    fn copy_all(&self, e: &mut Emitter, start: &Start) {
-        let mut first: Value = "%zero".into();
+    /// Copies a block's tiles, of which the first has such a number; returns that of the next block's.
+    fn copy_all(&self, e: &mut Emitter, start: &Start, corner: &Corner, mut first: Value) -> Value {
         for (i, term) in self.gemm.terms.iter().enumerate() {
             let tiles = self.tiles(e, &start.depths[i]);
             let (a, b) = (self.a(term), self.b(term));
@@ -33,14 +35,15 @@ impl Template<'_> {
                 let stage = e.times(&slot.stage, self.stage_bytes);
                 let step = e.times(tile, super::DEPTH);
                 if copies_a {
-                    self.copy(e, &a, (map_a, &barrier), (&stage, 0), (&start.row, &step));
+                    self.copy(e, &a, (map_a, &barrier), (&stage, 0), (&corner.row, &step));
                 }
                 if copies_b {
-                    self.copy(e, &b, (map_b, &barrier), (&stage, self.b_at), (&start.column, &step));
+                    self.copy(e, &b, (map_b, &barrier), (&stage, self.b_at), (&corner.column, &step));
                 }
             });
             first = e.int2("addi", &first, &tiles);
         }
+        first
     }
 
     /// Starts the copies of a tile, from a line and a step on, to so many bytes behind the beginning of a stage.

@@ -36,12 +36,12 @@ impl Template<'_> {
         term: &Term,
         i: usize,
         start: &Start,
-        tile: &str,
+        (block_row, tile): (&str, &str),
     ) -> Vec<Fragment> {
         let (row, column) = Part::origin(e);
         let first = e.times("%warp", self.part().rows);
         let row = e.int2("addi", &row, &first);
-        let row = e.int2("addi", &row, &start.row);
+        let row = e.int2("addi", &row, block_row);
         let before = e.times(tile, DEPTH);
         let column = e.int2("addi", &column, &before);
         let (a, depth) = (&start.operands[i].0, &start.depths[i]);
@@ -70,7 +70,14 @@ impl Template<'_> {
 
     /// Writes B's tile number `tile` of term number `i` to its stage, which is empty, a thread sixteen steps of a column at a
     /// time.
-    pub(super) fn write_b(&self, e: &mut Emitter, term: &Term, i: usize, start: &Start, (tile, stage): (&str, &str)) {
+    pub(super) fn write_b(
+        &self,
+        e: &mut Emitter,
+        term: &Term,
+        i: usize,
+        start: &Start,
+        (block_column, tile, stage): (&str, &str, &str),
+    ) {
         let (b, depth) = (&start.operands[i].1, &start.depths[i]);
         let (last_line, last_step) = (e.index(self.gemm.n as i64 - 1), e.plus(depth, -1));
         let (before, to) = (e.times(tile, DEPTH), self.stage_at(e, stage, self.b_at));
@@ -79,7 +86,7 @@ impl Template<'_> {
             let columns = e.index(self.columns as i64);
             let (group, line) = (e.int2("divui", i, &columns), e.int2("remui", i, &columns));
             let first = e.times(&group, STEPS);
-            let column = e.int2("addi", &start.column, &line);
+            let column = e.int2("addi", block_column, &line);
             // Columns outside of the matrix give columns outside of the result.
             let column = e.int2("minui", &column, &last_line);
             let from = e.row(b, &column, term.b.stride, Elem::Bf16);
