@@ -41,7 +41,10 @@ fn processors() -> usize {
 pub fn shared_object_with_threads(kernels: &[Kernel], target: &Target, threads: usize) -> Result<Vec<u8>, Error> {
     ensure_distinct(kernels)?;
     let linker = link::find()?;
-    link::shared_object(&linker, &emitted(kernels, threads, || Compiler::new(target), Compiler::object)?)
+    link::shared_object(
+        &linker,
+        &emitted(&kernels.iter().collect::<Vec<_>>(), threads, || Compiler::new(target), Compiler::object)?,
+    )
 }
 
 fn ensure_distinct(kernels: &[Kernel]) -> Result<(), Error> {
@@ -73,7 +76,7 @@ pub fn assembly(kernel: &Kernel, target: &Target) -> Result<String, Error> {
 /// What `emit` makes of every kernel, in order. Threads, each with a compiler of its own, take kernels from a common
 /// counter; the first error in kernel order wins.
 fn emitted(
-    kernels: &[Kernel],
+    kernels: &[&Kernel],
     threads: usize,
     compiler: impl Fn() -> Result<Compiler, Error> + Sync,
     emit: impl Fn(&Compiler, &Kernel) -> Result<Vec<u8>, Error> + Sync,
@@ -97,7 +100,7 @@ fn emitted(
     done.into_iter().map(|(_, code)| code).collect()
 }
 
-fn take<'k>(next: &AtomicUsize, kernels: &'k [Kernel]) -> Option<(usize, &'k Kernel)> {
+fn take<'k>(next: &AtomicUsize, kernels: &[&'k Kernel]) -> Option<(usize, &'k Kernel)> {
     let i = next.fetch_add(1, Ordering::Relaxed);
-    kernels.get(i).map(|kernel| (i, kernel))
+    kernels.get(i).map(|kernel| (i, *kernel))
 }

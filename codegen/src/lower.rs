@@ -46,7 +46,8 @@ impl Lowering {
     pub fn translate<'c>(&self, kernel: &Kernel, llvm: &'c LlvmContext) -> Result<LlvmModule<'c>, Error> {
         self.said.lock().expect("the listener does not panic").clear();
         let fail = |stage| Error::Kernel { symbol: kernel.symbol.clone(), stage, found: self.heard() };
-        let mut module = Module::parse(&self.context, &kernel.text).ok_or_else(|| fail("MLIR refuses its text"))?;
+        let text = kernel.text().ok_or_else(|| fail("it has no text: a library computes it"))?;
+        let mut module = Module::parse(&self.context, text).ok_or_else(|| fail("MLIR refuses its text"))?;
         let manager = PassManager::new(&self.context);
         parse_pass_pipeline(manager.as_operation_pass_manager(), PIPELINE).map_err(|_| fail("pass pipeline"))?;
         manager.run(&mut module).map_err(|_| fail("MLIR cannot lower it"))?;

@@ -6,13 +6,14 @@ use amc_kernels::{Gpu, Kernel};
 /// The line that ends what every module begins with.
 const LAST_OF_HEAD: &str = ".address_size 64\n";
 
-/// Compiles `kernels` into one module of PTX that has their symbols as entries.
+/// Compiles `kernels`, but for those that a library computes, into one module of PTX that has their symbols as entries.
 ///
 /// # Errors
 /// A kernel that MLIR or LLVM refuses, two kernels with one symbol.
 pub fn ptx(kernels: &[Kernel], gpu: Gpu) -> Result<String, Error> {
     ensure_distinct(kernels)?;
-    let modules = emitted(kernels, processors(), || Compiler::for_gpu(gpu), Compiler::ptx)?;
+    let kernels: Vec<&Kernel> = kernels.iter().filter(|kernel| kernel.text().is_some()).collect();
+    let modules = emitted(&kernels, processors(), || Compiler::for_gpu(gpu), Compiler::ptx)?;
     let version = gpu.ptx_version();
     let mut text = format!(".version {}.{}\n.target {}\n{LAST_OF_HEAD}", version / 10, version % 10, gpu.name());
     for (kernel, module) in kernels.iter().zip(modules) {

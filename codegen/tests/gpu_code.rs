@@ -13,7 +13,7 @@ mod parts;
 mod ptxas;
 
 use amc_codegen::ptx;
-use amc_kernels::{Gpu, Kernel};
+use amc_kernels::{Code, Gpu, Kernel};
 use golden::{compare, llvm};
 use gpu_kernels::Named;
 use ptxas::{Ptxas, Usage};
@@ -89,7 +89,7 @@ fn describe(page: &mut String, gpu: Gpu, list: &[Named], usages: &[(String, Usag
     for (name, kernel) in list {
         let (_, usage) = (usages.iter().find(|(symbol, _)| *symbol == kernel.symbol))
             .unwrap_or_else(|| panic!("ptxas says nothing of {name}, {}", kernel.symbol));
-        let geometry = kernel.geometry.as_ref().expect("a GPU's kernel");
+        let Code::Gpu(_, geometry) = &kernel.code else { panic!("{name} is no kernel of a GPU's") };
         let spills = match (usage.spill_stores, usage.spill_loads) {
             (0, 0) => "none".into(),
             (stored, loaded) => format!("**{stored}, {loaded}**"),

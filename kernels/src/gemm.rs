@@ -21,7 +21,7 @@ pub(crate) mod way;
 use crate::emit::{Elem, Emitter, Value};
 use crate::loops::digest;
 use crate::region::Region;
-use crate::{Kernel, Target, Varies, Work, gemv};
+use crate::{Code, Kernel, Target, Varies, Work, gemv};
 pub use packing::Packing;
 use plan::{FeedB, Plan};
 use way::Way;
@@ -170,7 +170,7 @@ fn finish_text(name: &str, functions: &str, body: Emitter, tasks: usize, scratch
         "{functions}func.func @{symbol}(%args: !llvm.ptr, %begin: i64, %end: i64, %scratch: !llvm.ptr) {{\n{body}  return\n}}\n"
     );
     let tasks = u32::try_from(tasks).expect("a kernel has less than 2^32 tasks");
-    Kernel { symbol, text, tasks, scratch_bytes: 4 * scratch as u64, work, geometry: None }
+    Kernel { symbol, code: Code::Cpu(text), tasks, scratch_bytes: 4 * scratch as u64, work }
 }
 
 /// The address of the element at `(row, column)` of the matrix, however it is stored.

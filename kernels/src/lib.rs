@@ -34,23 +34,43 @@ pub mod work;
 
 pub use gpu::Gpu;
 pub use gpu::block::Geometry;
+pub use gpu::vendor::{Vendor, VendorProduct};
 pub use machine::Machine;
 pub use pairs::Pairs;
 pub use target::Target;
 pub use work::{Varies, Work};
 
-/// A generated kernel.
+/// What one launch does.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Kernel {
     /// Unique for its text: template name and problem.
     pub symbol: String,
-    /// MLIR text: one or more functions, of which the one named `symbol` has the calling convention.
-    pub text: String,
+    pub code: Code,
     /// Number of independent tasks.
     pub tasks: u32,
     /// Bytes of scratch that a task needs.
     pub scratch_bytes: u64,
     pub work: Work,
-    /// How a GPU launches it; none for a CPU's kernel.
-    pub geometry: Option<Geometry>,
+}
+
+/// What does a kernel's tasks. Text is MLIR: one or more functions, of which the one named as the symbol has the calling
+/// convention.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Code {
+    /// Threads of a CPU.
+    Cpu(String),
+    /// Blocks of a GPU's threads.
+    Gpu(String, Geometry),
+    /// The vendor's library for that GPU, which has one task.
+    Vendor(VendorProduct),
+}
+
+impl Kernel {
+    /// The text, if it is ours to compile.
+    pub fn text(&self) -> Option<&str> {
+        match &self.code {
+            Code::Cpu(text) | Code::Gpu(text, _) => Some(text),
+            Code::Vendor(_) => None,
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Loops over tasks and elements: vectors first, then for what is left one vector under a mask, or one element at a time.
 use crate::emit::{Elem, Emitter, Value, float_type};
-use crate::{Kernel, Work};
+use crate::{Code, Kernel, Work};
 
 /// How the values of a loop's turns are joined; the order is fixed by the code alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -283,12 +283,12 @@ impl Emitter {
         let tasks = u32::try_from(tasks).expect("a kernel has less than 2^32 tasks");
         if let Some(block) = block {
             let (text, geometry) = Emitter::block_function(&symbol, &body, &block);
-            return Kernel { symbol, text, tasks, scratch_bytes: 0, work, geometry: Some(geometry) };
+            return Kernel { symbol, code: Code::Gpu(text, geometry), tasks, scratch_bytes: 0, work };
         }
         let text = format!(
             "func.func @{symbol}(%args: !llvm.ptr, %begin: i64, %end: i64, %scratch: !llvm.ptr) {{\n{body}  return\n}}\n"
         );
-        Kernel { symbol, text, tasks, scratch_bytes, work, geometry: None }
+        Kernel { symbol, code: Code::Cpu(text), tasks, scratch_bytes, work }
     }
 }
 

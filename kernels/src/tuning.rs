@@ -1,5 +1,7 @@
 //! Tuning as data: a row for each kind of vector unit or GPU, with the figures that justify it.
 use crate::emit::Elem;
+use crate::gpu::Arch;
+use crate::gpu::vendor::VendorProduct;
 
 /// What the matrix product template chooses from on one kind of CPU.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -153,6 +155,51 @@ pub fn hopper_gemm(m: usize, n: usize) -> Option<WarpgroupTuning> {
     let blocks = |cut: &WarpgroupTuning| m.div_ceil(128) * n.div_ceil(cut.columns);
     let fitting = || HOPPER_BF16.iter().filter(fits);
     fitting().find(|cut| blocks(cut) >= BUSY_BLOCKS).or_else(|| fitting().next_back()).copied()
+}
+
+/// Which of the products that cuBLASLt can compute (`gpu/vendor.rs`) it is to compute.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VendorTuning {
+    /// Smaller results, and shorter sums, stay with kernels of our own.
+    pub least_rows: usize,
+    pub least_columns: usize,
+    pub least_depth: usize,
+    /// Whether it also adds to bf16, as the residual stream wants, and not only to gradients.
+    pub residuals: bool,
+    /// What it may use beside the operands.
+    pub workspace_bytes: usize,
+}
+
+/// Plain products that fill a GPU many times over, where nothing of ours is fused. Workspaces are those that NVIDIA recommends
+/// (cuBLAS, `cublasSetWorkspace`). No figures yet: they wait for a GPU.
+const VENDOR_SM80: VendorTuning = VendorTuning {
+    least_rows: 1024,
+    least_columns: 1024,
+    least_depth: 512,
+    residuals: false,
+    workspace_bytes: 4 << 20,
+};
+const VENDOR_SM90A: VendorTuning = VendorTuning { workspace_bytes: 32 << 20, ..VENDOR_SM80 };
+
+/// The row for GPUs of an architecture.
+pub fn vendor_product(arch: Arch) -> VendorTuning {
+    match arch {
+        Arch::Sm80 => VENDOR_SM80,
+        Arch::Sm90a => VENDOR_SM90A,
+    }
+}
+
+impl VendorTuning {
+    /// The row that takes everything.
+    pub fn without_limits(self) -> VendorTuning {
+        VendorTuning { least_rows: 1, least_columns: 1, least_depth: 1, residuals: true, ..self }
+    }
+
+    pub fn takes(&self, product: &VendorProduct) -> bool {
+        let VendorProduct { m, n, k, out, adds, .. } = *product;
+        let residual = adds && out == Elem::Bf16;
+        m >= self.least_rows && n >= self.least_columns && k >= self.least_depth && (self.residuals || !residual)
+    }
 }
 
 /// How warpgroups of a Hopper GPU walk through attention: blocks of 128 queries.

@@ -10,7 +10,7 @@ use crate::packing::{Frozen, Packed, Packings};
 use amc_ir::{Function, InstKind, Module, Value};
 use amc_kernels::gemm::Gemm;
 use amc_kernels::steps::{Slot, Steps};
-use amc_kernels::{Kernel, Machine};
+use amc_kernels::{Code, Kernel, Machine};
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -129,6 +129,8 @@ struct Selector<'a> {
     uses: Vec<usize>,
     /// The instruction that is being claimed; none while a region is.
     claimed: Option<usize>,
+    /// The temporary that products of the vendor's library compute in, one after the other.
+    workspace: Option<usize>,
     out: Selected,
 }
 
@@ -141,7 +143,8 @@ impl<'a> Selector<'a> {
     ) -> Selector<'a> {
         let places = vec![Place::Own; function.value_count()];
         let out = Selected { steps: vec![], places, temporaries: vec![] };
-        Selector { function, matrices, target, kernels, uses: function.use_counts(), claimed: None, out }
+        let uses = function.use_counts();
+        Selector { function, matrices, target, kernels, uses, claimed: None, workspace: None, out }
     }
 
     fn run(mut self) -> Selected {
@@ -204,13 +207,24 @@ impl<'a> Selector<'a> {
         Operand::Temporary { index: self.out.temporaries.len() - 1, offset: 0 }
     }
 
+    /// At least so many bytes for a product of the vendor's library; the next one of the function has the same.
+    fn workspace(&mut self, bytes: usize) -> Operand {
+        let temporaries = &mut self.out.temporaries;
+        let index = *self.workspace.get_or_insert_with(|| {
+            temporaries.push(bytes);
+            temporaries.len() - 1
+        });
+        temporaries[index] = temporaries[index].max(bytes);
+        Operand::Temporary { index, offset: 0 }
+    }
+
     /// Launches a kernel on operands in its order.
     fn launch(&mut self, kernel: Kernel, operands: Vec<Operand>, label: &str) {
         self.launch_packed(kernel, operands, vec![], label);
     }
 
     /// Launches a product, on frozen matrices packed where that is wanted.
-    fn launch_product(&mut self, mut product: Gemm, operands: Vec<Operand>, label: &str) {
+    fn launch_product(&mut self, mut product: Gemm, mut operands: Vec<Operand>, label: &str) {
         let mut packed = vec![];
         for term in 0..product.terms.len() {
             let operand = 2 * term + 1;
@@ -222,7 +236,11 @@ impl<'a> Selector<'a> {
             packed.extend(found.map(|(packing, times)| Packed { operand, packing, times }));
         }
         packed.iter().for_each(|Packed { operand, .. }| product.terms[operand / 2].packed = true);
-        self.launch_packed(self.target.product(&product), operands, packed, label);
+        let kernel = self.target.product(&product);
+        if let Code::Vendor(product) = &kernel.code {
+            operands.push(self.workspace(product.workspace_bytes));
+        }
+        self.launch_packed(kernel, operands, packed, label);
     }
 
     /// Whether an operand is a frozen tensor from its first byte on.

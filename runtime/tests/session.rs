@@ -25,6 +25,7 @@ fn artifact(toy: &Toy, kind: TargetKind, features: &[&str]) -> Artifact {
         header: Header {
             compiler: "0".into(),
             target: TargetInfo { kind, cpu: "somecpu".into(), features },
+            libraries: Vec::new(),
             recipe: hash_bytes(RECIPE.as_bytes()),
             model_files,
             memory: Vec::new(),

@@ -35,7 +35,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         writeln!(out, "memory     {:.1} GiB, {:.1} GiB free", total.0, total.1)?;
     }
     match amc_runtime::device::cuda::summary() {
-        Ok(gpu) => writeln!(out, "gpu        {gpu}")?,
+        Ok(gpu) => {
+            writeln!(out, "gpu        {gpu}")?;
+            match amc_runtime::device::cuda::products() {
+                Ok(library) => writeln!(out, "products   {library}")?,
+                Err(error) => writeln!(out, "products   none: {error:#}")?,
+            }
+        }
         Err(error) => writeln!(out, "gpu        none: {error:#}")?,
     }
     compiler(threads, &mut out)

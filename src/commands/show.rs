@@ -1,5 +1,5 @@
 //! `amc show`: what an artifact holds.
-use amc_artifact::{Arg, Artifact, Kernel, Program, TensorMap};
+use amc_artifact::{Arg, Artifact, Kernel, Matrix, Program, TensorMap, VendorProduct};
 use amc_runtime::disk::RealDisk;
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
@@ -85,6 +85,9 @@ fn summary(artifact: &Artifact, out: &mut impl Write) -> Result<()> {
     let (header, plan) = (&artifact.header, &artifact.plan);
     writeln!(out, "compiler   amc {}", header.compiler)?;
     writeln!(out, "target     {:?} {} {}", header.target.kind, header.target.cpu, header.target.features.join(" "))?;
+    if !header.libraries.is_empty() {
+        writeln!(out, "libraries  {}", header.libraries.join(" "))?;
+    }
     if let Some(run) = &artifact.run {
         writeln!(out, "model      {} ({} parameters)", run.model.name, run.model.parameters)?;
         writeln!(out, "optimizer  {}", run.optimizer.name)?;
@@ -137,14 +140,15 @@ fn plan(artifact: &Artifact, program: &Program, out: &mut impl Write) -> Result<
         writeln!(out, "  input  {} {:?}{:?} @ {:#x}", port.name, port.storage, port.shape, port.offset)?;
     }
     for (i, launch) in program.launches.iter().enumerate() {
-        let Kernel { symbol: kernel, block, .. } = &artifact.plan.kernels[launch.kernel as usize];
-        let arg = |(i, arg): (usize, &Arg)| match block.as_ref().and_then(|block| block.map(i)) {
+        let kernel = &artifact.plan.kernels[launch.kernel as usize];
+        let arg = |(i, arg): (usize, &Arg)| match kernel.map(i) {
             None => operand(artifact, arg),
             Some(map) => format!("{} {}", operand(artifact, arg), described(map)),
         };
         let args: Vec<String> = launch.args.iter().enumerate().map(arg).collect();
         let (tasks, label, module) = (launch.tasks, &launch.label, &launch.module);
-        writeln!(out, "  {i:5} {kernel} x {tasks} ({})  // {label}  {module}", args.join(", "))?;
+        let (symbol, product) = (&kernel.symbol, kernel.vendor_product().map(product).unwrap_or_default());
+        writeln!(out, "  {i:5} {symbol} x {tasks} ({}){product}  // {label}  {module}", args.join(", "))?;
     }
     for port in &program.outputs {
         writeln!(out, "  output {} {:?}{:?} @ {:#x}", port.name, port.storage, port.shape, port.offset)?;
@@ -156,6 +160,15 @@ fn plan(artifact: &Artifact, program: &Program, out: &mut impl Write) -> Result<
 fn described(map: &TensorMap) -> String {
     let TensorMap { storage, rows, columns, stride, box_rows, .. } = map;
     format!("map {storage:?}[{rows}, {columns}] / {stride} in boxes of [{box_rows}, {}]", map.box_columns())
+}
+
+/// What the vendor's library is told of a product.
+fn product(product: &VendorProduct) -> String {
+    let matrix = |Matrix { storage, rows, columns, stride }| format!("{storage:?}[{rows}, {columns}] / {stride}");
+    let factor = |stored, transposed| if transposed { format!("{}ᵀ", matrix(stored)) } else { matrix(stored) };
+    let (a, b) = (factor(product.a(), product.a.transposed), factor(product.b(), product.b.transposed));
+    let (result, beta, workspace) = (matrix(product.result()), u8::from(product.adds), product.workspace_bytes);
+    format!(" = {a} · {b} -> {result}, alpha 1, beta {beta}, workspace {workspace}")
 }
 
 fn operand(artifact: &Artifact, arg: &Arg) -> String {

@@ -1,9 +1,9 @@
 //! The last step: programs to plan, kernels to code, everything into the artifact's directory.
 use amc_artifact::memory::{PIECE_BYTES, staying};
 use amc_artifact::{
-    Artifact, Contents, Header, InputFile, PhaseMemory, RunConfig, TargetInfo, TargetKind, WeightTensor,
+    Artifact, Contents, Header, InputFile, PhaseMemory, Plan, RunConfig, TargetInfo, TargetKind, WeightTensor,
 };
-use amc_kernels::{Gpu, Machine, Target};
+use amc_kernels::{Gpu, Machine, Target, Vendor};
 use amc_passes::plan::Assembled;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -18,7 +18,8 @@ pub enum Destination {
 }
 
 impl Destination {
-    /// `null`, a CPU by the names of [`amc_codegen::named_target`], or a GPU by those of [`amc_codegen::named_gpu`].
+    /// `null`, a CPU by the names of [`amc_codegen::named_target`], or a GPU by those of [`amc_codegen::named_gpu`], with kernels
+    /// of our own alone.
     pub fn parse(name: &str) -> Result<Destination> {
         if name == "null" {
             return Ok(Destination::Null);
@@ -41,6 +42,14 @@ impl Destination {
     fn named_cpu(info: &TargetInfo) -> Result<Destination> {
         let host = amc_codegen::host_target().ok().filter(|host| host.cpu == info.cpu);
         Ok(Destination::Cpu(host.map_or_else(|| amc_codegen::named_target(&format!("cpu:{}", info.cpu)), Ok)?))
+    }
+
+    /// The same, where a GPU's vendor computes such products.
+    pub fn with_vendor(self, vendor: Vendor) -> Destination {
+        match self {
+            Destination::Gpu(gpu) => Destination::Gpu(Gpu { vendor, ..gpu }),
+            Destination::Cpu(_) | Destination::Null => self,
+        }
     }
 
     /// The machine that kernels are planned for.
@@ -102,6 +111,7 @@ pub fn emit(
     let header = Header {
         compiler: env!("CARGO_PKG_VERSION").into(),
         target: destination.info(),
+        libraries: libraries(&assembled.plan),
         recipe: blake3::hash(papers.recipe_lock.as_bytes()).to_hex().to_string(),
         model_files,
         memory: memory(assembled),
@@ -116,6 +126,12 @@ pub fn emit(
         ir: papers.ir,
     };
     Artifact::write(dir, &contents).with_context(|| format!("artifact {}", dir.display()))
+}
+
+/// Libraries that a run of the plan opens beside the driver's.
+fn libraries(plan: &Plan) -> Vec<String> {
+    let vendor = plan.kernels.iter().any(|kernel| kernel.vendor_product().is_some());
+    if vendor { vec!["cublasLt".into()] } else { vec![] }
 }
 
 fn memory(assembled: &Assembled) -> Vec<PhaseMemory> {

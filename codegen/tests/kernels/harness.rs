@@ -1,8 +1,8 @@
 //! Compiles kernels, runs them on buffers that end where memory ends, and compares with f64.
 use crate::interpreted::Interpreted;
 use amc_codegen::{host_target, shared_object};
-use amc_kernels::Kernel;
 use amc_kernels::emit::Elem;
+use amc_kernels::{Code, Kernel};
 use amc_ptx::Mode;
 use libloading::{Library, Symbol};
 use std::ffi::c_void;
@@ -126,7 +126,7 @@ pub enum Loaded {
 
 /// Kernels of a CPU as a shared object, kernels of a GPU for the interpreter.
 pub fn load(kernels: &[&Kernel]) -> Loaded {
-    if kernels.iter().any(|kernel| kernel.geometry.is_some()) {
+    if kernels.iter().any(|kernel| matches!(kernel.code, Code::Gpu(..))) {
         return Loaded::Gpu(Interpreted::load(kernels));
     }
     let target = host_target().expect("a CPU with AVX2");

@@ -2,7 +2,7 @@
 use amc_codegen::ptx;
 use amc_kernels::emit::Elem;
 use amc_kernels::gpu::tensor_map::TensorMap;
-use amc_kernels::{Gpu, Kernel};
+use amc_kernels::{Code, Geometry, Gpu, Kernel};
 use amc_ptx::{Argument, Device, Launch, Mode, Swizzle, TensorElement};
 
 /// A module of PTX.
@@ -14,7 +14,7 @@ impl Interpreted {
     pub fn load(kernels: &[&Kernel]) -> Interpreted {
         let kernels: Vec<Kernel> = kernels.iter().map(|kernel| (*kernel).clone()).collect();
         // Hopper's kernels are those with tensor maps.
-        let wants_maps = |kernel: &Kernel| kernel.geometry.as_ref().is_some_and(|geometry| !geometry.maps.is_empty());
+        let wants_maps = |kernel: &Kernel| !geometry(kernel).maps.is_empty();
         let gpu = Gpu::ALL[usize::from(kernels.iter().any(wants_maps))];
         let text = ptx(&kernels, gpu).unwrap_or_else(|error| panic!("{error}"));
         Interpreted { kernels: amc_ptx::load(&text).unwrap_or_else(|error| panic!("{error}\n{text}")) }
@@ -26,7 +26,7 @@ impl Interpreted {
         let addresses: Vec<u64> =
             contents.iter().enumerate().map(|(i, bytes)| device.upload(&format!("operand {i}"), bytes)).collect();
         let owner = |i: usize| aliases.iter().find(|alias| alias.1 == i).map_or(i, |alias| alias.0);
-        let geometry = kernel.geometry.as_ref().expect("a GPU's kernel");
+        let geometry = geometry(kernel);
         let argument = |i: usize| match geometry.maps.iter().find(|map| map.operand == i) {
             None => Argument::U64(addresses[owner(i)]),
             Some(map) => Argument::Bytes(encoded(map, addresses[owner(i)])),
@@ -42,6 +42,11 @@ impl Interpreted {
         let read = |i: usize| device.read(addresses[owner(i)], contents[i].len() as u64);
         (0..contents.len()).map(read).collect::<Result<_, _>>().unwrap_or_else(|error| panic!("{error}"))
     }
+}
+
+fn geometry(kernel: &Kernel) -> &Geometry {
+    let Code::Gpu(_, geometry) = &kernel.code else { panic!("`{}` is no kernel of a GPU's", kernel.symbol) };
+    geometry
 }
 
 /// A matrix's map, as the driver would make it.

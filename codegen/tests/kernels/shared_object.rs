@@ -1,7 +1,7 @@
 //! Text to shared object: what it computes, that it is reproducible, and what it says about bad text.
 use amc_codegen::{Error, assembly, host_target, llvm_ir, shared_object, shared_object_with_threads};
 use amc_kernels::{
-    Kernel, Work,
+    Code, Kernel, Work,
     emit::{Elem, Emitter},
 };
 
@@ -23,11 +23,10 @@ fn scale(symbol: &str, factor: f32) -> Kernel {
     });
     Kernel {
         symbol: symbol.into(),
-        text: e.kernel(symbol),
+        code: Code::Cpu(e.kernel(symbol)),
         tasks: 4,
         scratch_bytes: 0,
         work: Work::new("test", 0),
-        geometry: None,
     }
 }
 
@@ -65,7 +64,9 @@ fn the_same_kernels_give_the_same_bytes() {
 
 #[test]
 fn bad_text_is_named() {
-    let bad = Kernel { text: scale("bad", 1.0).text.replace("math.fma", "math.fmz"), ..scale("bad", 1.0) };
+    let good = scale("bad", 1.0);
+    let text = good.text().expect("a kernel with text").replace("math.fma", "math.fmz");
+    let bad = Kernel { code: Code::Cpu(text), ..good };
     let error = shared_object(&[scale("good", 1.0), bad], &host_target().unwrap()).unwrap_err().to_string();
     assert!(error.starts_with("kernel `bad`: MLIR refuses its text: line 15:10:"), "{error}");
     assert!(error.contains("math.fmz"), "{error}");
@@ -86,11 +87,10 @@ fn a_call_into_a_library_is_refused() {
     e.store(&value, &x, Elem::F32, 1);
     let kernel = Kernel {
         symbol: "calls".into(),
-        text: e.kernel("calls"),
+        code: Code::Cpu(e.kernel("calls")),
         tasks: 1,
         scratch_bytes: 0,
         work: Work::new("test", 0),
-        geometry: None,
     };
     let error = shared_object(&[kernel], &host_target().unwrap()).unwrap_err().to_string();
     assert!(error.contains("powf"), "{error}");

@@ -12,11 +12,13 @@ pub mod gemm;
 mod hopper;
 pub mod tensor_map;
 mod tile;
+pub mod vendor;
 mod warp;
 
 use crate::Kernel;
 use crate::gemm::Gemm;
 use crate::tuning::{HOPPER_SHORT_DEPTH, WarpgroupTuning, hopper_gemm};
+use vendor::Vendor;
 
 /// A generation of GPUs, by the architecture that code is generated for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,10 +33,13 @@ pub enum Arch {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Gpu {
     pub arch: Arch,
+    pub vendor: Vendor,
 }
 
 impl Gpu {
-    pub const ALL: [Gpu; 2] = [Gpu { arch: Arch::Sm80 }, Gpu { arch: Arch::Sm90a }];
+    /// With kernels of our own alone.
+    pub const ALL: [Gpu; 2] =
+        [Gpu { arch: Arch::Sm80, vendor: Vendor::Never }, Gpu { arch: Arch::Sm90a, vendor: Vendor::Never }];
 
     /// LLVM's name of the architecture.
     pub fn name(self) -> &'static str {
@@ -61,8 +66,12 @@ impl Gpu {
     }
 }
 
-/// The matrix product: by warpgroups where the GPU has them, they can compute it and the tuning table wants them to.
+/// The matrix product: by the vendor's library, or by warpgroups where the GPU has them, if they can compute it and the tuning
+/// table wants them to.
 pub fn product(gemm: &Gemm, gpu: &Gpu) -> Kernel {
+    if let Some(kernel) = vendor::product(gemm, gpu) {
+        return kernel;
+    }
     let cut = match gpu.arch {
         Arch::Sm80 => None,
         Arch::Sm90a => hopper_gemm(gemm.m, gemm.n).filter(|_| hopper::suits(gemm, HOPPER_SHORT_DEPTH)),

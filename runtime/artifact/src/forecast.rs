@@ -170,12 +170,12 @@ impl Forecast {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{IGNORED, Kernel, Varies};
+    use crate::{Code, IGNORED, Kernel, Varies};
 
     fn plan() -> Plan {
         let work =
             |family: &str, operations, bytes| Work { family: family.into(), operations, bytes, varies: Varies::Labels };
-        let kernel = |symbol: &str, work| Kernel { block: None, symbol: symbol.into(), work };
+        let kernel = |symbol: &str, work| Kernel { code: Code::Cpu, symbol: symbol.into(), work };
         let launch = |kernel, tasks, waits| Launch {
             kernel,
             tasks,

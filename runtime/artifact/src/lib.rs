@@ -18,6 +18,7 @@ mod sampler;
 mod schedule;
 mod shard;
 mod validate;
+mod vendor;
 
 pub use artifact::*;
 pub use cache::*;
@@ -29,3 +30,4 @@ pub use sampler::*;
 pub use schedule::*;
 pub use shard::*;
 pub use validate::tensor_bytes;
+pub use vendor::*;

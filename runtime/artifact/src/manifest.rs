@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Component, Path};
 
 /// Version of the artifact's format; a reader refuses every other.
-pub const SCHEMA: u32 = 7;
+pub const SCHEMA: u32 = 8;
 
 /// The table of contents of an artifact.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -25,6 +25,8 @@ pub struct Header {
     /// Version of `amc` that compiled it.
     pub compiler: String,
     pub target: TargetInfo,
+    /// Libraries of the GPU's vendor that a run opens beside the driver's.
+    pub libraries: Vec<String>,
     /// blake3 of the recipe as it was compiled, overrides included.
     pub recipe: String,
     /// Files of the model folder that the run reads, by their names in that folder.

@@ -1,4 +1,5 @@
 //! The plan: flat lists of kernel launches over one arena of memory.
+use crate::VendorProduct;
 use serde::{Deserialize, Serialize};
 
 /// How the elements of a buffer are stored.
@@ -38,13 +39,39 @@ pub struct Plan {
     pub programs: Vec<Program>,
 }
 
-/// A function of the code, and what one launch of it has to do.
+/// What one launch does, and how much work that is.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Kernel {
     pub symbol: String,
     pub work: Work,
-    /// What does a task on a GPU; none for a CPU's kernel.
-    pub block: Option<Block>,
+    pub code: Code,
+}
+
+/// What does the tasks of a launch.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Code {
+    /// Threads of a CPU, by the function that is called as the kernel is.
+    Cpu,
+    /// Blocks of a GPU, by that function.
+    Gpu(Block),
+    /// cuBLASLt, as one task.
+    Vendor(VendorProduct),
+}
+
+impl Kernel {
+    /// The tensor map that it wants in place of an operand's address, if it does.
+    pub fn map(&self, operand: usize) -> Option<&TensorMap> {
+        let Code::Gpu(block) = &self.code else { return None };
+        block.map(operand)
+    }
+
+    /// The product, if the vendor's library computes it.
+    pub fn vendor_product(&self) -> Option<&VendorProduct> {
+        match &self.code {
+            Code::Vendor(product) => Some(product),
+            Code::Cpu | Code::Gpu(_) => None,
+        }
+    }
 }
 
 /// The threads of a GPU that do a task together.

@@ -3,9 +3,10 @@
 //! After [`Plan::validate`] every index is in range, every address lies inside the memory it points into, every port and
 //! parameter is whole and aligned, and the state of the parameters overlaps nothing that a program's ports use. That is
 //! what the runtime relies on when it hands raw pointers to kernels. A matrix that a tensor map describes lies inside of
-//! its memory as a whole. How far a kernel reaches from an address is the compiler's promise: the shared object is native
-//! code and is trusted by its hash, not by this module.
-use crate::{Arg, Block, Buffer, Kernel, Launch, Param, Plan, Port, Program, ProgramKind, Storage, TensorMap};
+//! its memory as a whole, and so does what the vendor's library gets. How far a kernel reaches from an address is the
+//! compiler's promise: the shared object is native code and is trusted by its hash, not by this module.
+use crate::vendor::ensure_within;
+use crate::{Arg, Block, Buffer, Code, Launch, Param, Plan, Port, Program, ProgramKind, Storage, TensorMap};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::HashSet;
 
@@ -40,10 +41,14 @@ impl Plan {
     }
 
     fn validate_kernels(&self) -> Result<()> {
-        for Kernel { symbol: name, block, .. } in &self.kernels {
+        for kernel in &self.kernels {
+            let name = &kernel.symbol;
             let ok = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic());
             ensure!(ok, "plan: kernel symbol {name:?} is not a plain name");
-            let Some(Block { threads, maps, .. }) = block else { continue };
+            if let Code::Vendor(product) = &kernel.code {
+                product.validate().with_context(|| format!("plan: kernel `{name}`"))?;
+            }
+            let Code::Gpu(Block { threads, maps, .. }) = &kernel.code else { continue };
             ensure!(*threads > 0, "plan: kernel `{name}` has blocks of no threads");
             let ordered = maps.windows(2).all(|pair| pair[0].operand < pair[1].operand);
             ensure!(ordered, "plan: the tensor maps of kernel `{name}` are not in the order of its operands");
@@ -133,7 +138,9 @@ impl Plan {
         let kernels = self.kernels.len();
         ensure!((launch.kernel as usize) < kernels, "kernel {} of {kernels}", launch.kernel);
         ensure!(launch.tasks > 0, "no tasks");
-        let maps = self.kernels[launch.kernel as usize].block.as_ref().map_or(&[][..], |block| &block.maps);
+        let kernel = &self.kernels[launch.kernel as usize];
+        let maps = if let Code::Gpu(block) = &kernel.code { &block.maps[..] } else { &[] };
+        let reach = kernel.vendor_product().map(|product| product.reach(launch)).transpose()?;
         if let Some(last) = maps.last() {
             let (operand, args) = (last.operand, launch.args.len());
             ensure!((operand as usize) < args, "a tensor map of argument {operand}, of {args}");
@@ -148,7 +155,10 @@ impl Plan {
                 },
             };
             ensure!(offset < size, "argument {index}: byte {offset} of {size} bytes of {what}");
-            let Some(map) = maps.iter().find(|map| map.operand as usize == index) else { continue };
+            if let Some(reach) = &reach {
+                ensure_within(offset, reach[index], size).with_context(|| format!("argument {index}"))?;
+            }
+            let Some(map) = kernel.map(index) else { continue };
             ensure!(
                 offset.is_multiple_of(MAP_ALIGNMENT),
                 "argument {index}: a tensor map from byte {offset} on, wanted a multiple of {MAP_ALIGNMENT}"
@@ -216,123 +226,4 @@ fn param_parts(param: &Param) -> [(&'static str, Storage, u64); 4] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Block, Init, WeightTensor, Work};
-
-    fn plan() -> Plan {
-        let param = Param {
-            name: "w".into(),
-            storage: Storage::Bf16,
-            shape: vec![4, 4],
-            init: Init::Zeros,
-            value_offset: 0,
-            grad_offset: 64,
-            exp_avg_offset: 128,
-            exp_avg_sq_offset: 192,
-        };
-        let port = |name: &str, offset| Port { name: name.into(), storage: Storage::I32, shape: vec![8], offset };
-        let args = vec![Arg::Arena(0), Arg::Weight { tensor: 0, offset: 0 }, Arg::Constant(3)];
-        let buffer =
-            Buffer { label: "main: %1 x".into(), module: String::new(), offset: 256, bytes: 64, first: 0, last: 1 };
-        let program = Program {
-            name: "train".into(),
-            kind: ProgramKind::Train,
-            batch: 1,
-            seq: 8,
-            inputs: vec![port("tokens", 256)],
-            outputs: vec![port("loss", 288)],
-            launches: vec![Launch { kernel: 0, tasks: 2, args, label: "x".into(), waits: true, module: String::new() }],
-            buffers: vec![buffer],
-        };
-        Plan {
-            arena_bytes: 320,
-            scratch_bytes: 64,
-            kernels: vec![Kernel { symbol: "k".into(), work: Work::default(), block: None }],
-            constants: vec![0; 4],
-            weights: vec![WeightTensor {
-                name: "e".into(),
-                storage: Storage::F32,
-                shape: vec![2],
-                init: Init::Checkpoint,
-            }],
-            params: vec![param],
-            programs: vec![program],
-        }
-    }
-
-    /// The error of a plan after one fault was put in.
-    fn fault(break_it: impl FnOnce(&mut Plan)) -> String {
-        let mut broken = plan();
-        break_it(&mut broken);
-        format!("{:#}", broken.validate().unwrap_err())
-    }
-
-    #[test]
-    fn a_sound_plan_passes() {
-        plan().validate().unwrap();
-    }
-
-    #[test]
-    fn without_training_there_are_values_alone() {
-        let mut plan = plan();
-        plan.params[0].grad_offset = plan.params[0].exp_avg_offset;
-        assert!(plan.validate().is_err());
-        plan.programs[0].kind = ProgramKind::Decode;
-        plan.validate().unwrap();
-    }
-
-    #[test]
-    fn faults_of_tensor_maps_are_named() {
-        // All of the arena but for its first 16 bytes: 19 rows of 8 bf16, 16 bytes apart.
-        let map = TensorMap { operand: 3, storage: Storage::Bf16, rows: 19, columns: 8, stride: 8, box_rows: 64 };
-        let put = |plan: &mut Plan, maps: Vec<TensorMap>, offset| {
-            plan.kernels[0].block = Some(Block { threads: 1, shared_bytes: 0, maps });
-            plan.programs[0].launches[0].args.push(Arg::Arena(offset));
-        };
-        let mut sound = plan();
-        put(&mut sound, vec![map], 16);
-        sound.validate().unwrap();
-        let broken = |map, offset| fault(|p| put(p, vec![map], offset));
-        assert!(broken(map, 24).contains("a tensor map from byte 24 on, wanted a multiple of 16"));
-        assert!(broken(map, 32).contains("a tensor map of 19 x 8 from byte 32 on, of 320 bytes of arena"));
-        assert!(broken(TensorMap { operand: 4, ..map }, 16).contains("a tensor map of argument 4, of 4"));
-        assert!(broken(TensorMap { rows: 0, ..map }, 16).contains("operand 3 has 0 x 8 elements"));
-        assert!(broken(TensorMap { rows: 1 << 33, ..map }, 16).contains("elements"));
-        assert!(broken(TensorMap { columns: 9, ..map }, 16).contains("rows of 9 elements that are 8 apart"));
-        assert!(broken(TensorMap { stride: 9, ..map }, 16).contains("wanted a multiple of 16 bytes"));
-        assert!(broken(TensorMap { stride: u64::MAX, ..map }, 16).contains("wanted a multiple of 16 bytes"));
-        assert!(broken(TensorMap { stride: 1 << 39, ..map }, 16).contains("wanted a multiple of 16 bytes"));
-        assert!(broken(TensorMap { stride: 1 << 38, rows: 1 << 32, ..map }, 16).contains("of 320 bytes of arena"));
-        assert!(broken(TensorMap { box_rows: 257, ..map }, 16).contains("boxes of 257 rows"));
-        assert!(fault(|p| put(p, vec![map, map], 16)).contains("not in the order of its operands"));
-    }
-
-    #[test]
-    fn each_fault_is_named() {
-        let launch = |plan: &mut Plan, arg| plan.programs[0].launches[0].args.push(arg);
-        assert!(fault(|p| launch(p, Arg::Arena(320))).contains("argument 3: byte 320 of 320 bytes of arena"));
-        assert!(fault(|p| launch(p, Arg::Arena(u64::MAX))).contains("of arena"));
-        assert!(fault(|p| launch(p, Arg::Constant(4))).contains("byte 4 of 4 bytes of constants"));
-        assert!(
-            fault(|p| launch(p, Arg::Weight { tensor: 0, offset: 8 })).contains("byte 8 of 8 bytes of frozen tensor")
-        );
-        assert!(fault(|p| launch(p, Arg::Weight { tensor: 1, offset: 0 })).contains("frozen tensor 1 of 1"));
-        assert!(fault(|p| p.programs[0].launches[0].kernel = 1).contains("kernel 1 of 1"));
-        assert!(fault(|p| p.programs[0].launches[0].tasks = 0).contains("no tasks"));
-        assert!(fault(|p| p.programs[0].inputs[0].offset = 292).contains("do not fit"));
-        assert!(fault(|p| p.programs[0].inputs[0].offset = u64::MAX - 3).contains("do not fit"));
-        assert!(fault(|p| p.programs[0].inputs[0].offset = 257).contains("multiple of 4"));
-        assert!(fault(|p| p.programs[0].inputs[0].offset = 240).contains("overlaps parameter state at 192..256"));
-        assert!(fault(|p| p.params[0].grad_offset = 24).contains("overlaps"));
-        assert!(fault(|p| p.params[0].shape = vec![u64::MAX, 2]).contains("addressable"));
-        assert!(fault(|p| p.weights[0].shape = vec![1 << 62]).contains("addressable"));
-        assert!(fault(|p| p.programs[0].buffers[0].bytes = 65).contains("outside the arena"));
-        assert!(fault(|p| p.programs[0].buffers[0].last = 2).contains("lives from 0 to 2"));
-        assert!(fault(|p| p.kernels[0].symbol = "a\0b".into()).contains("plain name"));
-        let empty = Some(Block { threads: 0, shared_bytes: 0, maps: vec![] });
-        assert!(fault(|p| p.kernels[0].block = empty).contains("blocks of no threads"));
-        assert!(fault(|p| p.programs.push(p.programs[0].clone())).contains("two programs are named `train`"));
-        assert!(fault(|p| p.arena_bytes = u64::MAX).contains("not addressable"));
-    }
-}
+mod tests;

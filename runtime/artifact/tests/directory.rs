@@ -8,6 +8,7 @@ fn contents() -> Contents {
     let header = Header {
         compiler: "0.1.0".into(),
         target: TargetInfo { kind: TargetKind::Cpu, cpu: "x86-64-v3".into(), features: vec!["avx2".into()] },
+        libraries: Vec::new(),
         recipe: hash_bytes(b"seed: 1\n"),
         model_files: Vec::new(),
         memory: vec![PhaseMemory { phase: "train".into(), state: 64, activations: 0, scratch: 0, weights: 0 }],
@@ -34,7 +35,7 @@ fn contents() -> Contents {
         header,
         plan: Plan {
             arena_bytes: 64,
-            kernels: vec![Kernel { symbol: "k".into(), work: Work::default(), block: None }],
+            kernels: vec![Kernel { symbol: "k".into(), work: Work::default(), code: Code::Cpu }],
             constants: vec![1, 2],
             programs: vec![program],
             ..Plan::default()

@@ -3,6 +3,7 @@
 //! The pointers that they get are the caller's: as `cuda.h` has it, every result pointer can be written, and every range is
 //! as long as the number beside it says.
 #![allow(non_snake_case)]
+mod cublaslt;
 mod memory;
 mod modules;
 mod streams;

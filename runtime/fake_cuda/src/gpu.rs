@@ -25,6 +25,7 @@ pub struct Gpu {
     pub modules: Vec<Rc<Vec<Kernel>>>,
     pub functions: Vec<Function>,
     pub streams: crate::stream::Streams,
+    pub products: crate::products::Products,
     /// The error that every call gives, and what happened.
     failed: Option<(CUresult, String)>,
 }
@@ -83,6 +84,7 @@ impl Gpu {
             modules: Vec::new(),
             functions: Vec::new(),
             streams: Default::default(),
+            products: Default::default(),
             failed: None,
         }
     }

@@ -1,5 +1,6 @@
 //! A CUDA driver without a GPU, for tests of the runtime: a shared object with the driver's functions, as many as the
-//! runtime calls, whose kernels run in the PTX interpreter.
+//! runtime calls, whose kernels run in the PTX interpreter. It has cuBLASLt's functions too, under whose name it is found as
+//! well, so that both work on one memory and one stream.
 //!
 //! It is stricter than a driver. What is put into a stream is done as late as CUDA allows: when somebody waits for it. So a
 //! missing wait shows, as does pinned memory that changes before its copy is done. What an interpreted kernel does wrong is
@@ -10,6 +11,7 @@
 mod api;
 mod gpu;
 mod machines;
+mod products;
 mod settings;
 mod stream;
 

@@ -1,5 +1,6 @@
 //! Streams, whose work waits until somebody waits for it.
 use crate::gpu::{Gpu, Launch};
+use crate::products::Product;
 use cudarc::driver::sys::CUresult;
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -25,6 +26,7 @@ pub enum Work {
         bytes: Vec<u8>,
     },
     Launch(Launch),
+    Product(Product),
     Event(usize),
 }
 
@@ -51,7 +53,7 @@ impl Gpu {
     pub fn put(&mut self, work: Work) -> Result<(), CUresult> {
         match (&mut self.streams.capture, &work) {
             (None, _) => self.streams.queue.push_back(work),
-            (Some(capture), Work::Launch(_)) => capture.push(work),
+            (Some(capture), Work::Launch(_) | Work::Product(_)) => capture.push(work),
             (Some(_), _) => return Err(CUresult::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED),
         }
         Ok(())
@@ -101,6 +103,7 @@ impl Gpu {
     fn perform(&mut self, work: Work) -> Result<(), CUresult> {
         match work {
             Work::Launch(launch) => self.run(&launch),
+            Work::Product(product) => self.multiply(&product),
             Work::Event(event) => {
                 self.streams.events[event] = Some(Instant::now());
                 Ok(())
@@ -124,7 +127,7 @@ impl Gpu {
         }
     }
 
-    fn store(&mut self, to: u64, bytes: &[u8]) -> Result<(), CUresult> {
+    pub fn store(&mut self, to: u64, bytes: &[u8]) -> Result<(), CUresult> {
         let stored = self.machine.write(to, bytes);
         stored.map_err(|error| self.fail(CUresult::CUDA_ERROR_ILLEGAL_ADDRESS, error.to_string()))
     }

@@ -3,7 +3,7 @@ mod artifact;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
-use amc_artifact::Plan;
+use amc_artifact::{Block, Code, Plan, Storage, TensorMap};
 use amc_fake_cuda::{NO_DRIVER, on_machines};
 use amc_runtime::device::cuda;
 use amc_runtime::session::{Session, SessionOptions};
@@ -68,6 +68,12 @@ fn too_little_memory_is_said_before_anything_is_loaded() {
     });
 }
 
+/// The block of the kernel `backward`.
+fn block(plan: &mut Plan) -> &mut Block {
+    let Code::Gpu(block) = &mut plan.kernels[1].code else { panic!("a kernel of a GPU's") };
+    block
+}
+
 #[test]
 fn what_does_not_load_is_named() {
     on_machines("what_does_not_load_is_named", &[""], |_| {
@@ -86,22 +92,45 @@ fn what_does_not_load_is_named() {
             change(&mut plan);
             error(&toy, &plan, PTX, "sm_80")
         };
-        let found = changed(&|plan| plan.kernels[1].block = None);
+        let found = changed(&|plan| plan.kernels[1].code = Code::Cpu);
         assert!(found.contains("kernel `backward` of the plan has no block of threads"), "{found}");
         let found = changed(&|plan| plan.scratch_bytes = 8);
         assert!(found.contains("kernels want scratch"), "{found}");
         let found = changed(&|plan| plan.weights[0].name = "missing".into());
         assert!(found.contains("there is no tensor `missing`"), "{found}");
-        let large = |bytes| move |plan: &mut Plan| plan.kernels[1].block.as_mut().unwrap().shared_bytes = bytes;
+        let large = |bytes| move |plan: &mut Plan| block(plan).shared_bytes = bytes;
         let found = changed(&large(300 << 10));
         assert!(found.contains("kernel `backward` cannot have 307200 bytes of shared memory"), "{found}");
-        let found = changed(&|plan| plan.kernels[1].block.as_mut().unwrap().threads = 1025);
+        let found = changed(&|plan| block(plan).threads = 1025);
         let wanted =
             "program `train`: cannot launch kernel `backward` for `main: %1 backward`: CUDA_ERROR_INVALID_VALUE";
         assert!(found.contains(wanted), "{found}");
         let mut roomy = plan.clone();
         large(100 << 10)(&mut roomy);
         Session::open(&artifact(&toy, &roomy, PTX, "sm_80"), &SessionOptions::default()).unwrap();
+    });
+}
+
+#[test]
+fn a_driver_without_a_function_is_said_where_kernels_want_it() {
+    let machines = ["lacks=cuTensorMapEncodeTiled", ""];
+    on_machines("a_driver_without_a_function_is_said_where_kernels_want_it", &machines, |machine| {
+        let folder = temporary();
+        let toy = toy(folder.path(), false);
+        let mut plan = on_gpu(&toy.plan);
+        // Of the frozen tensor, rows of 48 bytes.
+        let map = TensorMap { operand: 0, storage: Storage::F32, rows: 12, columns: 12, stride: 12, box_rows: 8 };
+        block(&mut plan).maps = vec![map];
+        let opened = Session::open(&artifact(&toy, &plan, PTX, "sm_80"), &SessionOptions::default());
+        if machine.is_empty() {
+            opened.unwrap();
+            return;
+        }
+        let found = format!("{:#}", opened.err().expect("a session without maps"));
+        let wanted = "the NVIDIA driver has no function `cuTensorMapEncodeTiled`, which the compiled kernels want: install a \
+                      newer one";
+        assert!(found.contains(wanted), "{found}");
+        session(&toy).unwrap();
     });
 }
 

@@ -6,10 +6,14 @@
 //! - The first run of a program puts its launches into the stream one by one and marks each that is done, so that a kernel
 //!   that fails is named; so does every run that is measured. All other runs replay the graph.
 //! - What launches are given is made when the plan is loaded: addresses, and tensor maps with the addresses in them.
+//! - Products of the vendor's library go into the same stream and graphs, with a workspace that is a part of the arena.
 //! - Once a kernel has failed, the driver answers nothing but that: the device is of no use any more.
+mod callee;
+mod cublaslt;
 mod driver;
 mod memory;
 mod module;
+mod product;
 mod stream;
 mod tensor_map;
 
@@ -18,9 +22,10 @@ use crate::weights::ModelWeights;
 use amc_artifact::memory::RunMemory;
 use amc_artifact::{Arg, Plan, tensor_bytes};
 use anyhow::{Context as _, Result, anyhow, ensure};
+use callee::{Argument, Callee};
 use driver::{Context, Gpu, Said};
 use memory::{Buffer, Progress, Uploader, offsets};
-use module::{Argument, Kernel, Module};
+use module::Module;
 use std::fmt::Display;
 use stream::{Event, Graph, Stream};
 
@@ -29,7 +34,7 @@ pub struct CudaDevice {
     // Fields are dropped in this order: graphs before their kernels, all before the context.
     programs: Vec<Program>,
     timer: Option<Timer>,
-    kernels: Vec<Kernel>,
+    callees: Vec<Callee>,
     _module: Module,
     uploader: Uploader,
     progress: Progress,
@@ -59,7 +64,7 @@ struct Program {
 
 /// A launch with everything resolved.
 struct Launch {
-    kernel: usize,
+    callee: usize,
     tasks: u32,
     args: Box<[Argument]>,
     label: String,
@@ -80,6 +85,14 @@ pub fn summary() -> Result<String> {
     Ok(Gpu::find()?.summary())
 }
 
+/// The vendor's library of products that a run would open, in a line.
+///
+/// # Errors
+/// Those of [`summary`], and no library.
+pub fn products() -> Result<String> {
+    Ok(cublaslt::Library::open(&Gpu::find()?)?.summary())
+}
+
 /// Checks that this machine runs code for `arch`, such as `sm_80`.
 ///
 /// # Errors
@@ -98,7 +111,7 @@ impl CudaDevice {
     ///
     /// # Errors
     /// An invalid plan, a missing driver or GPU, another compute capability than `arch`, too little memory, PTX that the
-    /// driver refuses, a kernel or tensor that is missing.
+    /// driver refuses, a kernel, tensor or library that is missing.
     pub unsafe fn new(plan: &Plan, ptx: &[u8], arch: &str, model: &ModelWeights) -> Result<CudaDevice> {
         plan.validate()?;
         ensure!(plan.scratch_bytes == 0, "the plan's kernels want scratch, which a GPU has not: it is a CPU's");
@@ -110,15 +123,15 @@ impl CudaDevice {
         let mut uploader = Uploader::new(&context)?;
         memory.fill(plan, model, &mut uploader, &stream)?;
         let module = Module::load(&context, ptx)?;
-        let kernels = plan.kernels.iter().map(|kernel| module.kernel(kernel)).collect::<Result<Vec<_>>>()?;
-        let programs = plan.programs.iter().map(|program| Program::new(program, &kernels, &memory, &stream));
+        let callees = callee::find_all(plan, &module, &gpu, &context)?;
+        let programs = plan.programs.iter().map(|program| Program::new(program, &callees, &memory, &stream));
         let programs = programs.collect::<Result<_>>()?;
         let progress = Progress::new(&context)?;
         stream.synchronize().said("cannot load the plan on the GPU")?;
         Ok(CudaDevice {
             programs,
             timer: None,
-            kernels,
+            callees,
             _module: module,
             uploader,
             progress,
@@ -143,7 +156,7 @@ impl CudaDevice {
             if let Err(error) = self.put(program, number) {
                 // Where an earlier launch has failed, the driver says so of this one.
                 let failed = if self.stream.synchronize().is_err() { self.progress.done() } else { number };
-                return Err(self.blame(program, failed, &error));
+                return Err(self.blame(program, failed, &format_args!("{error:#}")));
             }
         }
         let finished = self.stream.synchronize().said("it failed");
@@ -161,7 +174,7 @@ impl CudaDevice {
         if let Some((before, _)) = events {
             before.record(&self.stream)?;
         }
-        program.launches[number].put(&self.kernels, &self.stream).said("cannot launch it")?;
+        program.launches[number].put(&self.callees, &self.stream, "cannot launch it")?;
         if let Some((_, after)) = events {
             after.record(&self.stream)?;
         }
@@ -175,7 +188,7 @@ impl CudaDevice {
             None => anyhow!("program `{name}` on {}, after its last launch: {error}", self.gpu.name),
             Some(launch) => anyhow!(
                 "kernel `{}` on {}, launch {number} of program `{name}`, which computes `{}`: {error}",
-                self.kernels[launch.kernel].symbol,
+                self.callees[launch.callee].symbol(),
                 self.gpu.name,
                 launch.label
             ),
@@ -279,19 +292,20 @@ impl Memory {
 }
 
 impl Program {
-    fn new(program: &amc_artifact::Program, kernels: &[Kernel], memory: &Memory, stream: &Stream) -> Result<Program> {
+    fn new(program: &amc_artifact::Program, callees: &[Callee], memory: &Memory, stream: &Stream) -> Result<Program> {
         let resolved = |launch: &amc_artifact::Launch| {
-            let kernel = launch.kernel as usize;
-            let args = launch.args.iter().enumerate().map(|(i, &arg)| kernels[kernel].argument(i, memory.address(arg)));
+            let callee = launch.kernel as usize;
+            let args = launch.args.iter().enumerate().map(|(i, &arg)| callees[callee].argument(i, memory.address(arg)));
             let args = args.collect::<Result<_>>();
-            let args = args.with_context(|| format!("kernel `{}` for `{}`", kernels[kernel].symbol, launch.label))?;
-            Ok(Launch { kernel, tasks: launch.tasks, args, label: launch.label.clone() })
+            let args = args.with_context(|| format!("kernel `{}` for `{}`", callees[callee].symbol(), launch.label))?;
+            Ok(Launch { callee, tasks: launch.tasks, args, label: launch.label.clone() })
         };
         let launches = program.launches.iter().map(resolved).collect::<Result<Vec<Launch>>>();
         let launches = launches.with_context(|| format!("program `{}`", program.name))?;
         let put = |launch: &Launch| {
-            let failed = || format!("cannot launch kernel `{}` for `{}`", kernels[launch.kernel].symbol, launch.label);
-            launch.put(kernels, stream).said(failed())
+            let failed =
+                format_args!("cannot launch kernel `{}` for `{}`", callees[launch.callee].symbol(), launch.label);
+            launch.put(callees, stream, failed)
         };
         let graph = stream.capture(|| launches.iter().try_for_each(put));
         let graph = graph.with_context(|| format!("program `{}`", program.name))?;
@@ -300,10 +314,10 @@ impl Program {
 }
 
 impl Launch {
-    fn put(&self, kernels: &[Kernel], stream: &Stream) -> Result<(), cudarc::driver::DriverError> {
+    fn put(&self, callees: &[Callee], stream: &Stream, failed: impl Display) -> Result<()> {
         // SAFETY: the plan is valid, so every operand lies in memory that the device keeps until its graphs are gone; that
         // kernels take so many and keep to the plan is what the device's maker promised.
-        unsafe { kernels[self.kernel].launch(stream, self.tasks, &self.args) }
+        unsafe { callees[self.callee].launch(stream, self.tasks, &self.args, failed) }
     }
 }
 

@@ -124,7 +124,7 @@ pub fn plan(sft: bool) -> Plan {
         arena_bytes: at::END,
         scratch_bytes: 8 * VOCABULARY as u64,
         kernels: ["forward", "backward", "sum", "norm", "adam"]
-            .map(|symbol| Kernel { symbol: symbol.into(), work: Work::default(), block: None })
+            .map(|symbol| Kernel { symbol: symbol.into(), work: Work::default(), code: Code::Cpu })
             .to_vec(),
         constants: Vec::new(),
         weights: vec![WeightTensor {

@@ -17,7 +17,7 @@ pub fn on_gpu(plan: &Plan) -> Plan {
             "adam" => (12, 0),
             _ => (1, 0),
         };
-        kernel.block = Some(Block { threads, shared_bytes, maps: Vec::new() });
+        kernel.code = Code::Gpu(Block { threads, shared_bytes, maps: Vec::new() });
     }
     for launch in plan.programs.iter_mut().flat_map(|program| &mut program.launches) {
         launch.label = format!("main: %{} {}", launch.kernel, plan.kernels[launch.kernel as usize].symbol);
@@ -33,6 +33,7 @@ pub fn artifact(toy: &Toy, plan: &Plan, ptx: &str, arch: &str) -> Artifact {
         header: Header {
             compiler: "0".into(),
             target,
+            libraries: Vec::new(),
             recipe: hash_bytes(RECIPE.as_bytes()),
             model_files: vec![InputFile::of(&toy.model_folder(), "model.safetensors").unwrap()],
             memory: Vec::new(),

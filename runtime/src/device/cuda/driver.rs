@@ -98,6 +98,11 @@ impl Gpu {
         Ok(())
     }
 
+    /// The CUDA version that the driver is for, in [`OLDEST_DRIVER`]'s form.
+    pub fn driver(&self) -> i32 {
+        self.driver
+    }
+
     /// The GPU in a line.
     pub fn summary(&self) -> String {
         let (major, minor) = self.capability;
@@ -119,6 +124,11 @@ fn version(driver: i32) -> String {
     format!("{}.{}", driver / 1000, driver % 1000 / 10)
 }
 
+/// What the loader says of a library, which is behind the error: that itself says only that it failed.
+pub fn loader_says(error: &libloading::Error) -> String {
+    error.source().map_or("not found".into(), |reason| reason.to_string())
+}
+
 /// Calls before this one has succeeded would panic.
 fn ensure_driver() -> Result<()> {
     // SAFETY: the driver's library has no initialisers that ask anything of the program.
@@ -127,8 +137,7 @@ fn ensure_driver() -> Result<()> {
     }
     // SAFETY: as above.
     let error = unsafe { libloading::Library::new(LIBRARY) }.err();
-    // What the loader says is behind the error, which itself says only that it failed.
-    let reason = error.as_ref().and_then(Error::source).map_or("not found".into(), |reason| reason.to_string());
+    let reason = error.as_ref().map_or("not found".into(), loader_says);
     bail!(
         "this machine has no NVIDIA driver ({reason}): install one for CUDA {} or later, which brings {LIBRARY} (the CUDA \
          toolkit is not needed), or compile for the CPU with `amc compile --target cpu`",

@@ -1,9 +1,9 @@
 //! PTX that the driver has compiled for the GPU, and the kernels in it.
+use super::callee::Argument;
 use super::driver::{Context, Said};
 use super::stream::Stream;
-use super::tensor_map;
-use amc_artifact::Block;
-use anyhow::{Context as _, Result, bail};
+use amc_artifact::{Block, TensorMap};
+use anyhow::{Context as _, Result};
 use cudarc::driver::result;
 use cudarc::driver::sys::{self, CUfunction_attribute as Attribute, CUjit_option as JitOption};
 use std::ffi::{CString, c_void};
@@ -23,12 +23,6 @@ pub struct Kernel {
     function: sys::CUfunction,
     pub symbol: String,
     block: Block,
-}
-
-/// What a kernel is given for an operand; the driver copies it into a launch, or into the graph that holds it.
-pub enum Argument {
-    Address(u64),
-    Map(Box<sys::CUtensorMap>),
 }
 
 impl Module {
@@ -57,12 +51,8 @@ impl Module {
     }
 
     /// The kernel of that name, launched with that block.
-    pub fn kernel(&self, kernel: &amc_artifact::Kernel) -> Result<Kernel> {
-        let symbol = &kernel.symbol;
-        let Some(block) = kernel.block.clone() else {
-            bail!("kernel `{symbol}` of the plan has no block of threads: it is a CPU's")
-        };
-        let name = CString::new(symbol.as_str()).with_context(|| format!("kernel symbol {symbol:?}"))?;
+    pub fn kernel(&self, symbol: &str, block: &Block) -> Result<Kernel> {
+        let name = CString::new(symbol).with_context(|| format!("kernel symbol {symbol:?}"))?;
         // SAFETY: the module lives.
         let function = unsafe { result::module::get_function(self.raw, name) };
         let function = function.said(format_args!("the compiled kernels lack `{symbol}`: run `amc compile` again"))?;
@@ -73,7 +63,7 @@ impl Module {
                 unsafe { result::function::set_function_attribute(function, attribute, block.shared_bytes as i32) };
             set.said(format_args!("kernel `{symbol}` cannot have {} bytes of shared memory", block.shared_bytes))?;
         }
-        Ok(Kernel { function, symbol: symbol.clone(), block })
+        Ok(Kernel { function, symbol: symbol.into(), block: block.clone() })
     }
 }
 
@@ -85,12 +75,9 @@ impl Drop for Module {
 }
 
 impl Kernel {
-    /// What it gets for operand `index`, which is at that address.
-    pub fn argument(&self, index: usize, address: u64) -> Result<Argument> {
-        match self.block.map(index) {
-            None => Ok(Argument::Address(address)),
-            Some(map) => Ok(Argument::Map(Box::new(tensor_map::encoded(map, address)?))),
-        }
+    /// The tensor map that it gets in place of the address of operand `index`, if it does.
+    pub fn map(&self, index: usize) -> Option<&TensorMap> {
+        self.block.map(index)
     }
 
     /// Puts a launch of `tasks` blocks into the stream.

@@ -7,12 +7,22 @@ use cudarc::driver::sys::{
     CUtensorMapL2promotion as Promotion, CUtensorMapSwizzle as Swizzle,
 };
 
+/// The driver's function that makes maps.
+const ENCODER: &str = "cuTensorMapEncodeTiled";
+
+/// Checks that the driver makes maps: [`encoded`] would panic.
+///
+/// # Errors
+/// A driver without the function.
+pub fn ensure_driver_encodes() -> Result<()> {
+    ensure_function(ENCODER)
+}
+
 /// The map of a matrix whose first element is at `address` of the GPU's memory. It holds the address, not the memory.
 ///
 /// # Errors
-/// A driver without the function, or what it says of the map.
+/// What the driver says of the map.
 pub fn encoded(map: &TensorMap, address: u64) -> Result<sys::CUtensorMap> {
-    ensure_function("cuTensorMapEncodeTiled")?;
     let data_type = match map.storage {
         Storage::F32 => DataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
         Storage::Bf16 => DataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,

@@ -1,0 +1,197 @@
+//! cuBLASLt, the vendor's library of matrix products; or a sentence about what is missing.
+//!
+//! It is opened where a plan has products for it, so that everything else runs without.
+use super::driver::{Context, Gpu, loader_says};
+use anyhow::{Context as _, Result, anyhow, ensure};
+use cudarc::cublaslt::sys;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::path::{Path, PathBuf};
+
+/// The environment variable with the folder of the active virtual environment for Python.
+const ENVIRONMENT: &str = "VIRTUAL_ENV";
+
+/// A release of the library.
+struct Release {
+    /// The oldest CUDA whose driver it runs on: 1000 times its major and 10 times its minor number.
+    driver: i32,
+    file: &'static str,
+    /// NVIDIA's package for Python that has the file, and where it puts that.
+    package: &'static str,
+    folder: &'static str,
+}
+
+/// Newest first.
+const RELEASES: [Release; 2] = [
+    Release { driver: 13_000, file: "libcublasLt.so.13", package: "nvidia-cublas", folder: "nvidia/cu13/lib" },
+    Release { driver: 12_000, file: "libcublasLt.so.12", package: "nvidia-cublas-cu12", folder: "nvidia/cublas/lib" },
+];
+
+/// What a function says of how it went: a `cublasStatus_t`, or a number that this program does not know.
+pub type Status = u32;
+const SUCCESS: Status = sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS as Status;
+pub const NOT_SUPPORTED: Status = sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED as Status;
+
+macro_rules! functions {
+    ($($field:ident $name:literal ($($parameter:ty),*) -> $result:ty;)*) => {
+        /// The library's functions that products want.
+        pub struct Functions {
+            $(pub $field: unsafe extern "C" fn($($parameter),*) -> $result,)*
+        }
+
+        impl Functions {
+            /// # Safety
+            /// The library is cuBLASLt; the functions are called only while it is open.
+            unsafe fn find(library: &libloading::Library) -> Result<Functions> {
+                let missing = |name| {
+                    format!("cuBLASLt has no function `{name}`: install another release, or compile with `--no-vendor`")
+                };
+                Ok(Functions {
+                    // SAFETY: the types are those of NVIDIA's `cublasLt.h`.
+                    $($field: *unsafe { library.get($name.as_bytes()) }.with_context(|| missing($name))?,)*
+                })
+            }
+        }
+    };
+}
+
+type Descriptor = sys::cublasLtMatmulDesc_t;
+type Layout = sys::cublasLtMatrixLayout_t;
+type Preference = sys::cublasLtMatmulPreference_t;
+
+functions! {
+    create "cublasLtCreate" (*mut sys::cublasLtHandle_t) -> Status;
+    destroy "cublasLtDestroy" (sys::cublasLtHandle_t) -> Status;
+    version "cublasLtGetVersion" () -> usize;
+    status_name "cublasLtGetStatusName" (Status) -> *const c_char;
+    status_text "cublasLtGetStatusString" (Status) -> *const c_char;
+    create_descriptor "cublasLtMatmulDescCreate"
+        (*mut Descriptor, sys::cublasComputeType_t, sys::cudaDataType_t) -> Status;
+    destroy_descriptor "cublasLtMatmulDescDestroy" (Descriptor) -> Status;
+    describe "cublasLtMatmulDescSetAttribute"
+        (Descriptor, sys::cublasLtMatmulDescAttributes_t, *const c_void, usize) -> Status;
+    create_layout "cublasLtMatrixLayoutCreate" (*mut Layout, sys::cudaDataType_t, u64, u64, i64) -> Status;
+    destroy_layout "cublasLtMatrixLayoutDestroy" (Layout) -> Status;
+    create_preference "cublasLtMatmulPreferenceCreate" (*mut Preference) -> Status;
+    destroy_preference "cublasLtMatmulPreferenceDestroy" (Preference) -> Status;
+    prefer "cublasLtMatmulPreferenceSetAttribute"
+        (Preference, sys::cublasLtMatmulPreferenceAttributes_t, *const c_void, usize) -> Status;
+    find_algorithms "cublasLtMatmulAlgoGetHeuristic"
+        (
+            sys::cublasLtHandle_t, Descriptor, Layout, Layout, Layout, Layout, Preference, c_int,
+            *mut sys::cublasLtMatmulHeuristicResult_t, *mut c_int
+        ) -> Status;
+    multiply "cublasLtMatmul"
+        (
+            sys::cublasLtHandle_t, Descriptor, *const f32, u64, Layout, u64, Layout, *const f32, u64, Layout, u64,
+            Layout, *const sys::cublasLtMatmulAlgo_t, u64, usize, cudarc::driver::sys::CUstream
+        ) -> Status;
+}
+
+/// The opened library.
+pub struct Library {
+    pub functions: Functions,
+    /// Where it was found.
+    file: PathBuf,
+    /// Closed when dropped.
+    _library: libloading::Library,
+}
+
+impl Library {
+    /// The newest release that is there and that the driver can run.
+    ///
+    /// # Errors
+    /// There is none, or it lacks a function.
+    pub fn open(gpu: &Gpu) -> Result<Library> {
+        let mut reason = String::new();
+        for release in RELEASES.iter().filter(|release| release.driver <= gpu.driver()) {
+            for file in release.places() {
+                // SAFETY: the library has no initialisers that ask anything of the program.
+                match unsafe { libloading::Library::new(&file) } {
+                    // SAFETY: the file is NVIDIA's by its name, and is closed with the functions.
+                    Ok(library) => {
+                        let functions =
+                            unsafe { Functions::find(&library) }.with_context(|| file.display().to_string())?;
+                        return Ok(Library { functions, file, _library: library });
+                    }
+                    Err(error) => reason = loader_says(&error),
+                }
+            }
+        }
+        let fitting = RELEASES.iter().find(|release| release.driver <= gpu.driver());
+        let Release { file, package, .. } = fitting.context("a driver without a release of cuBLASLt")?;
+        Err(anyhow!(
+            "this machine has no cuBLASLt for its driver ({reason}), which computes products of this artifact: install \
+             {file} where the loader finds it, or the package {package} into the active virtual environment, or compile with \
+             `amc compile --no-vendor`"
+        ))
+    }
+
+    /// The library in a line.
+    pub fn summary(&self) -> String {
+        // SAFETY: it is open, and the function takes nothing.
+        let version = unsafe { (self.functions.version)() };
+        let (major, minor) = (version / 10_000, version % 10_000 / 100);
+        format!("cuBLASLt {major}.{minor} ({})", self.file.display())
+    }
+
+    /// Nothing, or `failed` and what the library says of it.
+    pub fn said(&self, status: Status, failed: impl std::fmt::Display) -> Result<()> {
+        ensure!(status == SUCCESS, "{failed}: {}", self.text(status));
+        Ok(())
+    }
+
+    fn text(&self, status: Status) -> String {
+        // SAFETY: both give a text that lives as long as the library, or nothing.
+        let [name, text] = [self.functions.status_name, self.functions.status_text].map(|text| unsafe { text(status) });
+        // SAFETY: as above.
+        let read = |text: *const c_char| (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy());
+        let unknown = || format!("status {status}").into();
+        format!("{} ({})", read(name).unwrap_or_else(unknown), read(text).unwrap_or("unknown".into()))
+    }
+}
+
+impl Release {
+    /// Where its file is looked for: where the loader does, then in the active virtual environment.
+    fn places(&self) -> Vec<PathBuf> {
+        let environment = std::env::var_os(ENVIRONMENT).map(PathBuf::from);
+        let installed = environment.map(|root| self.installed(&root)).unwrap_or_default();
+        std::iter::once(PathBuf::from(self.file)).chain(installed).collect()
+    }
+
+    /// What the versions of Python in a virtual environment have of it, in order of their names.
+    fn installed(&self, root: &Path) -> Vec<PathBuf> {
+        let Ok(entries) = std::fs::read_dir(root.join("lib")) else { return Vec::new() };
+        let file = |version: PathBuf| version.join("site-packages").join(self.folder).join(self.file);
+        let mut files: Vec<PathBuf> = entries.flatten().map(|entry| file(entry.path())).collect();
+        files.retain(|file| file.is_file());
+        files.sort();
+        files
+    }
+}
+
+/// The library at work in a context.
+pub struct Handle {
+    raw: sys::cublasLtHandle_t,
+    pub library: Library,
+}
+
+impl Handle {
+    pub fn new(library: Library, _context: &Context) -> Result<Handle> {
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: a context is current, and the function writes a handle.
+        let created = unsafe { (library.functions.create)(&mut raw) };
+        library.said(created, format_args!("{} does not start", library.summary()))?;
+        Ok(Handle { raw, library })
+    }
+
+    pub fn raw(&self) -> sys::cublasLtHandle_t {
+        self.raw
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: nobody uses it afterwards. What the library says no longer matters.
+        let _ = unsafe { (self.library.functions.destroy)(self.raw) };
+    }
+}
