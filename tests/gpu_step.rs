@@ -1,5 +1,5 @@
 //! Whole steps on a GPU, in the interpreter: `amc run` follows the run on the CPU in losses and in what it leaves, for full
-//! fine-tuning and LoRA, in f32 and in bf16, and in bf16 by the warpgroups of a Hopper GPU.
+//! fine-tuning and LoRA, in f32 and in bf16, and in bf16 by the warpgroups of a Hopper GPU and with its vendor's products.
 #![cfg(feature = "compiler")]
 #[path = "support/bench.rs"]
 mod bench;
@@ -111,6 +111,33 @@ fn check_hopper(
     compare(&cpu, &gpu, &BF16);
 }
 
+/// Trains on the CPU and on a GPU, where the vendor's library computes so many of the plan's products, and where it computes
+/// none; returns the folder with the vendor's.
+fn check_vendor(gpu: (&str, &str), (settings, file): (&[&str], &str), products: usize) -> Bench {
+    let settings = [&["--model.torch_dtype=bfloat16", "--amc.vendor=always"], settings].concat();
+    let cpu = run(&Bench::new(), ("cpu", ""), SHORT, &settings, file);
+    let [with, without] = [Bench::new(), Bench::new()];
+    let found = run(&with, gpu, SHORT, &settings, file);
+    assert_eq!(vendor_products(&with), products);
+    compare(&cpu, &found, &BF16);
+    let own = run(&without, gpu, SHORT, &[&settings[..], &["--no-vendor"]].concat(), file);
+    assert_eq!(vendor_products(&without), 0);
+    compare(&cpu, &own, &BF16);
+    with
+}
+
+/// Launches of the plan that the vendor's library does.
+fn vendor_products(bench: &Bench) -> usize {
+    let plan = said(bench.run(&["show", "a", "plan"]));
+    plan.lines().filter(|line| line.contains(" cublaslt_") && line.contains(", alpha 1, beta ")).count()
+}
+
+/// What a command that succeeds prints.
+fn said(output: std::process::Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
 fn compare(cpu: &Run, gpu: &Run, tolerance: &Tolerance) {
     assert!(cpu.losses.len() == STEPS && cpu.losses[0] - cpu.losses[STEPS - 1] > 1e-3, "{:?}", cpu.losses);
     for (found, wanted) in gpu.losses.iter().zip(&cpu.losses) {
@@ -155,6 +182,30 @@ fn full_fine_tuning_by_warpgroups() {
 #[test]
 fn lora_by_warpgroups() {
     check_hopper(Bench::new, LONG, (&LORA, ADAPTER), [15, 0]);
+}
+
+#[test]
+fn full_fine_tuning_with_the_vendors_products() {
+    let bench = check_vendor(AMPERE, (&[], SHARD), 28);
+    assert!(said(bench.run(&["show", "a"])).contains("\nlibraries  cublasLt\n"));
+    assert!(said(bench.run(&["verify", "a"])).contains("the same bytes again"));
+    std::fs::remove_dir_all(bench.path("checkpoints")).expect("the run's checkpoints");
+    let (_, ampere) = AMPERE;
+    let measured = said(bench.on_machine(ampere, &["run", "a", "--profile"]));
+    assert!(measured.lines().any(|line| line.contains("  cublaslt_")), "{measured}");
+    let missing = bench.on_machine(&format!("{ampere} cublaslt=none"), &["run", "a"]);
+    let error = String::from_utf8_lossy(&missing.stderr);
+    assert!(!missing.status.success() && error.contains("has no cuBLASLt") && error.contains("--no-vendor"), "{error}");
+}
+
+#[test]
+fn lora_with_the_vendors_products() {
+    let settings = [
+        "--peft._target_=nemo_automodel.components._peft.lora.PeftConfig",
+        "--peft.target_modules=q_proj",
+        "--peft.dim=8",
+    ];
+    check_vendor(HOPPER, (&settings, ADAPTER), 12);
 }
 
 /// A head as large as a box of keys, in rows of more than half a block of queries.

@@ -146,6 +146,7 @@ fn cross_checks() {
         ("fp8.enabled=true", "amc does not support training in float8 yet"),
         ("optimizer.betas=[0.9]", "wrong value for `optimizer.betas`"),
         ("amc.memory_budget=lots", "wrong value for `amc.memory_budget`"),
+        ("amc.vendor=false", "wrong value for `amc.vendor`"),
         ("dataset.truncation=true", "`dataset.truncation` needs a `seq_length`"),
         ("step_scheduler.grad_acc_steps=4", "unknown key `grad_acc_steps` in `step_scheduler`"),
         ("checkpoint.max_recent_checkpoints=0", "wrong value for `checkpoint.max_recent_checkpoints`"),
@@ -172,7 +173,13 @@ fn everything_optional_has_a_default() {
     assert_eq!((recipe.max_grad_norm, recipe.seed), (1.0, 42));
     assert_eq!(
         recipe.amc,
-        Settings { memory_budget: None, target: "cpu".into(), threads: None, initial_adapter: None }
+        Settings {
+            memory_budget: None,
+            target: "cpu".into(),
+            vendor: Vendor::Auto,
+            threads: None,
+            initial_adapter: None
+        }
     );
     assert_eq!(recipe.model.config_overrides, [("num_hidden_layers".to_string(), 2.into())]);
     assert!(recipe.dataloader.shuffle && recipe.lr_scheduler.is_none() && recipe.validation_datasets.is_empty());
@@ -207,7 +214,7 @@ step_scheduler: {global_batch_size: 6, local_batch_size: 3, num_epochs: null, ma
 packed_sequence: {packed_sequence_size: 128, max_packs: 3}
 dataloader: {collate_fn: packed_sequence_thd_collater, drop_last: true}
 checkpoint: {enabled: false, save_consolidated: false, restore_from: LATEST, max_recent_checkpoints: 2, best_metric_key: b}
-amc: {memory_budget: 1GiB, target: "null", threads: 2, initial_adapter: some/folder}
+amc: {memory_budget: 1GiB, target: "null", vendor: always, threads: 2, initial_adapter: some/folder}
 "#;
 
 #[test]

@@ -25,6 +25,9 @@ pub struct Arguments {
     /// What code is generated for: cpu, cpu:avx2, cpu:NAME, cuda:sm_80, cuda:sm_90a, or null; by default what the recipe says.
     #[arg(long)]
     pub target: Option<String>,
+    /// Leave no product to the GPU's vendor, whose library a run then does without; the same as --set amc.vendor=never.
+    #[arg(long)]
+    no_vendor: bool,
     /// Also write the graph after each phase into this folder.
     #[arg(long, value_name = "DIR")]
     dump_ir: Option<PathBuf>,
@@ -47,6 +50,7 @@ impl Arguments {
             output: None,
             set,
             target: None,
+            no_vendor: false,
             dump_ir: None,
             print_after: None,
             stop_after: None,
@@ -66,7 +70,9 @@ impl Arguments {
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     check_names(arguments)?;
-    let project = Project::read(&arguments.recipe, &arguments.set)?;
+    let vendor = arguments.no_vendor.then(|| "amc.vendor=never".to_string());
+    let overrides: Vec<String> = arguments.set.iter().cloned().chain(vendor).collect();
+    let project = Project::read(&arguments.recipe, &overrides)?;
     compile(arguments, &project)
 }
 
@@ -126,7 +132,9 @@ pub fn summary(project: &Project, fitted: &Fitted, out: &mut impl Write) -> Resu
         )?;
     }
     let bytes = mebibytes(planned_bytes(assembled, recipe::threads(project))?);
-    Ok(writeln!(out, "{} kernels, {bytes:.1} MiB in all", plan.kernels.len())?)
+    let vendors = plan.kernels.iter().filter(|kernel| kernel.vendor_product().is_some()).count();
+    let vendors = if vendors > 0 { format!(" ({vendors} of them cuBLASLt's)") } else { String::new() };
+    Ok(writeln!(out, "{} kernels{vendors}, {bytes:.1} MiB in all", plan.kernels.len())?)
 }
 
 /// How long a step will take on this machine, and how much of that is the budget's doing.

@@ -20,7 +20,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let locked = arguments.artifact.join("recipe.lock.yaml");
     let mut project = Project::read(&locked, &[])?;
     project.text = artifact.recipe.clone();
-    let destination = Destination::named(&artifact.header.target)?;
+    let destination = Destination::named(&artifact.header.target)?.with_vendor(recipe::vendor(&project.recipe));
     let rebuilt = temporary.path().join("artifact");
     recipe::compile(&project, &rebuilt, &destination, Dumps::default())?;
     compare(&arguments.artifact, &rebuilt)?;

@@ -11,6 +11,7 @@ use amc_frontend::build::{Purpose, Request};
 use amc_frontend::initial;
 use amc_frontend::names::Names;
 use amc_frontend::recipe::{self, Algorithm};
+use amc_kernels::Vendor;
 use amc_passes::plan::{Optimizer, Unit};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
@@ -113,9 +114,19 @@ fn make_up(plan: &mut Plan, values: &BTreeMap<String, Init>) {
 
 /// What code is generated for: `given` on the command line, else what the recipe says.
 pub fn destination(project: &Project, given: Option<&str>) -> Result<Destination> {
-    match given {
+    let destination = match given {
         Some(given) => Destination::parse(given).context("--target"),
         None => Destination::parse(&project.recipe.amc.target).with_context(|| project.places.of(&["amc", "target"])),
+    }?;
+    Ok(destination.with_vendor(vendor(&project.recipe)))
+}
+
+/// Which products of a GPU its vendor's library computes.
+pub fn vendor(recipe: &recipe::Recipe) -> Vendor {
+    match recipe.amc.vendor {
+        recipe::Vendor::Auto => Vendor::Tuned,
+        recipe::Vendor::Never => Vendor::Never,
+        recipe::Vendor::Always => Vendor::Always,
     }
 }
 

@@ -51,6 +51,12 @@ const RULES: &[Rule] = &[
         applies: |it| LOSS_OPS.contains(&it.ops) || it.family == "cross_entropy",
     },
     Rule {
+        why: "the GPU's vendor computes it",
+        keys: &["amc.vendor"],
+        defaults: true,
+        applies: |it| it.family == "product_vendor",
+    },
+    Rule {
         why: "documents of a row do not see each other",
         keys: &["packed_sequence"],
         defaults: false,

@@ -321,6 +321,7 @@ fn settings(out: &mut Lines, settings: &Settings) {
     out.head(0, "amc");
     out.optional(1, "memory_budget", settings.memory_budget);
     out.line(1, "target", text(&settings.target));
+    out.line(1, "vendor", settings.vendor.name());
     out.optional(1, "threads", settings.threads);
     out.optional(1, "initial_adapter", settings.initial_adapter.as_deref().map(text));
 }

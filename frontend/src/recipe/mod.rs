@@ -42,7 +42,7 @@ pub use overrides::automodel_options;
 pub use peft::{DropoutPosition, LoraInit, Matcher, PeftConfig};
 pub use places::Places;
 pub use schedule::{LrScheduler, StepScheduler};
-pub use settings::Settings;
+pub use settings::{Settings, Vendor};
 
 use crate::diagnostic::{Diagnostic, Source, Span};
 use amc_artifact::{LrSchedule, StepSchedule};

@@ -8,10 +8,35 @@ pub struct Settings {
     pub memory_budget: Option<u64>,
     /// What code is generated for.
     pub target: String,
+    /// Which products of a GPU its vendor's library computes.
+    pub vendor: Vendor,
     /// Threads of a run; all cores unless given.
     pub threads: Option<u64>,
     /// A folder with an adapter in PEFT's form to start from.
     pub initial_adapter: Option<String>,
+}
+
+/// Which products of a GPU its vendor's library, cuBLASLt, computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vendor {
+    /// Those of the compiler's tuning table.
+    Auto,
+    Never,
+    /// All that it can.
+    Always,
+}
+
+impl Vendor {
+    const ALL: [Vendor; 3] = [Vendor::Auto, Vendor::Never, Vendor::Always];
+
+    /// The word for it in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Vendor::Auto => "auto",
+            Vendor::Never => "never",
+            Vendor::Always => "always",
+        }
+    }
 }
 
 /// Reads `amc`.
@@ -24,6 +49,7 @@ pub(super) fn read(root: &Node, log: &Log) -> Settings {
     let settings = Settings {
         memory_budget: section.typed("memory_budget", wanted, bytes),
         target: section.text("target").unwrap_or_else(|| "cpu".into()),
+        vendor: section.choice("vendor", &Vendor::ALL.map(|it| (it.name(), it))).unwrap_or(Vendor::Auto),
         threads: section.integer_within("threads", 1, 1024),
         initial_adapter: section.text("initial_adapter"),
     };
