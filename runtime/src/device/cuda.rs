@@ -1,7 +1,8 @@
 //! An NVIDIA GPU: every program of the plan is a graph that the driver replays.
 //!
 //! Invariants:
-//! - Memory is checked before anything is loaded and allocated once: the arena, the constants, the frozen tensors.
+//! - Libraries and memory are checked before anything is loaded. Memory is allocated once: the arena, the constants, the frozen
+//!   tensors.
 //! - Everything is put into one stream, so that every launch sees what those before it wrote.
 //! - The first run of a program puts its launches into the stream one by one and marks each that is done, so that a kernel
 //!   that fails is named; so does every run that is measured. All other runs replay the graph.
@@ -117,13 +118,14 @@ impl CudaDevice {
         ensure!(plan.scratch_bytes == 0, "the plan's kernels want scratch, which a GPU has not: it is a CPU's");
         let gpu = Gpu::find()?;
         gpu.ensure_runs(arch)?;
+        let library = callee::library(plan, &gpu)?;
         let context = Context::new(&gpu)?;
         let stream = Stream::new(&context)?;
         let mut memory = Memory::new(plan, &gpu, &context)?;
         let mut uploader = Uploader::new(&context)?;
         memory.fill(plan, model, &mut uploader, &stream)?;
         let module = Module::load(&context, ptx)?;
-        let callees = callee::find_all(plan, &module, &gpu, &context)?;
+        let callees = callee::find_all(plan, &module, library, &context)?;
         let programs = plan.programs.iter().map(|program| Program::new(program, &callees, &memory, &stream));
         let programs = programs.collect::<Result<_>>()?;
         let progress = Progress::new(&context)?;

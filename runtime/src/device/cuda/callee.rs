@@ -23,19 +23,26 @@ pub enum Argument {
     Map(Box<sys::CUtensorMap>),
 }
 
-/// Everything that the plan's launches run.
+/// The library that the plan's products want, if it has such.
 ///
 /// # Errors
-/// A kernel that is a CPU's or missing, a driver that cannot make the maps that kernels want; a product without its library, or
-/// that the library cannot compute.
-pub fn find_all(plan: &Plan, module: &Module, gpu: &Gpu, context: &Context) -> Result<Vec<Callee>> {
+/// It is not there.
+pub fn library(plan: &Plan, gpu: &Gpu) -> Result<Option<Library>> {
+    let wanted = plan.kernels.iter().any(|kernel| kernel.vendor_product().is_some());
+    wanted.then(|| Library::open(gpu)).transpose()
+}
+
+/// Everything that the plan's launches run; `library` is the one that it wants.
+///
+/// # Errors
+/// A kernel that is a CPU's or missing, a driver that cannot make the maps that kernels want, a product that the library cannot
+/// compute.
+pub fn find_all(plan: &Plan, module: &Module, library: Option<Library>, context: &Context) -> Result<Vec<Callee>> {
     let wants_maps = |kernel: &amc_artifact::Kernel| matches!(&kernel.code, Code::Gpu(block) if !block.maps.is_empty());
     if plan.kernels.iter().any(wants_maps) {
         tensor_map::ensure_driver_encodes()?;
     }
-    let products = plan.kernels.iter().any(|kernel| kernel.vendor_product().is_some());
-    let handle = || Handle::new(Library::open(gpu)?, context).map(Rc::new);
-    let handle = if products { Some(handle()?) } else { None };
+    let handle = library.map(|library| Handle::new(library, context).map(Rc::new)).transpose()?;
     let find = |(index, kernel): (usize, &amc_artifact::Kernel)| match (&kernel.code, &handle) {
         (Code::Gpu(block), _) => Ok(Callee::Kernel(module.kernel(&kernel.symbol, block)?)),
         (Code::Vendor(product), Some(handle)) => {
