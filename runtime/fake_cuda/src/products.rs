@@ -145,7 +145,7 @@ impl Algorithm {
             () if !product.addresses.iter().zip(self.preference.alignments).all(aligned) => {
                 Some(format!("operands at {:x?}, aligned otherwise than was said", product.addresses))
             }
-            () if bytes < self.preference.workspace || !live(workspace, bytes) || !workspace.is_multiple_of(16) => {
+            () if bytes != self.preference.workspace || !live(workspace, bytes) || !workspace.is_multiple_of(16) => {
                 Some(format!("a workspace of {bytes} bytes at {workspace:#x}, wanted {}", self.preference.workspace))
             }
             () if !operands.iter().all(|operand| apart(*operand, product.workspace)) => {
