@@ -2,7 +2,7 @@
 //!
 //! It is opened where a plan has products for it, so that everything else runs without.
 use super::driver::{Context, Gpu, loader_says};
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use cudarc::cublaslt::sys;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
@@ -119,11 +119,11 @@ impl Library {
         }
         let fitting = RELEASES.iter().find(|release| release.driver <= gpu.driver());
         let Release { file, package, .. } = fitting.context("a driver without a release of cuBLASLt")?;
-        Err(anyhow!(
-            "this machine has no cuBLASLt for its driver ({reason}), which computes products of this artifact: install \
+        bail!(
+            "this machine has no cuBLASLt for its driver ({reason}), which artifacts want for large products: install \
              {file} where the loader finds it, or the package {package} into the active virtual environment, or compile with \
              `amc compile --no-vendor`"
-        ))
+        )
     }
 
     /// The library in a line.
