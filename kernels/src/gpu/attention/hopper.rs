@@ -7,27 +7,17 @@
 //! A tile's rows may belong to the next row of the batch, or lie behind the last: their probabilities are zero. So a value that
 //! is not finite makes NaN of the row before its own, too, as it does of the loss of all.
 use super::forward::{Softmax, masked, store_logarithms};
+use super::sight::WarpTokens;
+use super::warpgroups::{
+    BOX_ENTRIES, CONSUMER_REGISTERS, HeadTile, PRODUCER_REGISTERS, Ring, WARPS, as_fragments, over_entries, over_tokens,
+};
 use super::*;
 use crate::attention::digits;
 use crate::emit::float_type;
-use crate::gpu::hopper::descriptor::{self, distance};
-use crate::gpu::hopper::pipeline::Pipeline;
-use crate::gpu::hopper::producer::{by_producer, copy_box};
-use crate::gpu::hopper::wgmma::{self, Fragment, STEPS, Sums, pinned_fragments};
-use crate::gpu::hopper::{CONSUMERS, SWIZZLE_PERIOD, THREADS, WARPGROUP, registers_fit};
-use crate::gpu::tensor_map::{BOX_ROW_BYTES, TensorMap};
-use crate::gpu::warp::pack;
+use crate::gpu::hopper::producer::by_producer;
+use crate::gpu::hopper::wgmma::{self, Sums};
+use crate::gpu::hopper::{SWIZZLE_PERIOD, THREADS};
 use crate::tuning::WarpgroupAttention;
-
-/// Registers of a thread of the producer's warpgroup and of the consumers', together those that the block begins with.
-const PRODUCER_REGISTERS: usize = 24;
-const CONSUMER_REGISTERS: usize = 240;
-const _: () = assert!(registers_fit(CONSUMER_REGISTERS, PRODUCER_REGISTERS));
-/// Entries of a head in a box.
-const BOX_ENTRIES: usize = BOX_ROW_BYTES / 2;
-/// Bytes of a product's steps along a row of a box, and down its rows.
-const STEP_BYTES: usize = 2 * STEPS;
-const STEP_ROWS_BYTES: usize = STEPS * BOX_ROW_BYTES;
 
 /// Whether warpgroups can compute it: heads of bf16 that are whole boxes, as many as fit into registers.
 pub fn suits(attention: &Attention) -> bool {
@@ -36,8 +26,7 @@ pub fn suits(attention: &Attention) -> bool {
 
 /// The kernel; operands as [`Attention::forward`] has them.
 pub fn build(attention: &Attention, cut: WarpgroupAttention) -> Kernel {
-    let warps = CONSUMERS * WARPGROUP / WARP;
-    let walk = Walk { attention, warps, others: cut.keys, width: attention.head_dim, arrays: 1 };
+    let walk = Walk { attention, warps: WARPS, others: cut.keys, width: attention.head_dim, arrays: 1 };
     Forward { walk, stages: cut.stages }.build()
 }
 
@@ -48,15 +37,14 @@ struct Forward<'a> {
 
 /// What a block begins with.
 struct Start {
-    pipeline: Pipeline,
+    ring: Ring,
     /// Maps of queries, keys and values.
     maps: [Value; 3],
     segments: Value,
     o: Value,
     lse: Value,
-    /// Where queries and the ring begin in shared memory.
+    /// Where queries begin in shared memory.
     queries_at: usize,
-    ring_at: usize,
     batch: Value,
     head: Value,
     kv_head: Value,
@@ -66,19 +54,14 @@ struct Start {
     keys: (Value, Value),
 }
 
-/// What the queries of a warp have in common.
-struct Sight {
-    /// The first of them, and its segment.
-    first: Value,
-    segment: Value,
-    /// Whether this thread's queries are of that segment, which is a document.
-    alike: Value,
-}
-
 impl Forward<'_> {
-    /// Bytes of so many tokens of a head.
-    fn bytes(&self, tokens: usize) -> usize {
-        tokens * self.walk.width * Elem::Bf16.bytes() as usize
+    fn queries(&self) -> HeadTile {
+        HeadTile { tokens: self.walk.own(), width: self.walk.width }
+    }
+
+    /// Of keys or of values.
+    fn others(&self) -> HeadTile {
+        HeadTile { tokens: self.walk.others, width: self.walk.width }
     }
 
     fn scores(&self) -> Sums {
@@ -90,32 +73,27 @@ impl Forward<'_> {
     }
 
     fn build(&self) -> Kernel {
-        let Attention { batch, seq, heads, kv_heads, head_dim, elem, .. } = *self.walk.attention;
+        let attention = self.walk.attention;
+        let Attention { batch, seq, heads, kv_heads, .. } = *attention;
         let blocks = seq.div_ceil(self.walk.own());
         let mut e = Emitter::of_block(Block::aligned(THREADS, SWIZZLE_PERIOD).with_register_pool());
-        let maps = [(0, heads, self.walk.own()), (1, kv_heads, self.walk.others), (2, kv_heads, self.walk.others)];
-        let maps = maps.map(|(operand, heads, box_rows)| {
-            let columns = heads * head_dim;
-            e.tensor_map(TensorMap { operand, elem, rows: batch * seq, columns, stride: columns, box_rows })
-        });
+        let maps = [(0, heads, self.queries()), (1, kv_heads, self.others()), (2, kv_heads, self.others())];
+        let maps = maps.map(|(operand, heads, tile)| e.tensor_map(tile.map(attention, operand, heads)));
         let [segments, o, lse] = [3, 4, 5].map(|i| e.arg(i));
-        let queries_at = e.shared(self.bytes(self.walk.own()));
-        let ring_at = e.shared(self.stages * self.bytes(self.walk.others));
-        let begins = |at: usize| at.is_multiple_of(SWIZZLE_PERIOD);
-        debug_assert!(begins(queries_at) && begins(ring_at) && begins(self.bytes(self.walk.others)));
-        let pipeline = Pipeline::new(&mut e, self.stages);
+        let queries_at = e.shared(self.queries().bytes());
+        debug_assert!(queries_at.is_multiple_of(SWIZZLE_PERIOD));
+        let ring = Ring::new(&mut e, self.others(), self.stages);
         let [b, head, block] = digits(&mut e, "%task", [batch, heads, blocks]);
         let kv_head = e.divided(&head, heads / kv_heads);
         let first = e.times(&block, self.walk.own());
         let keys = self.walk.key_range(&mut e, &segments, &Place { batch: &b, first: &first });
-        pipeline.init(&mut e);
-        let start =
-            Start { pipeline, maps, segments, o, lse, queries_at, ring_at, batch: b, head, kv_head, first, keys };
+        ring.pipeline.init(&mut e);
+        let start = Start { ring, maps, segments, o, lse, queries_at, batch: b, head, kv_head, first, keys };
         let warps = e.index(self.walk.warps as i64);
         let consumes = e.less("%warp", &warps);
         e.branch(&consumes, |e| self.consume(e, &start), |e| self.produce(e, &start));
-        let work = self.walk.attention.work("attention", 2, 2);
-        e.finish(&self.walk.attention.name("attention_wg"), batch * heads * blocks, 0, work)
+        let work = attention.work("attention", 2, 2);
+        e.finish(&attention.name("attention_wg"), batch * heads * blocks, 0, work)
     }
 
     /// Number in the ring of the tile of keys from `key` on; that of their values is the next.
@@ -133,50 +111,23 @@ impl Forward<'_> {
                 let begins = e.op(format!("arith.cmpi eq, {key}, {from} : i64"));
                 let number = self.number(e, start, key);
                 let key_row = e.int2("addi", &row, key);
-                let tile = e.index(self.bytes(self.walk.others) as i64);
+                let tile = e.index(self.others().bytes() as i64);
                 // The queries come with the first keys.
-                let both = e.plus(&tile, self.bytes(self.walk.own()) as i64);
+                let both = e.plus(&tile, self.queries().bytes() as i64);
                 let bytes = e.choose(&begins, &both, &tile);
-                let barrier = self.copy(e, start, (&number, 1), (&key_row, &bytes));
+                let place = (start.kv_head.as_str(), key_row.as_str());
+                let (_, barrier) = start.ring.copy(e, &number, &start.maps[1], place, &bytes);
                 let queries = |e: &mut Emitter| {
                     let row = e.int2("addi", &row, &start.first);
-                    let place = (start.queries_at, "%zero", self.walk.own());
-                    self.copy_head(e, (&start.maps[0], &barrier), place, (&start.head, &row));
+                    let at = (start.queries_at, "%zero");
+                    self.queries().copy(e, (&start.maps[0], &barrier), at, (&start.head, &row));
                 };
                 e.branch(&begins, queries, |_| {});
                 let next = e.plus(&number, 1);
-                self.copy(e, start, (&next, 2), (&key_row, &tile));
+                start.ring.copy(e, &next, &start.maps[2], place, &tile);
             });
         };
         by_producer(e, PRODUCER_REGISTERS, walk);
-    }
-
-    /// Copies the tile of that number from a map, from a row on, to its stage, on whose barrier so many bytes come; returns
-    /// the barrier.
-    fn copy(&self, e: &mut Emitter, start: &Start, (number, map): (&str, usize), (row, bytes): (&str, &str)) -> Value {
-        let slot = start.pipeline.slot(e, number);
-        start.pipeline.wait_empty(e, &slot);
-        let bytes = e.op(format!("arith.trunci {bytes} : i64 to i32"));
-        let barrier = start.pipeline.expect(e, &slot, &bytes);
-        let stage = e.times(&slot.stage, self.bytes(self.walk.others));
-        let place = (start.ring_at, stage.as_str(), self.walk.others);
-        self.copy_head(e, (&start.maps[map], &barrier), place, (&start.kv_head, row));
-        barrier
-    }
-
-    /// Copies some tokens of a head, box by box, to so many bytes behind a byte of shared memory.
-    fn copy_head(
-        &self,
-        e: &mut Emitter,
-        map: (&str, &str),
-        (byte, behind, tokens): (usize, &str, usize),
-        (head, row): (&str, &str),
-    ) {
-        let column = e.times(head, self.walk.width);
-        for number in 0..self.walk.width / BOX_ENTRIES {
-            let column = e.plus(&column, (number * BOX_ENTRIES) as i64);
-            copy_box(e, map, (byte + number * tokens * BOX_ROW_BYTES, behind), (&column, row));
-        }
     }
 
     fn consume(&self, e: &mut Emitter, start: &Start) {
@@ -187,8 +138,8 @@ impl Forward<'_> {
         let row = e.int2("addi", &row, &warp_row);
         let query = e.int2("addi", &start.first, &row);
         let queries = walk.tokens(e, &start.segments, &start.batch, &query, [0, 8].into_iter());
-        let sight = self.sight(e, start, &queries);
-        let (q, k, v) = self.descriptors(e, start);
+        let warp = WarpTokens::new(walk, e, &start.segments, &start.batch, &start.first, &queries);
+        let mine = self.queries().mine(e, start.queries_at);
         let (lowest, zero) = (e.float(f32::NEG_INFINITY, 1), e.float(0.0, 1));
         let mut carried = self.results().part().zeros(e);
         let results = carried.len();
@@ -196,8 +147,8 @@ impl Forward<'_> {
         let (from, to) = &start.keys;
         let last = e.for_loop(from, to, walk.others as i64, &carried, |e, key, so_far| {
             let number = self.number(e, start, key);
-            let scores = self.scored(e, start, &number, (&q, &k));
-            let all = self.sees_all(e, start, &sight, key);
+            let scores = self.scored(e, start, &number, &mine);
+            let all = warp.see_all(walk, e, &start.segments, &start.batch, key);
             let types = vec![float_type(1); scores.len()];
             let plain = |e: &mut Emitter| {
                 let scale = e.float(walk.attention.scale, 1);
@@ -215,7 +166,7 @@ impl Forward<'_> {
             let scale = |element: Element| e.float2("mulf", &so_far[element.register], by_row(&factors, &element), 1);
             let scaled: Vec<Value> = self.results().part().elements().map(scale).collect();
             let values = e.plus(&number, 1);
-            let mut next = self.passed_on(e, start, &values, (&scaled, &probabilities, &v));
+            let mut next = self.passed_on(e, start, &values, (&scaled, &probabilities));
             next.extend(softmax.top);
             next.extend(softmax.sum);
             next
@@ -229,76 +180,15 @@ impl Forward<'_> {
         store_logarithms(walk, e, &logarithms, &start.lse, (&start.batch, &start.head), (&query, &column));
     }
 
-    /// What the queries of this thread's warp have in common, of which it has two.
-    fn sight(&self, e: &mut Emitter, start: &Start, queries: &[(Value, Value)]) -> Sight {
-        let row = e.times("%warp", WARP_ROWS);
-        let first = e.int2("addi", &start.first, &row);
-        let segment = self.walk.segment(e, &start.segments, &start.batch, &first);
-        let mut alike = e.op(format!("arith.cmpi sgt, {segment}, %zero : i64"));
-        for (_, other) in queries {
-            let same = e.op(format!("arith.cmpi eq, {other}, {segment} : i64"));
-            alike = e.op(format!("arith.andi {alike}, {same} : i1"));
-        }
-        Sight { first, segment, alike }
-    }
-
-    /// Whether every query of the warp sees every key of the tile from `key` on: then there is nothing to mask. Each thread
-    /// looks at some of the keys.
-    fn sees_all(&self, e: &mut Emitter, start: &Start, sight: &Sight, key: &str) -> Value {
-        let last = e.plus(key, self.walk.others as i64 - 1);
-        let mut all = e.op(format!("arith.cmpi sle, {last}, {} : i64", sight.first));
-        all = e.op(format!("arith.andi {all}, {} : i1", sight.alike));
-        if let Some(window) = self.walk.attention.window {
-            let (last_query, reach) = (e.plus(&sight.first, WARP_ROWS as i64 - 1), e.plus(key, window as i64));
-            let near = e.less(&last_query, &reach);
-            all = e.op(format!("arith.andi {all}, {near} : i1"));
-        }
-        let mine = e.int2("addi", key, "%lane");
-        for turn in 0..self.walk.others / WARP {
-            let token = e.plus(&mine, (turn * WARP) as i64);
-            let segment = self.walk.segment(e, &start.segments, &start.batch, &token);
-            let same = e.op(format!("arith.cmpi eq, {segment}, {} : i64", sight.segment));
-            all = e.op(format!("arith.andi {all}, {same} : i1"));
-        }
-        let warp = e.int_constant(-1, 1);
-        e.op(format!("nvvm.vote.sync all {warp}, {all} -> i1"))
-    }
-
-    /// Descriptors of the warpgroup's queries, and of keys and values in the first stage.
-    fn descriptors(&self, e: &mut Emitter, start: &Start) -> (Value, Value, Value) {
-        let warps = e.index((WARPGROUP / WARP) as i64);
-        let consumer = e.int2("divui", "%warp", &warps);
-        let mine = e.times(&consumer, distance(wgmma::ROWS * BOX_ROW_BYTES) as usize);
-        let along = descriptor::first(e, None);
-        let down = descriptor::first(e, Some(self.walk.others * BOX_ROW_BYTES));
-        let q = e.plus(&along, distance(start.queries_at));
-        let q = e.int2("addi", &q, &mine);
-        let ring = distance(start.ring_at);
-        (q, e.plus(&along, ring), e.plus(&down, ring))
-    }
-
-    /// A descriptor's distance of the stage of a tile.
-    fn stage(&self, e: &mut Emitter, stage: &str) -> Value {
-        e.times(stage, distance(self.bytes(self.walk.others)) as usize)
-    }
-
     /// The products of the queries with the tile of keys of that number, whose stage is given back.
-    fn scored(&self, e: &mut Emitter, start: &Start, number: &str, (q, k): (&str, &str)) -> Vec<Value> {
-        let slot = start.pipeline.slot(e, number);
-        let mut sums = self.scores().zeros(e);
-        start.pipeline.wait_full(e, &slot);
-        let stage = self.stage(e, &slot.stage);
-        let k = e.int2("addi", k, &stage);
-        wgmma::fence(e);
-        for entry in (0..self.walk.width).step_by(STEPS) {
-            let (number, step) = (entry / BOX_ENTRIES, entry % BOX_ENTRIES / STEPS * STEP_BYTES);
-            let q = e.plus(q, distance(number * self.walk.own() * BOX_ROW_BYTES + step));
-            let k = e.plus(&k, distance(number * self.walk.others * BOX_ROW_BYTES + step));
-            sums = self.scores().multiply(e, &sums, (&q, &k), (true, true));
-        }
-        wgmma::commit(e);
+    fn scored(&self, e: &mut Emitter, start: &Start, number: &str, mine: &str) -> Vec<Value> {
+        let pipeline = &start.ring.pipeline;
+        let slot = pipeline.slot(e, number);
+        let keys = start.ring.along(e, &slot.stage);
+        pipeline.wait_full(e, &slot);
+        let sums = over_entries(e, (self.queries(), mine), (self.others(), &keys));
         wgmma::wait(e, 0);
-        start.pipeline.release(e, number);
+        pipeline.release(e, number);
         self.scores().waited_for(e, &sums)
     }
 
@@ -308,26 +198,17 @@ impl Forward<'_> {
         e: &mut Emitter,
         start: &Start,
         number: &str,
-        (results, probabilities, v): (&[Value], &[Value], &str),
+        (results, probabilities): (&[Value], &[Value]),
     ) -> Vec<Value> {
-        let slot = start.pipeline.slot(e, number);
-        // Sums of sixteen columns are laid out as those columns of A are.
-        let words = |e: &mut Emitter, p: &[Value]| [0, 2, 4, 6].map(|i| pack(e, &p[i], &p[i + 1]));
-        let fragments: Vec<Fragment> = probabilities.chunks(8).map(|columns| words(e, columns)).collect();
-        let fragments = pinned_fragments(e, fragments);
-        let mut sums = self.results().pinned(e, results);
-        start.pipeline.wait_full(e, &slot);
-        let stage = self.stage(e, &slot.stage);
-        let v = e.int2("addi", v, &stage);
-        wgmma::fence(e);
-        for (step, fragment) in fragments.iter().enumerate() {
-            let v = e.plus(&v, distance(step * STEP_ROWS_BYTES));
-            let values = self.results().values(e, &sums);
-            sums = self.results().multiply_words(e, &values, fragment, (&v, false));
-        }
-        wgmma::commit(e);
+        let pipeline = &start.ring.pipeline;
+        let slot = pipeline.slot(e, number);
+        let fragments = as_fragments(e, probabilities);
+        let sums = self.results().pinned(e, results);
+        let values = start.ring.down(e, &slot.stage);
+        pipeline.wait_full(e, &slot);
+        let sums = over_tokens(e, sums, &fragments, (self.others(), &values));
         wgmma::wait(e, 0);
-        start.pipeline.release(e, number);
+        pipeline.release(e, number);
         self.results().waited_for(e, &sums)
     }
 }

@@ -8,6 +8,7 @@ mod forward;
 mod gradient;
 mod hopper;
 mod sight;
+mod warpgroups;
 
 use super::block::{Block, WARP};
 use super::tile::{self, Source, Tile};

@@ -121,3 +121,69 @@ impl Emitter {
         pairs.map(join).into()
     }
 }
+
+/// What the own tokens of a warp have in common: queries, or keys.
+pub struct WarpTokens {
+    /// The first of them, and its segment.
+    first: Value,
+    segment: Value,
+    /// Whether this thread's tokens are of that segment, which is a document.
+    alike: Value,
+}
+
+impl WarpTokens {
+    /// Of the block's tokens from `block` on; `mine` are those that this thread has.
+    pub fn new(
+        walk: &Walk,
+        e: &mut Emitter,
+        segments: &str,
+        batch: &str,
+        block: &str,
+        mine: &[(Value, Value)],
+    ) -> WarpTokens {
+        let row = e.times("%warp", WARP_ROWS);
+        let first = e.int2("addi", block, &row);
+        let segment = walk.segment(e, segments, batch, &first);
+        let mut alike = e.op(format!("arith.cmpi sgt, {segment}, %zero : i64"));
+        for (_, other) in mine {
+            let same = e.op(format!("arith.cmpi eq, {other}, {segment} : i64"));
+            alike = e.op(format!("arith.andi {alike}, {same} : i1"));
+        }
+        WarpTokens { first, segment, alike }
+    }
+
+    /// Whether every one of the warp's queries sees every key of the tile from `key` on: then there is nothing to mask.
+    pub fn see_all(&self, walk: &Walk, e: &mut Emitter, segments: &str, batch: &str, key: &str) -> Value {
+        let last = e.plus(key, walk.others as i64 - 1);
+        let mut all = e.op(format!("arith.cmpi sle, {last}, {} : i64", self.first));
+        if let Some(window) = walk.attention.window {
+            let (last_query, reach) = (e.plus(&self.first, WARP_ROWS as i64 - 1), e.plus(key, window as i64));
+            let near = e.less(&last_query, &reach);
+            all = e.op(format!("arith.andi {all}, {near} : i1"));
+        }
+        self.alike_with(walk, e, segments, batch, key, &all)
+    }
+
+    /// Whether `so_far` holds, and the warp's tokens and those of the tile from `other` on are all of one document. Each thread
+    /// looks at some of the tile's.
+    fn alike_with(
+        &self,
+        walk: &Walk,
+        e: &mut Emitter,
+        segments: &str,
+        batch: &str,
+        other: &str,
+        so_far: &str,
+    ) -> Value {
+        let mut all = e.op(format!("arith.andi {so_far}, {} : i1", self.alike));
+        let mine = e.int2("addi", other, "%lane");
+        for turn in 0..walk.others / WARP {
+            let token = e.plus(&mine, (turn * WARP) as i64);
+            let segment = walk.segment(e, segments, batch, &token);
+            let same = e.op(format!("arith.cmpi eq, {segment}, {} : i64", self.segment));
+            all = e.op(format!("arith.andi {all}, {same} : i1"));
+        }
+        let warp = e.int_constant(-1, 1);
+        e.op(format!("nvvm.vote.sync all {warp}, {all} -> i1"))
+    }
+}

@@ -1,0 +1,171 @@
+//! What attention's kernels by warpgroups are made of: tiles of a head's tokens, the ring that brings them, and products of two
+//! such tiles, or of registers and one.
+//!
+//! A block has [`CONSUMERS`] warpgroups of 64 own tokens each, and walks over tiles of the other side: of two arrays in turn, so
+//! that the ring's tile `2 i` is the first array's `i`-th and tile `2 i + 1` the second's.
+use super::*;
+use crate::gpu::hopper::descriptor::{self, distance};
+use crate::gpu::hopper::pipeline::{Pipeline, Slot};
+use crate::gpu::hopper::producer::copy_box;
+use crate::gpu::hopper::wgmma::{self, Fragment, STEPS, Sums, pinned_fragments};
+use crate::gpu::hopper::{CONSUMERS, SWIZZLE_PERIOD, WARPGROUP, registers_fit};
+use crate::gpu::tensor_map::{BOX_ROW_BYTES, TensorMap};
+use crate::gpu::warp::pack;
+
+/// Registers of a thread of the producer's warpgroup and of the consumers', together those that the block begins with.
+pub const PRODUCER_REGISTERS: usize = 24;
+pub const CONSUMER_REGISTERS: usize = 240;
+const _: () = assert!(registers_fit(CONSUMER_REGISTERS, PRODUCER_REGISTERS));
+/// Warps of the consumers.
+pub const WARPS: usize = CONSUMERS * WARPGROUP / WARP;
+/// Entries of a head in a box.
+pub const BOX_ENTRIES: usize = BOX_ROW_BYTES / 2;
+/// Bytes of a product's steps along a row of a box, and down its rows.
+const STEP_BYTES: usize = 2 * STEPS;
+const STEP_ROWS_BYTES: usize = STEPS * BOX_ROW_BYTES;
+
+/// Tokens of a head in shared memory: boxes of so many of its entries, one behind the other.
+#[derive(Clone, Copy)]
+pub struct HeadTile {
+    pub tokens: usize,
+    /// Entries of the head, a multiple of a box's.
+    pub width: usize,
+}
+
+impl HeadTile {
+    pub fn bytes(self) -> usize {
+        self.tokens * self.width * Elem::Bf16.bytes() as usize
+    }
+
+    /// The map of an operand with that many heads, of which it is copied.
+    pub fn map(self, attention: &Attention, operand: usize, heads: usize) -> TensorMap {
+        let (rows, columns) = (attention.batch * attention.seq, heads * attention.head_dim);
+        TensorMap { operand, elem: attention.elem, rows, columns, stride: columns, box_rows: self.tokens }
+    }
+
+    /// Starts its copy from a map, from a row on, to so many bytes behind a byte of shared memory; it ends on the barrier.
+    pub fn copy(self, e: &mut Emitter, map: (&str, &str), (byte, behind): (usize, &str), (head, row): (&str, &str)) {
+        let column = e.times(head, self.width);
+        for number in 0..self.width / BOX_ENTRIES {
+            let column = e.plus(&column, (number * BOX_ENTRIES) as i64);
+            copy_box(e, map, (byte + number * self.box_bytes(), behind), (&column, row));
+        }
+    }
+
+    fn box_bytes(self) -> usize {
+        self.tokens * BOX_ROW_BYTES
+    }
+
+    /// Where an entry that begins a product's steps is, in bytes.
+    fn entry_at(self, entry: usize) -> usize {
+        entry / BOX_ENTRIES * self.box_bytes() + entry % BOX_ENTRIES / STEPS * STEP_BYTES
+    }
+
+    /// The descriptor of a tile at so many bytes of shared memory, to be summed over entries.
+    fn along(e: &mut Emitter, at: usize) -> Value {
+        let first = descriptor::first(e, None);
+        e.plus(&first, distance(at))
+    }
+
+    /// The same of a tile that is summed over tokens.
+    fn down(self, e: &mut Emitter, at: usize) -> Value {
+        let first = descriptor::first(e, Some(self.box_bytes()));
+        e.plus(&first, distance(at))
+    }
+
+    /// The descriptor of this thread's warpgroup's tokens in a tile of the block's own, summed over entries.
+    pub fn mine(self, e: &mut Emitter, at: usize) -> Value {
+        debug_assert_eq!(self.tokens, CONSUMERS * wgmma::ROWS);
+        let warps = e.index((WARPGROUP / WARP) as i64);
+        let consumer = e.int2("divui", "%warp", &warps);
+        let mine = e.times(&consumer, distance(wgmma::ROWS * BOX_ROW_BYTES) as usize);
+        let all = HeadTile::along(e, at);
+        e.int2("addi", &all, &mine)
+    }
+}
+
+/// The tiles that a block walks over, on their way.
+pub struct Ring {
+    pub pipeline: Pipeline,
+    pub tile: HeadTile,
+    at: usize,
+}
+
+impl Ring {
+    pub fn new(e: &mut Emitter, tile: HeadTile, stages: usize) -> Ring {
+        let at = e.shared(stages * tile.bytes());
+        debug_assert!(at.is_multiple_of(SWIZZLE_PERIOD) && tile.bytes().is_multiple_of(SWIZZLE_PERIOD));
+        Ring { pipeline: Pipeline::new(e, stages), tile, at }
+    }
+
+    /// The producer's turn: starts the copy of the tile of that number, from a map and a row on, when its stage is free. So many
+    /// bytes, an i64, come on the stage's barrier, which is returned.
+    pub fn copy(
+        &self,
+        e: &mut Emitter,
+        number: &str,
+        map: &str,
+        (head, row): (&str, &str),
+        bytes: &str,
+    ) -> (Slot, Value) {
+        let slot = self.pipeline.slot(e, number);
+        self.pipeline.wait_empty(e, &slot);
+        let bytes = e.op(format!("arith.trunci {bytes} : i64 to i32"));
+        let barrier = self.pipeline.expect(e, &slot, &bytes);
+        let stage = e.times(&slot.stage, self.tile.bytes());
+        self.tile.copy(e, (map, &barrier), (self.at, &stage), (head, row));
+        (slot, barrier)
+    }
+
+    /// The descriptor of a stage's tile, summed over entries.
+    pub fn along(&self, e: &mut Emitter, stage: &str) -> Value {
+        let first = HeadTile::along(e, self.at);
+        self.of_stage(e, &first, stage)
+    }
+
+    /// The same, summed over tokens.
+    pub fn down(&self, e: &mut Emitter, stage: &str) -> Value {
+        let first = self.tile.down(e, self.at);
+        self.of_stage(e, &first, stage)
+    }
+
+    fn of_stage(&self, e: &mut Emitter, first: &str, stage: &str) -> Value {
+        let behind = e.times(stage, distance(self.tile.bytes()) as usize);
+        e.int2("addi", first, &behind)
+    }
+}
+
+/// Starts the products of a warpgroup's own tokens with those of a tile, summed over a head's entries: a group.
+pub fn over_entries(e: &mut Emitter, (own, mine): (HeadTile, &str), (other, theirs): (HeadTile, &str)) -> Value {
+    let sums = Sums { columns: other.tokens };
+    let mut result = sums.zeros(e);
+    wgmma::fence(e);
+    for entry in (0..own.width).step_by(STEPS) {
+        let a = e.plus(mine, distance(own.entry_at(entry)));
+        let b = e.plus(theirs, distance(other.entry_at(entry)));
+        result = sums.multiply(e, &result, (&a, &b), (true, true));
+    }
+    wgmma::commit(e);
+    result
+}
+
+/// Starts adding to `results`, pinned, the products of what is in registers with a tile, summed over its tokens: a group.
+pub fn over_tokens(e: &mut Emitter, results: Value, values: &[Fragment], (other, theirs): (HeadTile, &str)) -> Value {
+    let sums = Sums { columns: other.width };
+    let mut results = results;
+    wgmma::fence(e);
+    for (step, fragment) in values.iter().enumerate() {
+        let b = e.plus(theirs, distance(step * STEP_ROWS_BYTES));
+        let values = sums.values(e, &results);
+        results = sums.multiply_words(e, &values, fragment, (&b, false));
+    }
+    wgmma::commit(e);
+    results
+}
+
+/// Sums, rounded to bf16, as the first factor of another product: sums of sixteen columns are laid out as those columns of A are.
+pub fn as_fragments(e: &mut Emitter, values: &[Value]) -> Vec<Fragment> {
+    let words = |e: &mut Emitter, v: &[Value]| [0, 2, 4, 6].map(|i| pack(e, &v[i], &v[i + 1]));
+    let fragments = values.chunks(8).map(|columns| words(e, columns)).collect();
+    pinned_fragments(e, fragments)
+}
