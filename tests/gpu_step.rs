@@ -226,7 +226,7 @@ fn attention_by_warpgroups() {
         std::fs::write(config, text).expect("the changed config");
         bench
     };
-    check_hopper(bench, &[150, 90], (&[], SHARD), [20, 2]);
+    check_hopper(bench, &[150, 90], (&[], SHARD), [20, 6]);
 }
 
 /// A model that has a config alone begins with drawn weights, frozen or not, and so knows nothing.

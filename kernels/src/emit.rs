@@ -278,7 +278,8 @@ impl Emitter {
 
     /// Loads `lanes` f32 that LLVM may not carry in registers from an earlier store.
     pub fn load_volatile(&mut self, pointer: &str, lanes: usize) -> Value {
-        self.op(format!("llvm.load volatile {pointer} {{alignment = 4 : i64}} : !llvm.ptr -> {}", float_type(lanes)))
+        let (alignment, ty) = (self.alignment(Elem::F32, lanes), float_type(lanes));
+        self.op(format!("llvm.load volatile {pointer} {{alignment = {alignment} : i64}} : !llvm.ptr -> {ty}"))
     }
 
     /// Stores `lanes` f32 where [`Emitter::load_volatile`] finds them.

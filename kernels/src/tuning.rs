@@ -218,3 +218,42 @@ const HOPPER_ATTENTION: WarpgroupAttention = WarpgroupAttention { keys: 128, sta
 pub fn hopper_attention(seq: usize) -> Option<WarpgroupAttention> {
     (seq > 64).then_some(HOPPER_ATTENTION)
 }
+
+/// What a block of 128 tokens walks over in attention's gradient.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WarpgroupWalk {
+    /// Tokens of a tile.
+    pub tokens: usize,
+    /// Tiles of the two arrays in flight, together.
+    pub stages: usize,
+}
+
+/// How warpgroups of a Hopper GPU compute attention's gradient.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WarpgroupGradient {
+    pub head_dim: usize,
+    /// The walk of queries over keys, and of keys over queries.
+    pub queries: WarpgroupWalk,
+    pub keys: WarpgroupWalk,
+}
+
+/// A thread has half as many sums of results as a head has entries, twice that for keys, and of scores and their gradients
+/// together as many as a tile has tokens: 192 of its 240 registers at the most. No figures yet: they wait for a GPU.
+const HOPPER_GRADIENT: [WarpgroupGradient; 2] = [
+    WarpgroupGradient {
+        head_dim: 64,
+        queries: WarpgroupWalk { tokens: 128, stages: 8 },
+        keys: WarpgroupWalk { tokens: 128, stages: 8 },
+    },
+    WarpgroupGradient {
+        head_dim: 128,
+        queries: WarpgroupWalk { tokens: 128, stages: 4 },
+        keys: WarpgroupWalk { tokens: 64, stages: 8 },
+    },
+];
+
+/// How the gradient of rows of so many tokens is computed, if warpgroups are to do it: as [`hopper_attention`] has it.
+pub fn hopper_attention_gradient(seq: usize, head_dim: usize) -> Option<WarpgroupGradient> {
+    let row = HOPPER_GRADIENT.into_iter().find(|row| row.head_dim == head_dim);
+    row.filter(|_| seq > 64)
+}

@@ -161,6 +161,18 @@ impl Emitter {
         self.op(format!("nvvm.shfl.sync bfly {all}, {value}, {mask}, {clamp} : f32 -> f32"))
     }
 
+    /// An i64 that the compiler takes for another each time that it comes here: what is computed from it in a loop is not kept in
+    /// registers from turn to turn.
+    pub fn anew(&mut self, value: &str) -> Value {
+        self.op(format!("llvm.inline_asm has_side_effects asm_dialect = att \"\", \"=l,0\" {value} : (i64) -> i64"))
+    }
+
+    /// The i32 value of the thread in a lane, an i32.
+    pub fn from_lane(&mut self, value: &str, lane: &str) -> Value {
+        let (all, last) = (self.int_constant(-1, 1), self.int_constant(WARP as i32 - 1, 1));
+        self.op(format!("nvvm.shfl.sync idx {all}, {value}, {lane}, {last} : i32 -> i32"))
+    }
+
     /// Joins the values of `lanes` neighbouring threads of a warp, a power of two; all of them get the result.
     pub fn across_lanes(&mut self, value: &str, kind: Reduction, lanes: usize) -> Value {
         let (mut value, mut distance) = (value.to_string(), 1);

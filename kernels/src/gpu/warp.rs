@@ -59,8 +59,13 @@ impl Part {
 
     /// Row and column of a thread's first element.
     pub fn origin(e: &mut Emitter) -> (Value, Value) {
+        Part::origin_of(e, "%lane")
+    }
+
+    /// Those of the thread in a lane.
+    pub fn origin_of(e: &mut Emitter, lane: &str) -> (Value, Value) {
         let four = e.index(4);
-        let (row, pair) = (e.int2("divui", "%lane", &four), e.int2("remui", "%lane", &four));
+        let (row, pair) = (e.int2("divui", lane, &four), e.int2("remui", lane, &four));
         let column = e.times(&pair, 2);
         (row, column)
     }

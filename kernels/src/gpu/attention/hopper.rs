@@ -148,7 +148,8 @@ impl Forward<'_> {
         let last = e.for_loop(from, to, walk.others as i64, &carried, |e, key, so_far| {
             let number = self.number(e, start, key);
             let scores = self.scored(e, start, &number, &mine);
-            let all = warp.see_all(walk, e, &start.segments, &start.batch, key);
+            let segments = walk.spread_segments(e, &start.segments, &start.batch, key);
+            let all = warp.see_all(walk, e, key, &segments);
             let types = vec![float_type(1); scores.len()];
             let plain = |e: &mut Emitter| {
                 let scale = e.float(walk.attention.scale, 1);

@@ -7,7 +7,9 @@
 mod forward;
 mod gradient;
 mod hopper;
+mod hopper_gradient;
 mod sight;
+mod statistics;
 mod warpgroups;
 
 use super::block::{Block, WARP};
@@ -18,7 +20,7 @@ use crate::attention::Attention;
 use crate::emit::{Elem, Emitter, Value};
 use crate::loops::Reduction;
 use crate::steps::{Slot, Steps};
-use crate::tuning::hopper_attention;
+use crate::tuning::{hopper_attention, hopper_attention_gradient};
 use crate::{Kernel, Work, math};
 use gradient::Wanted;
 
@@ -49,6 +51,16 @@ pub fn forward(attention: &Attention, gpu: &Gpu) -> Kernel {
 /// seven products instead of five, and no sum is shared between blocks. Heads so large that the sums of both do not fit
 /// into the registers of a warp walk once for `dk` and once for `dv`: eight products.
 pub fn gradient(attention: &Attention, gpu: &Gpu) -> Steps {
+    let cut = match gpu.arch {
+        Arch::Sm80 => None,
+        Arch::Sm90a => {
+            let cut = hopper_attention_gradient(attention.seq, attention.head_dim);
+            cut.filter(|_| hopper_gradient::suits(attention))
+        }
+    };
+    if let Some(cut) = cut {
+        return hopper_gradient::steps(attention, cut);
+    }
     let walk = Walk::new(attention, gpu, 2);
     let delta = Slot::Temporary(0);
     let operands = |before: &[usize], after: &[usize]| {
@@ -227,7 +239,7 @@ impl Walk<'_> {
         }
         let log2_e = e.float(std::f32::consts::LOG2_E, 1);
         let x = e.float2("mulf", x, &log2_e, 1);
-        e.op(format!("llvm.call_intrinsic \"llvm.nvvm.ex2.approx.ftz.f\"({x}) : (f32) -> f32"))
+        power_of_two(e, &x)
     }
 
     /// Number and segment of each of the tokens that lie `distances` behind `first`.
@@ -271,6 +283,11 @@ impl Walk<'_> {
             }
         }
     }
+}
+
+/// `2^x` with few bits.
+fn power_of_two(e: &mut Emitter, x: &str) -> Value {
+    e.op(format!("llvm.call_intrinsic \"llvm.nvvm.ex2.approx.ftz.f\"({x}) : (f32) -> f32"))
 }
 
 /// Two values of a thread's rows, for its elements by their rows.

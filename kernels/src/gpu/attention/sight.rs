@@ -80,6 +80,16 @@ impl Walk<'_> {
         e.choose(&inside, &segment, "%zero")
     }
 
+    /// The segments of the tile from `other` on, spread over a warp: lane `i` has those of tokens `i`, `i + 32` and so on.
+    pub fn spread_segments(&self, e: &mut Emitter, segments: &str, batch: &str, other: &str) -> Vec<Value> {
+        let mine = e.int2("addi", other, "%lane");
+        let one = |turn: usize| {
+            let token = e.plus(&mine, (turn * WARP) as i64);
+            self.segment(e, segments, batch, &token)
+        };
+        (0..self.others / WARP).map(one).collect()
+    }
+
     /// A token's number in the batch, and whether there is such a token; if not, another's number.
     pub fn token(&self, e: &mut Emitter, batch: &str, token: &str) -> (Value, Value) {
         let (seq, last) = (e.index(self.attention.seq as i64), e.index(self.attention.seq as i64 - 1));
@@ -125,7 +135,7 @@ impl Emitter {
 /// What the own tokens of a warp have in common: queries, or keys.
 pub struct WarpTokens {
     /// The first of them, and its segment.
-    first: Value,
+    pub first: Value,
     segment: Value,
     /// Whether this thread's tokens are of that segment, which is a document.
     alike: Value,
@@ -152,8 +162,9 @@ impl WarpTokens {
         WarpTokens { first, segment, alike }
     }
 
-    /// Whether every one of the warp's queries sees every key of the tile from `key` on: then there is nothing to mask.
-    pub fn see_all(&self, walk: &Walk, e: &mut Emitter, segments: &str, batch: &str, key: &str) -> Value {
+    /// Whether every one of the warp's queries sees every key of the tile from `key` on, of these segments: then there is nothing to
+    /// mask.
+    pub fn see_all(&self, walk: &Walk, e: &mut Emitter, key: &str, segments: &[Value]) -> Value {
         let last = e.plus(key, walk.others as i64 - 1);
         let mut all = e.op(format!("arith.cmpi sle, {last}, {} : i64", self.first));
         if let Some(window) = walk.attention.window {
@@ -161,25 +172,25 @@ impl WarpTokens {
             let near = e.less(&last_query, &reach);
             all = e.op(format!("arith.andi {all}, {near} : i1"));
         }
-        self.alike_with(walk, e, segments, batch, key, &all)
+        self.alike_with(e, segments, &all)
     }
 
-    /// Whether `so_far` holds, and the warp's tokens and those of the tile from `other` on are all of one document. Each thread
-    /// looks at some of the tile's.
-    fn alike_with(
-        &self,
-        walk: &Walk,
-        e: &mut Emitter,
-        segments: &str,
-        batch: &str,
-        other: &str,
-        so_far: &str,
-    ) -> Value {
+    /// The other way round: whether every query of the tile from `query` on sees every one of the warp's keys.
+    pub fn are_seen_by_all(&self, walk: &Walk, e: &mut Emitter, query: &str, segments: &[Value]) -> Value {
+        let last = e.plus(&self.first, WARP_ROWS as i64 - 1);
+        let mut all = e.op(format!("arith.cmpi sle, {last}, {query} : i64"));
+        if let Some(window) = walk.attention.window {
+            let (last_query, reach) = (e.plus(query, walk.others as i64 - 1), e.plus(&self.first, window as i64));
+            let near = e.less(&last_query, &reach);
+            all = e.op(format!("arith.andi {all}, {near} : i1"));
+        }
+        self.alike_with(e, segments, &all)
+    }
+
+    /// Whether `so_far` holds, and the warp's tokens and those of a tile are all of one document.
+    fn alike_with(&self, e: &mut Emitter, segments: &[Value], so_far: &str) -> Value {
         let mut all = e.op(format!("arith.andi {so_far}, {} : i1", self.alike));
-        let mine = e.int2("addi", other, "%lane");
-        for turn in 0..walk.others / WARP {
-            let token = e.plus(&mine, (turn * WARP) as i64);
-            let segment = walk.segment(e, segments, batch, &token);
+        for segment in segments {
             let same = e.op(format!("arith.cmpi eq, {segment}, {} : i64", self.segment));
             all = e.op(format!("arith.andi {all}, {same} : i1"));
         }

@@ -67,12 +67,6 @@ impl HeadTile {
         e.plus(&first, distance(at))
     }
 
-    /// The same of a tile that is summed over tokens.
-    fn down(self, e: &mut Emitter, at: usize) -> Value {
-        let first = descriptor::first(e, Some(self.box_bytes()));
-        e.plus(&first, distance(at))
-    }
-
     /// The descriptor of this thread's warpgroup's tokens in a tile of the block's own, summed over entries.
     pub fn mine(self, e: &mut Emitter, at: usize) -> Value {
         debug_assert_eq!(self.tokens, CONSUMERS * wgmma::ROWS);
@@ -119,30 +113,28 @@ impl Ring {
 
     /// The descriptor of a stage's tile, summed over entries.
     pub fn along(&self, e: &mut Emitter, stage: &str) -> Value {
-        let first = HeadTile::along(e, self.at);
-        self.of_stage(e, &first, stage)
+        let (first, behind) = (HeadTile::along(e, self.at), e.times(stage, distance(self.tile.bytes()) as usize));
+        e.int2("addi", &first, &behind)
     }
 
     /// The same, summed over tokens.
     pub fn down(&self, e: &mut Emitter, stage: &str) -> Value {
-        let first = self.tile.down(e, self.at);
-        self.of_stage(e, &first, stage)
-    }
-
-    fn of_stage(&self, e: &mut Emitter, first: &str, stage: &str) -> Value {
-        let behind = e.times(stage, distance(self.tile.bytes()) as usize);
-        e.int2("addi", first, &behind)
+        let along = self.along(e, stage);
+        descriptor::leading(e, &along, self.tile.box_bytes())
     }
 }
 
 /// Starts the products of a warpgroup's own tokens with those of a tile, summed over a head's entries: a group.
 pub fn over_entries(e: &mut Emitter, (own, mine): (HeadTile, &str), (other, theirs): (HeadTile, &str)) -> Value {
     let sums = Sums { columns: other.tokens };
-    let mut result = sums.zeros(e);
+    let factors = |e: &mut Emitter, entry: usize| {
+        (e.plus(mine, distance(own.entry_at(entry))), e.plus(theirs, distance(other.entry_at(entry))))
+    };
     wgmma::fence(e);
-    for entry in (0..own.width).step_by(STEPS) {
-        let a = e.plus(mine, distance(own.entry_at(entry)));
-        let b = e.plus(theirs, distance(other.entry_at(entry)));
+    let (a, b) = factors(e, 0);
+    let mut result = sums.first_product(e, (&a, &b), (true, true));
+    for entry in (STEPS..own.width).step_by(STEPS) {
+        let (a, b) = factors(e, entry);
         result = sums.multiply(e, &result, (&a, &b), (true, true));
     }
     wgmma::commit(e);

@@ -22,6 +22,11 @@ pub fn first(e: &mut Emitter, leading: Option<usize>) -> Value {
     e.int2("ori", &address, &fixed)
 }
 
+/// The descriptor of the same place with that many bytes between boxes, made of one [`first`] made without.
+pub fn leading(e: &mut Emitter, descriptor: &str, bytes: usize) -> Value {
+    e.plus(descriptor, (distance(bytes) - 1) << 16)
+}
+
 /// What so many bytes are in a descriptor.
 pub fn distance(bytes: usize) -> i64 {
     (bytes / UNIT) as i64

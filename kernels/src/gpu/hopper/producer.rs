@@ -84,10 +84,25 @@ pub fn copy_box(
     (column, row): (&str, &str),
 ) {
     let [column, row] = [column, row].map(|index| e.op(format!("arith.trunci {index} : i64 to i32")));
-    let to = shared_byte(e, byte);
-    let to = e.op(format!("llvm.getelementptr inbounds {to}[{behind}] : (!llvm.ptr<3>, i64) -> !llvm.ptr<3>, i8"));
-    let to = e.op(format!("llvm.addrspacecast {to} : !llvm.ptr<3> to !llvm.ptr<7>"));
+    let to = destination(e, byte, behind);
     e.line(format!(
         "nvvm.cp.async.bulk.tensor.shared.cluster.global {to}, {map}, {barrier}, box[{column}, {row}] : !llvm.ptr<7>, !llvm.ptr"
     ));
+}
+
+/// Starts the copy of so many bytes, a multiple of 16 as both places are, to so many bytes behind a byte of shared memory; it ends
+/// on the barrier.
+pub fn copy_range(e: &mut Emitter, (from, barrier): (&str, &str), (byte, behind): (usize, &str), bytes: usize) {
+    let (from, to) =
+        (e.op(format!("llvm.addrspacecast {from} : !llvm.ptr to !llvm.ptr<1>")), destination(e, byte, behind));
+    let bytes = e.int_constant(bytes as i32, 1);
+    e.line(format!(
+        "nvvm.cp.async.bulk.shared.cluster.global {to}, {from}, {barrier}, {bytes} : !llvm.ptr<7>, !llvm.ptr<1>"
+    ));
+}
+
+fn destination(e: &mut Emitter, byte: usize, behind: &str) -> Value {
+    let to = shared_byte(e, byte);
+    let to = e.op(format!("llvm.getelementptr inbounds {to}[{behind}] : (!llvm.ptr<3>, i64) -> !llvm.ptr<3>, i8"));
+    e.op(format!("llvm.addrspacecast {to} : !llvm.ptr<3> to !llvm.ptr<7>"))
 }

@@ -65,13 +65,23 @@ impl Sums {
 
     /// `sums + a · b` over sixteen steps, of matrices with these descriptors; `along` says of each whether the steps run along
     /// its rows in memory.
-    pub fn multiply(self, e: &mut Emitter, sums: &str, (a, b): (&str, &str), along: (bool, bool)) -> Value {
+    pub fn multiply(self, e: &mut Emitter, sums: &str, matrices: (&str, &str), along: (bool, bool)) -> Value {
+        self.product(e, (sums, "one"), matrices, along)
+    }
+
+    /// `a · b`, likewise.
+    pub fn first_product(self, e: &mut Emitter, matrices: (&str, &str), along: (bool, bool)) -> Value {
+        let nothing = e.op(format!("llvm.mlir.undef : {}", self.ty()));
+        self.product(e, (&nothing, "zero"), matrices, along)
+    }
+
+    fn product(self, e: &mut Emitter, (sums, times): (&str, &str), (a, b): (&str, &str), along: (bool, bool)) -> Value {
         // The instruction takes A in rows and B in columns as they are.
         let layout_a = if along.0 { "row" } else { "col" };
         let layout_b = if along.1 { "col" } else { "row" };
         let ty = self.ty();
         e.op(format!(
-            "nvvm.wgmma.mma_async {a}, {b}, {sums}, <m = {ROWS}, n = {}, k = {STEPS}>, D[<f32>, <one>], A[<bf16>, <one>, \
+            "nvvm.wgmma.mma_async {a}, {b}, {sums}, <m = {ROWS}, n = {}, k = {STEPS}>, D[<f32>, <{times}>], A[<bf16>, <one>, \
              <{layout_a}>], B[<bf16>, <one>, <{layout_b}>] : {ty} -> {ty}",
             self.columns
         ))

@@ -1,0 +1,275 @@
+//! What a consumer does: scores and their gradients in registers, and sums of them.
+use super::*;
+use crate::emit::{float_type, int_type};
+use crate::gpu::attention::sight::WarpTokens;
+use crate::gpu::attention::warpgroups::{CONSUMER_REGISTERS, as_fragments, over_entries, over_tokens};
+use crate::gpu::hopper::descriptor::distance;
+use crate::gpu::hopper::wgmma;
+
+/// A thread's scores whose bits are in one word.
+const WORD: usize = 32;
+
+/// A thread's own tokens.
+struct Mine {
+    /// Segments of its two.
+    segments: Vec<Value>,
+    warp: WarpTokens,
+    /// The descriptor of the warpgroup's tokens in the first array.
+    descriptor: Value,
+    /// Logarithms and deltas of its tokens, where they are queries.
+    statistics: Option<[[Value; 2]; 2]>,
+}
+
+/// A statistic of queries.
+enum OfQueries {
+    /// Of a thread's two rows.
+    Rows([Value; 2]),
+    /// Where in shared memory that of its first column is.
+    Columns(Value),
+}
+
+impl Gradient<'_> {
+    pub(super) fn consume(&self, e: &mut Emitter, start: &Start, results: &[Value]) {
+        e.line(format!("nvvm.setmaxregister increase {CONSUMER_REGISTERS}"));
+        let walk = &self.walk;
+        let (row, column) = Part::origin(e);
+        let warp_row = e.times("%warp", WARP_ROWS);
+        let row = e.int2("addi", &row, &warp_row);
+        let token = e.int2("addi", &start.first, &row);
+        let mine = self.mine(e, start, &token);
+        let zeros: Vec<_> = results.iter().flat_map(|_| self.results().part().zeros(e)).collect();
+        let sums = self.each_tile(e, start, &zeros, |e, turn, sums| self.tile(e, start, turn, &mine, sums));
+        let (own_heads, _) = self.heads();
+        for (i, (sums, array)) in sums.chunks(self.results().part().registers()).zip(results).enumerate() {
+            // Gradients of scores lack their scale so far.
+            let factor = e.float(if i == 0 { walk.attention.scale } else { 1.0 }, 1);
+            let sums: Vec<Value> = sums.iter().map(|sum| e.float2("mulf", sum, &factor, 1)).collect();
+            walk.store(e, &sums, (array, own_heads, &start.head), &start.batch, (&token, &column));
+        }
+    }
+
+    fn mine(&self, e: &mut Emitter, start: &Start, token: &str) -> Mine {
+        let walk = &self.walk;
+        let tokens = walk.tokens(e, &start.segments, &start.batch, token, [0, 8].into_iter());
+        let warp = WarpTokens::new(walk, e, &start.segments, &start.batch, &start.first, &tokens);
+        let descriptor = self.own_tile().mine(e, start.own_at[0]);
+        let statistic = |e: &mut Emitter, which| {
+            let query = Query { batch: &start.batch, head: &start.head, token };
+            let first = statistics::at(walk.attention, e, &start.statistics, which, &query);
+            [0, 8].map(|row| {
+                let place = e.at(&first, row, Elem::F32);
+                e.load(&place, Elem::F32, 1)
+            })
+        };
+        let statistics =
+            self.of_queries().then(|| [Statistic::Logarithm, Statistic::Delta].map(|which| statistic(e, which)));
+        let segments = tokens.into_iter().map(|(_, segment)| segment).collect();
+        Mine { segments, warp, descriptor, statistics }
+    }
+
+    /// The sums with a tile of the other side, whose stages are given back.
+    fn tile(&self, e: &mut Emitter, start: &Start, turn: &Turn, mine: &Mine, sums: &[Value]) -> Vec<Value> {
+        let pipeline = &start.ring.pipeline;
+        let numbers = [turn.number.clone(), e.plus(&turn.number, 1)];
+        let slots = [0, 1].map(|array| pipeline.slot(e, &numbers[array]));
+        let mut running = vec![];
+        let own = e.anew(&mine.descriptor);
+        for (slot, at) in slots.iter().zip(start.own_at) {
+            let own = e.plus(&own, distance(at - start.own_at[0]));
+            let other = start.ring.along(e, &slot.stage);
+            pipeline.wait_full(e, slot);
+            running.push(over_entries(e, (self.own_tile(), &own), (self.other_tile(), &other)));
+        }
+        // Computed for every tile, so that it takes no registers between them.
+        let lane = e.anew("%lane");
+        let origin = Part::origin_of(e, &lane);
+        let (all, seen) = self.seen(e, start, turn, mine, &origin);
+        let logarithms = self.of_queries_at(e, start, mine, (&slots[0], &origin.1), Statistic::Logarithm);
+        wgmma::wait(e, 1);
+        let scores = self.scores().waited_for(e, &running[0]);
+        let probabilities = self.probabilities(e, &scores, &logarithms, (&all, &seen));
+        let deltas = self.of_queries_at(e, start, mine, (&slots[1], &origin.1), Statistic::Delta);
+        wgmma::wait(e, 0);
+        let slopes = self.scores().waited_for(e, &running[1]);
+        if self.of_queries() {
+            pipeline.release(e, &numbers[1]);
+        }
+        let gradients = self.gradients(e, &probabilities, &slopes, &deltas);
+        let (by_slope, by_probability) = sums.split_at(self.results().part().registers());
+        let of_values =
+            (!by_probability.is_empty()).then(|| self.passed_on(e, start, &slots[1], by_probability, &probabilities));
+        let of_keys = self.passed_on(e, start, &slots[0], by_slope, &gradients);
+        wgmma::wait(e, 0);
+        if of_values.is_some() {
+            pipeline.release(e, &numbers[1]);
+        }
+        pipeline.release(e, &numbers[0]);
+        [Some(of_keys), of_values].iter().flatten().flat_map(|sums| self.results().waited_for(e, sums)).collect()
+    }
+
+    /// Starts adding the products of what is in registers with the tile in a stage to some sums.
+    fn passed_on(
+        &self,
+        e: &mut Emitter,
+        start: &Start,
+        slot: &pipeline::Slot,
+        sums: &[Value],
+        values: &[Value],
+    ) -> Value {
+        let values = as_fragments(e, values);
+        let other = start.ring.down(e, &slot.stage);
+        let sums = self.results().pinned(e, sums);
+        over_tokens(e, sums, &values, (self.other_tile(), &other))
+    }
+
+    /// A statistic of the queries of a tile's scores.
+    fn of_queries_at(
+        &self,
+        e: &mut Emitter,
+        start: &Start,
+        mine: &Mine,
+        (slot, column): (&pipeline::Slot, &str),
+        which: Statistic,
+    ) -> OfQueries {
+        if let Some(own) = &mine.statistics {
+            return OfQueries::Rows(own[which as usize].clone());
+        }
+        let stage = e.times(&slot.stage, self.walk.others);
+        let first = e.shared_at(start.statistics_at);
+        let first = e.offset(&first, &stage, Elem::F32);
+        OfQueries::Columns(e.offset(&first, column, Elem::F32))
+    }
+
+    /// `one(register, statistic)` of every score.
+    fn each_score(
+        &self,
+        e: &mut Emitter,
+        statistic: &OfQueries,
+        mut one: impl FnMut(&mut Emitter, usize, &str) -> Value,
+    ) -> Vec<Value> {
+        let elements: Vec<Element> = self.scores().part().elements().collect();
+        let mut values = vec![];
+        // Pieces of two columns, whose statistics are taken as late as can be, for their registers.
+        for piece in elements.chunks(4) {
+            let pair = match statistic {
+                OfQueries::Rows(rows) => rows.clone(),
+                OfQueries::Columns(first) => {
+                    let place = e.at(first, piece[0].column as i64, Elem::F32);
+                    // What the compiler does not know of has written them.
+                    let both = e.aligned(|e| e.load_volatile(&place, 2));
+                    [0, 1].map(|i| e.slice(&both, 2, i, 1))
+                }
+            };
+            for Element { register, row, column } in piece {
+                let place = if self.of_queries() { row / 8 } else { column % 2 };
+                values.push(one(e, *register, &pair[place]));
+            }
+        }
+        values
+    }
+
+    /// Whether all of the warp's scores of a tile count; and a bit for each of this thread's, whether it does.
+    fn seen(
+        &self,
+        e: &mut Emitter,
+        start: &Start,
+        turn: &Turn,
+        mine: &Mine,
+        origin: &(Value, Value),
+    ) -> (Value, Vec<Value>) {
+        let (walk, other) = (&self.walk, turn.other.as_str());
+        let segments = walk.spread_segments(e, &start.segments, &turn.batch, other);
+        let all = if self.of_queries() {
+            mine.warp.see_all(walk, e, other, &segments)
+        } else {
+            mine.warp.are_seen_by_all(walk, e, other, &segments)
+        };
+        let words = self.scores().part().registers() / WORD;
+        let every = |e: &mut Emitter| (0..words).map(|_| e.int_constant(-1, 1)).collect();
+        let some = |e: &mut Emitter| self.bits(e, (mine, origin), other, &segments);
+        let seen = e.either(&all, &vec![int_type(1, 32); words], every, some);
+        (all, seen)
+    }
+
+    fn bits(
+        &self,
+        e: &mut Emitter,
+        (mine, (row, column)): (&Mine, &(Value, Value)),
+        other: &str,
+        segments: &[Value],
+    ) -> Vec<Value> {
+        let part = self.scores().part();
+        let Attention { seq, window, .. } = *self.walk.attention;
+        let narrow = |e: &mut Emitter, value: &str| e.op(format!("arith.trunci {value} : i64 to i32"));
+        let (own, other) = (e.int2("addi", &mine.warp.first, row), e.int2("addi", other, column));
+        let (query, key, further) = if self.of_queries() { (&own, &other, 1) } else { (&other, &own, -1) };
+        let distance = e.int2("subi", query, key);
+        // How far a query is behind a key: less than the window, and 0 at the least, or else a huge unsigned number.
+        let (limit, never) = (e.int_constant(window.unwrap_or(seq).min(seq) as i32, 1), e.index(i32::MIN.into()));
+        let own = |(row, segment): (i64, &Value)| {
+            let distance = e.plus(&distance, row * further);
+            let real = e.op(format!("arith.cmpi sgt, {segment}, %zero : i64"));
+            let distance = e.choose(&real, &distance, &never);
+            (narrow(e, &distance), narrow(e, segment))
+        };
+        let own: Vec<(Value, Value)> = [0, 8].into_iter().zip(&mine.segments).map(own).collect();
+        let segments: Vec<Value> = segments.iter().map(|segment| narrow(e, segment)).collect();
+        let lane = narrow(e, column);
+        // Each column's comes from the lane that has it.
+        let other = |column: usize| {
+            let column_in_warp = e.int_constant((column % WARP) as i32, 1);
+            let lane = e.int_lanes2("addi", &lane, &column_in_warp, 1);
+            e.from_lane(&segments[column / WARP], &lane)
+        };
+        let others: Vec<Value> = column_distances(part).map(other).collect();
+        let mut words = vec![e.int_constant(0, 1); part.registers() / WORD];
+        for element in part.elements() {
+            let (distance, segment) = &own[element.row / 8];
+            let further = e.int_constant(-further as i32 * element.column as i32, 1);
+            let distance = e.int_lanes2("addi", distance, &further, 1);
+            let near = e.op(format!("arith.cmpi ult, {distance}, {limit} : i32"));
+            let same = e.op(format!("arith.cmpi eq, {segment}, {} : i32", others[column_number(&element)]));
+            let sees = e.op(format!("arith.andi {near}, {same} : i1"));
+            let (bit, none) = (e.int_constant(1 << (element.register % WORD), 1), e.int_constant(0, 1));
+            let bit = e.op(format!("arith.select {sees}, {bit}, {none} : i32"));
+            let word = &mut words[element.register / WORD];
+            *word = e.int_lanes2("ori", word, &bit, 1);
+        }
+        words
+    }
+
+    /// `2^(score scale log2 e - lse log2 e)`, zero where the score does not count.
+    fn probabilities(
+        &self,
+        e: &mut Emitter,
+        scores: &[Value],
+        logarithms: &OfQueries,
+        (all, seen): (&str, &[Value]),
+    ) -> Vec<Value> {
+        let factor = e.float(self.walk.attention.scale * std::f32::consts::LOG2_E, 1);
+        let values = self.each_score(e, logarithms, |e, register, logarithm| {
+            let x = e.fma(&scores[register], &factor, logarithm, 1);
+            power_of_two(e, &x)
+        });
+        let masked = |e: &mut Emitter| {
+            let zero = e.float(0.0, 1);
+            let one = |(register, value): (usize, &Value)| {
+                let bit = e.int_constant(1 << (register % WORD), 1);
+                let bit = e.int_lanes2("andi", &seen[register / WORD], &bit, 1);
+                let none = e.int_constant(0, 1);
+                let counts = e.op(format!("arith.cmpi ne, {bit}, {none} : i32"));
+                e.select(&counts, value, &zero, 1)
+            };
+            values.iter().enumerate().map(one).collect()
+        };
+        e.either(all, &vec![float_type(1); values.len()], |_| values.clone(), masked)
+    }
+
+    /// Gradients of the scores, but for their scale.
+    fn gradients(&self, e: &mut Emitter, probabilities: &[Value], slopes: &[Value], deltas: &OfQueries) -> Vec<Value> {
+        self.each_score(e, deltas, |e, register, delta| {
+            let slope = e.float2("subf", &slopes[register], delta, 1);
+            e.float2("mulf", &probabilities[register], &slope, 1)
+        })
+    }
+}

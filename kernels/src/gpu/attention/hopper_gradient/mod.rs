@@ -1,0 +1,231 @@
+//! The gradient on a Hopper GPU, by warpgroups: a kernel for `dq` and one for `dk` and `dv`, divided as the forward pass is
+//! (`super::hopper`), with the formulas of `super::gradient`.
+//!
+//! A block has 128 queries or keys of a head, 64 to each of its two warpgroups, and walks over tiles of the other side: keys and
+//! values for `dq`; queries and gradients of results, of all heads of the group, for `dk` and `dv`. Scores and their gradients
+//! come as the own tokens by the others, so both go as they are from registers into the next product, and nothing but what
+//! was copied passes through shared memory. What belongs to a query (`super::statistics`) comes with the tiles where the queries
+//! are the others. While the gradients of probabilities are multiplied, the warpgroup looks which scores count and makes them
+//! probabilities; while `dv` grows, it rounds the gradients of scores.
+//!
+//! No two blocks add to one sum, and the order of each is that of the tiles. What a tile has of another row of the batch counts
+//! nothing, as in the forward pass.
+mod consumer;
+
+use super::gradient::Wanted;
+use super::statistics::{self, Query, Statistic};
+use super::warpgroups::{HeadTile, PRODUCER_REGISTERS, Ring, WARPS};
+use super::*;
+use crate::attention::digits;
+use crate::emit::int_type;
+use crate::gpu::hopper::pipeline;
+use crate::gpu::hopper::producer::{by_producer, copy_range};
+use crate::gpu::hopper::wgmma::Sums;
+use crate::gpu::hopper::{SWIZZLE_PERIOD, THREADS};
+use crate::tuning::{WarpgroupGradient, WarpgroupWalk};
+
+/// Whether warpgroups can compute it: of bf16.
+pub fn suits(attention: &Attention) -> bool {
+    attention.elem == Elem::Bf16
+}
+
+/// The whole gradient, with the operands of `super::gradient`.
+pub fn steps(attention: &Attention, cut: WarpgroupGradient) -> Steps {
+    let array = Slot::Temporary(0);
+    let operands = |list: &[usize]| list.iter().map(|i| Slot::Operand(*i)).collect::<Vec<_>>();
+    let kernel = |wanted, cut: WarpgroupWalk, results: &[usize]| {
+        let walk = Walk { attention, warps: WARPS, others: cut.tokens, width: attention.head_dim, arrays: 2 };
+        let kernel = Gradient { walk, stages: cut.stages, wanted }.build();
+        (kernel, [operands(&[0, 1, 2, 3, 6]), vec![array], operands(results)].concat())
+    };
+    Steps {
+        temporaries: vec![statistics::bytes(attention)],
+        launches: vec![
+            (statistics::build(attention), [operands(&[4, 6, 5]), vec![array]].concat()),
+            kernel(Wanted::Queries, cut.queries, &[7]),
+            kernel(Wanted::KeysAndValues, cut.keys, &[8, 9]),
+        ],
+    }
+}
+
+struct Gradient<'a> {
+    walk: Walk<'a>,
+    stages: usize,
+    wanted: Wanted,
+}
+
+/// What a block begins with.
+struct Start {
+    ring: Ring,
+    /// Maps of the two arrays that it has tokens of, and of those that it walks over.
+    own: [Value; 2],
+    others: [Value; 2],
+    /// Where its own tokens are in shared memory, and what the ring's stages have of [`statistics`].
+    own_at: [usize; 2],
+    statistics_at: usize,
+    segments: Value,
+    statistics: Value,
+    batch: Value,
+    head: Value,
+    /// The first of its tokens.
+    first: Value,
+    /// The other side's tokens that are walked over.
+    range: (Value, Value),
+}
+
+/// Where a block is on its way.
+struct Turn {
+    /// Of the first array's tile in the ring; the second's is the next.
+    number: Value,
+    batch: Value,
+    query_head: Value,
+    other_head: Value,
+    /// The first of the other tokens.
+    other: Value,
+}
+
+impl Gradient<'_> {
+    fn of_queries(&self) -> bool {
+        self.wanted == Wanted::Queries
+    }
+
+    fn own_tile(&self) -> HeadTile {
+        HeadTile { tokens: self.walk.own(), width: self.walk.width }
+    }
+
+    fn other_tile(&self) -> HeadTile {
+        HeadTile { tokens: self.walk.others, width: self.walk.width }
+    }
+
+    fn scores(&self) -> Sums {
+        Sums { columns: self.walk.others }
+    }
+
+    fn results(&self) -> Sums {
+        Sums { columns: self.walk.width }
+    }
+
+    /// Bytes of a statistic of a tile of queries.
+    fn statistic_bytes(&self) -> usize {
+        self.walk.others * Elem::F32.bytes() as usize
+    }
+
+    /// Heads of the block's side and of the other.
+    fn heads(&self) -> (usize, usize) {
+        let Attention { heads, kv_heads, .. } = *self.walk.attention;
+        if self.of_queries() { (heads, kv_heads) } else { (kv_heads, heads) }
+    }
+
+    fn build(&self) -> Kernel {
+        let attention = self.walk.attention;
+        let (blocks, own_heads) = (attention.seq.div_ceil(self.walk.own()), self.heads().0);
+        let mut e = Emitter::of_block(Block::aligned(THREADS, SWIZZLE_PERIOD).with_register_pool());
+        let start = self.start(&mut e, blocks);
+        let results: Vec<Value> = if self.of_queries() { vec![e.arg(6)] } else { vec![e.arg(6), e.arg(7)] };
+        let warps = e.index(self.walk.warps as i64);
+        let consumes = e.less("%warp", &warps);
+        e.branch(&consumes, |e| self.consume(e, &start, &results), |e| self.produce(e, &start));
+        let (kind, products) = if self.of_queries() { ("attention_wg_grad_q", 3) } else { ("attention_wg_grad_kv", 4) };
+        let work = attention.work("attention_grad", products, 2);
+        e.finish(&attention.name(kind), attention.batch * own_heads * blocks, 0, work)
+    }
+
+    fn start(&self, e: &mut Emitter, blocks: usize) -> Start {
+        let attention = self.walk.attention;
+        let (own_heads, other_heads) = self.heads();
+        let (queries, keys) = ([0, 4], [1, 2]);
+        let (own, others) = if self.of_queries() { (queries, keys) } else { (keys, queries) };
+        let own = own.map(|operand| e.tensor_map(self.own_tile().map(attention, operand, own_heads)));
+        let others = others.map(|operand| e.tensor_map(self.other_tile().map(attention, operand, other_heads)));
+        let (segments, statistics) = (e.arg(3), e.arg(5));
+        let own_at = [(); 2].map(|()| e.shared(self.own_tile().bytes()));
+        debug_assert!(own_at.iter().all(|at| at.is_multiple_of(SWIZZLE_PERIOD)));
+        let ring = Ring::new(e, self.other_tile(), self.stages);
+        let statistics_at = if self.of_queries() { 0 } else { e.shared(self.stages * self.statistic_bytes()) };
+        let [batch, head, block] = digits(e, "%task", [attention.batch, own_heads, blocks]);
+        let first = e.times(&block, self.walk.own());
+        let at = Place { batch: &batch, first: &first };
+        let range = if self.of_queries() {
+            self.walk.key_range(e, &segments, &at)
+        } else {
+            self.walk.query_range(e, &segments, &at)
+        };
+        ring.pipeline.init(e);
+        Start { ring, own, others, own_at, statistics_at, segments, statistics, batch, head, first, range }
+    }
+
+    /// `body` for every tile of every head of the other side that meets the block's, with values carried from one to the next.
+    fn each_tile(
+        &self,
+        e: &mut Emitter,
+        start: &Start,
+        carried: &[(Value, String)],
+        body: impl FnOnce(&mut Emitter, &Turn, &[Value]) -> Vec<Value>,
+    ) -> Vec<Value> {
+        let group = self.walk.attention.heads / self.walk.attention.kv_heads;
+        let (from, to) = &start.range;
+        let (first_head, heads) =
+            if self.of_queries() { (e.divided(&start.head, group), 1) } else { (e.times(&start.head, group), group) };
+        let last_head = e.plus(&first_head, heads as i64);
+        let numbered = [&[("%zero".into(), int_type(1, 64))], carried].concat();
+        let types: Vec<String> = numbered.iter().map(|(_, ty)| ty.clone()).collect();
+        let last = e.for_loop(&first_head, &last_head, 1, &numbered, |e, other_head, so_far| {
+            let query_head = if self.of_queries() { start.head.clone() } else { other_head.into() };
+            let so_far: Vec<_> = so_far.iter().cloned().zip(types).collect();
+            e.for_loop(from, to, self.walk.others as i64, &so_far, |e, other, so_far| {
+                let (number, so_far) = so_far.split_first().expect("a number comes first");
+                let (number, other) = (number.clone(), e.anew(other));
+                let batch = e.anew(&start.batch);
+                let next = e.plus(&number, 2);
+                let so_far = body(e, &Turn { number, batch, query_head, other_head: other_head.into(), other }, so_far);
+                [vec![next], so_far].concat()
+            })
+        });
+        last[1..].to_vec()
+    }
+
+    fn produce(&self, e: &mut Emitter, start: &Start) {
+        by_producer(e, PRODUCER_REGISTERS, |e| {
+            self.each_tile(e, start, &[], |e, turn, _| {
+                let batch_row = e.times(&turn.batch, self.walk.attention.seq);
+                let begins = e.op(format!("arith.cmpi eq, {}, %zero : i64", turn.number));
+                let row = e.int2("addi", &batch_row, &turn.other);
+                let statistic = if self.of_queries() { 0 } else { self.statistic_bytes() };
+                let bytes = e.index((self.other_tile().bytes() + statistic) as i64);
+                // The own tokens come with the first tiles.
+                let both = e.plus(&bytes, self.own_tile().bytes() as i64);
+                let bytes = e.choose(&begins, &both, &bytes);
+                for (array, which) in [Statistic::Logarithm, Statistic::Delta].into_iter().enumerate() {
+                    let number = e.plus(&turn.number, array as i64);
+                    let place = (turn.other_head.as_str(), row.as_str());
+                    let (slot, barrier) = start.ring.copy(e, &number, &start.others[array], place, &bytes);
+                    if !self.of_queries() {
+                        self.copy_statistic(e, start, turn, which, (&slot, &barrier));
+                    }
+                    let own = |e: &mut Emitter| {
+                        let (head, first) = (e.anew(&start.head), e.anew(&start.first));
+                        let row = e.int2("addi", &batch_row, &first);
+                        let (map, at) = ((start.own[array].as_str(), barrier.as_str()), (start.own_at[array], "%zero"));
+                        self.own_tile().copy(e, map, at, (&head, &row));
+                    };
+                    e.branch(&begins, own, |_| {});
+                }
+                vec![]
+            });
+        });
+    }
+
+    fn copy_statistic(
+        &self,
+        e: &mut Emitter,
+        start: &Start,
+        turn: &Turn,
+        which: Statistic,
+        (slot, barrier): (&pipeline::Slot, &str),
+    ) {
+        let query = Query { batch: &turn.batch, head: &turn.query_head, token: &turn.other };
+        let from = statistics::at(self.walk.attention, e, &start.statistics, which, &query);
+        let stage = e.times(&slot.stage, self.statistic_bytes());
+        copy_range(e, (&from, barrier), (start.statistics_at, &stage), self.statistic_bytes());
+    }
+}
