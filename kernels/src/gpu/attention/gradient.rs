@@ -20,24 +20,19 @@ pub fn delta(attention: &Attention) -> Kernel {
     // All threads of a warp take part in its sum.
     let last = e.index(rows as i64 - 1);
     let row = e.int2("minsi", &row, &last);
-    let sum = dot(&mut e, (&o, &dy), &row, head_dim, elem);
+    let [o, dy] = [&o, &dy].map(|p| e.row(p, &row, head_dim, elem));
+    let (zero, count) = (e.float(0.0, 1), e.index(head_dim as i64));
+    let sum = e.for_loop("%lane", &count, WARP as i64, &[(zero, float_type(1))], |e, i, so_far| {
+        let (a, b) = (e.load_at(&o, i, elem, 1), e.load_at(&dy, i, elem, 1));
+        vec![e.fma(&a, &b, &so_far[0], 1)]
+    });
+    let sum = e.across_lanes(&sum[0], Reduction::Sum, WARP);
     let leads = e.op("arith.cmpi eq, %lane, %zero : i64");
     let wanted = e.op(format!("arith.andi {inside}, {leads} : i1"));
     e.branch(&wanted, |e| e.apart(|e| e.store_at(&sum, &delta, &row, Elem::F32, 1)), |_| {});
     let elements = rows * head_dim;
     let work = Work::new("attention_grad", 2 * elements).moving(2 * elements, elem).moving(rows, Elem::F32);
     e.finish(&attention.name("attention_delta"), rows.div_ceil(warps), 0, work)
-}
-
-/// The sum of the products of a row of one array with that of another, by all threads of a warp.
-pub fn dot(e: &mut Emitter, (a, b): (&str, &str), row: &str, n: usize, elem: Elem) -> Value {
-    let (a, b) = (e.row(a, row, n, elem), e.row(b, row, n, elem));
-    let (zero, count) = (e.float(0.0, 1), e.index(n as i64));
-    let sum = e.for_loop("%lane", &count, WARP as i64, &[(zero, float_type(1))], |e, i, so_far| {
-        let (a, b) = (e.load_at(&a, i, elem, 1), e.load_at(&b, i, elem, 1));
-        vec![e.fma(&a, &b, &so_far[0], 1)]
-    });
-    e.across_lanes(&sum[0], Reduction::Sum, WARP)
 }
 
 /// What a kernel computes.

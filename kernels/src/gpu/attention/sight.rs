@@ -90,6 +90,15 @@ impl Walk<'_> {
         (0..self.others / WARP).map(one).collect()
     }
 
+    /// Whether none of some keys, the first to the last, is behind or too far before any of some queries.
+    fn all_near(&self, e: &mut Emitter, queries: (&str, &str), keys: (&str, &str)) -> Value {
+        let not_behind = e.op(format!("arith.cmpi sle, {}, {} : i64", keys.1, queries.0));
+        let Some(window) = self.attention.window else { return not_behind };
+        let reach = e.plus(keys.0, window as i64);
+        let near = e.less(queries.1, &reach);
+        e.op(format!("arith.andi {not_behind}, {near} : i1"))
+    }
+
     /// A token's number in the batch, and whether there is such a token; if not, another's number.
     pub fn token(&self, e: &mut Emitter, batch: &str, token: &str) -> (Value, Value) {
         let (seq, last) = (e.index(self.attention.seq as i64), e.index(self.attention.seq as i64 - 1));
@@ -165,26 +174,20 @@ impl WarpTokens {
     /// Whether every one of the warp's queries sees every key of the tile from `key` on, of these segments: then there is nothing to
     /// mask.
     pub fn see_all(&self, walk: &Walk, e: &mut Emitter, key: &str, segments: &[Value]) -> Value {
-        let last = e.plus(key, walk.others as i64 - 1);
-        let mut all = e.op(format!("arith.cmpi sle, {last}, {} : i64", self.first));
-        if let Some(window) = walk.attention.window {
-            let (last_query, reach) = (e.plus(&self.first, WARP_ROWS as i64 - 1), e.plus(key, window as i64));
-            let near = e.less(&last_query, &reach);
-            all = e.op(format!("arith.andi {all}, {near} : i1"));
-        }
-        self.alike_with(e, segments, &all)
+        let (last_query, last_key) = (self.last(e), e.plus(key, walk.others as i64 - 1));
+        let near = walk.all_near(e, (&self.first, &last_query), (key, &last_key));
+        self.alike_with(e, segments, &near)
     }
 
     /// The other way round: whether every query of the tile from `query` on sees every one of the warp's keys.
     pub fn are_seen_by_all(&self, walk: &Walk, e: &mut Emitter, query: &str, segments: &[Value]) -> Value {
-        let last = e.plus(&self.first, WARP_ROWS as i64 - 1);
-        let mut all = e.op(format!("arith.cmpi sle, {last}, {query} : i64"));
-        if let Some(window) = walk.attention.window {
-            let (last_query, reach) = (e.plus(query, walk.others as i64 - 1), e.plus(&self.first, window as i64));
-            let near = e.less(&last_query, &reach);
-            all = e.op(format!("arith.andi {all}, {near} : i1"));
-        }
-        self.alike_with(e, segments, &all)
+        let (last_query, last_key) = (e.plus(query, walk.others as i64 - 1), self.last(e));
+        let near = walk.all_near(e, (query, &last_query), (&self.first, &last_key));
+        self.alike_with(e, segments, &near)
+    }
+
+    fn last(&self, e: &mut Emitter) -> Value {
+        e.plus(&self.first, WARP_ROWS as i64 - 1)
     }
 
     /// Whether `so_far` holds, and the warp's tokens and those of a tile are all of one document.

@@ -2,8 +2,7 @@
 //! brings a tile's.
 //!
 //! They are an array `[2, batch, heads, padded]` of f32. Rows are as long as whole blocks, so tiles of queries begin at multiples
-//! of 16 bytes; behind a row's end are zeros.
-use super::gradient::dot;
+//! of 16 bytes; behind a row's end are those of its last token, which no score takes.
 use super::*;
 use crate::attention::digits;
 use crate::gpu::block::ROW_THREADS;
@@ -48,23 +47,28 @@ pub fn build(attention: &Attention) -> Kernel {
     let [b, head, turn] = digits(&mut e, "%task", [batch, heads, padded / warps]);
     let token = e.times(&turn, warps);
     let token = e.int2("addi", &token, "%warp");
-    let (limit, last) = (e.index(seq as i64), e.index(seq as i64 - 1));
-    let inside = e.less(&token, &limit);
+    let last = e.index(seq as i64 - 1);
     let real = e.int2("minsi", &token, &last);
     let row = e.times(&b, seq);
     let row = e.int2("addi", &row, &real);
     let row = e.times(&row, heads);
     let row = e.int2("addi", &row, &head);
-    let delta = dot(&mut e, (&o, &dy), &row, head_dim, elem);
+    let lanes = head_dim / WARP;
+    let column = e.times("%lane", lanes);
+    let [o, dy] = [&o, &dy].map(|array| {
+        let row = e.row(array, &row, head_dim, elem);
+        e.aligned(|e| e.load_at(&row, &column, elem, lanes))
+    });
+    let products = e.float2("mulf", &o, &dy, lanes);
+    let delta = e.horizontal(&products, Reduction::Sum, lanes);
+    let delta = e.across_lanes(&delta, Reduction::Sum, WARP);
     let (logarithm, factor) = (e.load_at(&lse, &row, Elem::F32, 1), e.float(-std::f32::consts::LOG2_E, 1));
     let logarithm = e.float2("mulf", &logarithm, &factor, 1);
     let leads = e.op("arith.cmpi eq, %lane, %zero : i64");
     let store = |e: &mut Emitter| {
-        let zero = e.float(0.0, 1);
         for (which, value) in [(Statistic::Logarithm, &logarithm), (Statistic::Delta, &delta)] {
-            let value = e.select(&inside, value, &zero, 1);
             let place = at(attention, e, &array, which, &Query { batch: &b, head: &head, token: &token });
-            e.apart(|e| e.store(&value, &place, Elem::F32, 1));
+            e.apart(|e| e.store(value, &place, Elem::F32, 1));
         }
     };
     e.branch(&leads, store, |_| {});

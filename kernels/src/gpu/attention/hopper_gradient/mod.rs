@@ -143,6 +143,9 @@ impl Gradient<'_> {
         let ring = Ring::new(e, self.other_tile(), self.stages);
         let statistics_at = if self.of_queries() { 0 } else { e.shared(self.stages * self.statistic_bytes()) };
         let [batch, head, block] = digits(e, "%task", [attention.batch, own_heads, blocks]);
+        // Long walks begin first: of early keys, of late queries.
+        let last = e.index(blocks as i64 - 1);
+        let block = if self.of_queries() { e.int2("subi", &last, &block) } else { block };
         let first = e.times(&block, self.walk.own());
         let at = Place { batch: &batch, first: &first };
         let range = if self.of_queries() {
