@@ -48,8 +48,8 @@ pub fn forward(attention: &Attention, gpu: &Gpu) -> Kernel {
 /// The gradient, from operands `q`, `k`, `v`, `segments`, `o`, `lse`, `do`, `dq`, `dk`, `dv`.
 ///
 /// Scores are computed twice, once along the keys of a query for `dq`, once along the queries of a key for `dk` and `dv`:
-/// seven products instead of five, and no sum is shared between blocks. By warpgroups as [`forward`]; elsewhere heads so large that the sums of both do not fit
-/// into the registers of a warp walk once for `dk` and once for `dv`: eight products.
+/// seven products instead of five, and no sum is shared between blocks. By warpgroups as [`forward`] is; elsewhere heads so
+/// large that the sums of both do not fit into the registers of a warp walk once for `dk` and once for `dv`: eight products.
 pub fn gradient(attention: &Attention, gpu: &Gpu) -> Steps {
     let cut = match gpu.arch {
         Arch::Sm80 => None,
