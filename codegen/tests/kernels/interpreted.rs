@@ -59,7 +59,11 @@ fn encoded(map: &TensorMap, address: u64) -> Vec<u8> {
         strides: vec![2 * map.stride as u64],
         box_sizes: vec![map.box_columns() as u32, map.box_rows as u32],
         element_strides: vec![1, 1],
-        swizzle: Swizzle::Bytes128,
+        swizzle: match map.box_row_bytes {
+            32 => Swizzle::Bytes32,
+            64 => Swizzle::Bytes64,
+            _ => Swizzle::Bytes128,
+        },
         fill_nan: false,
     };
     encoded.encode().unwrap_or_else(|error| panic!("{map:?}: {error}"))

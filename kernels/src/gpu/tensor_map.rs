@@ -1,14 +1,14 @@
 //! Tensor maps: what a kernel gets in place of the address of a matrix that it copies box by box.
 //!
 //! A map is a parameter of 128 bytes, passed by value (`__grid_constant__`): a launch, or a graph that holds it, keeps its
-//! copy, so no map lives in memory of the device. Boxes have rows of 128 bytes and lie in shared memory under the swizzle
-//! of 128 bytes (PTX ISA, "Tensor swizzling modes"), which `wgmma` reads; elements of a box outside of the
+//! copy, so no map lives in memory of the device. Boxes have rows of 128, 64 or 32 bytes and lie in shared memory under the
+//! swizzle of as many bytes (PTX ISA, "Tensor swizzling modes"), which `wgmma` reads; elements of a box outside of the
 //! matrix are zeros.
 use super::block::Block;
 use crate::emit::{Elem, Emitter, Value};
 use crate::gemm::Operand;
 
-/// Bytes of a box's row, and of the pattern that its swizzle permutes.
+/// Bytes of the longest row of a box.
 pub const BOX_ROW_BYTES: usize = 128;
 /// Rows of a matrix are multiples of so many bytes apart, and it begins at one.
 const PITCH_BYTES: usize = 16;
@@ -26,6 +26,8 @@ pub struct TensorMap {
     pub stride: usize,
     /// Rows of a box, up to 256.
     pub box_rows: usize,
+    /// Bytes of a row of a box: 128, 64 or 32.
+    pub box_row_bytes: usize,
 }
 
 impl TensorMap {
@@ -36,14 +38,14 @@ impl TensorMap {
 
     /// Elements of a box's row.
     pub fn box_columns(&self) -> usize {
-        BOX_ROW_BYTES / self.elem.bytes() as usize
+        self.box_row_bytes / self.elem.bytes() as usize
     }
 }
 
 impl Emitter {
     /// The map of an operand, which is given to the kernel instead of its address.
     pub(super) fn tensor_map(&mut self, map: TensorMap) -> Value {
-        let TensorMap { operand, elem, rows, columns, stride, box_rows } = map;
+        let TensorMap { operand, elem, rows, columns, stride, box_rows, .. } = map;
         // A part of the text, so that kernels with other maps have other symbols.
         self.line(format!(
             "// operand {operand} is a map of {rows} x {columns} {}, {stride} apart, in boxes of {box_rows} x {}",

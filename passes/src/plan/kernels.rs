@@ -32,6 +32,7 @@ fn block(geometry: &Geometry) -> artifact::Block {
         columns: map.columns as u64,
         stride: map.stride as u64,
         box_rows: map.box_rows as u32,
+        box_row_bytes: map.box_row_bytes as u32,
     };
     artifact::Block { threads, shared_bytes, maps: maps.iter().map(map).collect() }
 }

@@ -91,8 +91,8 @@ impl Block {
     }
 }
 
-/// A matrix that a kernel copies box by box into shared memory, where boxes lie under the swizzle of [`BOX_ROW_BYTES`]
-/// bytes and are zeros outside of the matrix.
+/// A matrix that a kernel copies box by box into shared memory, where boxes lie under the swizzle of as many bytes as their
+/// rows have, and are zeros outside of the matrix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct TensorMap {
     /// Index of the operand among a launch's.
@@ -102,17 +102,15 @@ pub struct TensorMap {
     pub columns: u64,
     /// Elements from one row to the next.
     pub stride: u64,
-    /// Rows of a box; a row of it has [`BOX_ROW_BYTES`].
     pub box_rows: u32,
+    /// Bytes of a row of a box: 32, 64 or 128.
+    pub box_row_bytes: u32,
 }
-
-/// Bytes of a row of a tensor map's box.
-pub const BOX_ROW_BYTES: u64 = 128;
 
 impl TensorMap {
     /// Elements of a box's row.
     pub fn box_columns(&self) -> u32 {
-        (BOX_ROW_BYTES / self.storage.bytes()) as u32
+        self.box_row_bytes / self.storage.bytes() as u32
     }
 
     /// Bytes from one row to the next, if there is such a number.

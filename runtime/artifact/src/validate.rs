@@ -17,6 +17,8 @@ const MAP_ALIGNMENT: u64 = 16;
 const MAX_PITCH: u64 = 1 << 40;
 const MAX_MAP_SIZE: u64 = 1 << 32;
 const MAX_BOX_ROWS: u32 = 256;
+/// Rows of a box as long as the rows that a swizzle permutes.
+const BOX_ROWS_BYTES: [u32; 3] = [32, 64, 128];
 
 impl Plan {
     /// Checks everything that can be checked without running; the error names the first fault found.
@@ -189,13 +191,14 @@ impl Plan {
 }
 
 fn validate_map(map: &TensorMap) -> Result<()> {
-    let TensorMap { operand, rows, columns, stride, box_rows, .. } = *map;
+    let TensorMap { operand, rows, columns, stride, box_rows, box_row_bytes, .. } = *map;
     let sized = |size: u64| (1..=MAX_MAP_SIZE).contains(&size);
     ensure!(sized(rows) && sized(columns), "operand {operand} has {rows} x {columns} elements");
     ensure!(stride >= columns, "operand {operand} has rows of {columns} elements that are {stride} apart");
     let aligned = map.pitch().is_some_and(|pitch| pitch.is_multiple_of(MAP_ALIGNMENT) && pitch < MAX_PITCH);
     ensure!(aligned, "operand {operand} has rows {stride} elements apart, wanted a multiple of {MAP_ALIGNMENT} bytes");
     ensure!((1..=MAX_BOX_ROWS).contains(&box_rows), "operand {operand} has boxes of {box_rows} rows");
+    ensure!(BOX_ROWS_BYTES.contains(&box_row_bytes), "operand {operand} has boxes with rows of {box_row_bytes} bytes");
     Ok(())
 }
 

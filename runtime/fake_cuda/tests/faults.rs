@@ -119,7 +119,15 @@ fn a_driver_without_a_function_is_said_where_kernels_want_it() {
         let toy = toy(folder.path(), false);
         let mut plan = on_gpu(&toy.plan);
         // Of the frozen tensor, rows of 48 bytes.
-        let map = TensorMap { operand: 0, storage: Storage::F32, rows: 12, columns: 12, stride: 12, box_rows: 8 };
+        let map = TensorMap {
+            operand: 0,
+            storage: Storage::F32,
+            rows: 12,
+            columns: 12,
+            stride: 12,
+            box_rows: 8,
+            box_row_bytes: 128,
+        };
         block(&mut plan).maps = vec![map];
         let opened = Session::open(&artifact(&toy, &plan, PTX, "sm_80"), &SessionOptions::default());
         if machine.is_empty() {

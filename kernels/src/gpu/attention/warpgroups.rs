@@ -40,7 +40,8 @@ impl HeadTile {
     /// The map of an operand with that many heads, of which it is copied.
     pub fn map(self, attention: &Attention, operand: usize, heads: usize) -> TensorMap {
         let (rows, columns) = (attention.batch * attention.seq, heads * attention.head_dim);
-        TensorMap { operand, elem: attention.elem, rows, columns, stride: columns, box_rows: self.tokens }
+        let (elem, stride, box_row_bytes) = (attention.elem, columns, BOX_ROW_BYTES);
+        TensorMap { operand, elem, rows, columns, stride, box_rows: self.tokens, box_row_bytes }
     }
 
     /// Starts its copy from a map, from a row on, to so many bytes behind a byte of shared memory; it ends on the barrier.

@@ -27,7 +27,8 @@ impl Matrix<'_> {
     pub fn map(&self, operand: usize) -> TensorMap {
         let (rows, columns) = if self.along { (self.lines, self.steps) } else { (self.steps, self.lines) };
         let box_rows = if self.along { self.tile_lines } else { DEPTH };
-        TensorMap { operand, elem: Elem::Bf16, rows, columns, stride: self.operand.stride, box_rows }
+        let (stride, box_row_bytes) = (self.operand.stride, BOX_ROW_BYTES);
+        TensorMap { operand, elem: Elem::Bf16, rows, columns, stride, box_rows, box_row_bytes }
     }
 
     /// Boxes of a tile: the first line of each, and where it begins in the tile, in bytes.

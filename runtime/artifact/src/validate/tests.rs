@@ -61,7 +61,15 @@ fn without_training_there_are_values_alone() {
 #[test]
 fn faults_of_tensor_maps_are_named() {
     // All of the arena but for its first 16 bytes: 19 rows of 8 bf16, 16 bytes apart.
-    let map = TensorMap { operand: 3, storage: Storage::Bf16, rows: 19, columns: 8, stride: 8, box_rows: 64 };
+    let map = TensorMap {
+        operand: 3,
+        storage: Storage::Bf16,
+        rows: 19,
+        columns: 8,
+        stride: 8,
+        box_rows: 64,
+        box_row_bytes: 32,
+    };
     let put = |plan: &mut Plan, maps: Vec<TensorMap>, offset| {
         plan.kernels[0].code = Code::Gpu(Block { threads: 1, shared_bytes: 0, maps });
         plan.programs[0].launches[0].args.push(Arg::Arena(offset));
@@ -81,6 +89,7 @@ fn faults_of_tensor_maps_are_named() {
     assert!(broken(TensorMap { stride: 1 << 39, ..map }, 16).contains("wanted a multiple of 16 bytes"));
     assert!(broken(TensorMap { stride: 1 << 38, rows: 1 << 32, ..map }, 16).contains("of 320 bytes of arena"));
     assert!(broken(TensorMap { box_rows: 257, ..map }, 16).contains("boxes of 257 rows"));
+    assert!(broken(TensorMap { box_row_bytes: 16, ..map }, 16).contains("boxes with rows of 16 bytes"));
     assert!(fault(|p| put(p, vec![map, map], 16)).contains("not in the order of its operands"));
 }
 

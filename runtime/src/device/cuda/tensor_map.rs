@@ -1,7 +1,7 @@
 //! Tensor maps: the driver's form of what the plan says of a matrix, made once, when the plan is loaded.
 use super::driver::{Said, ensure_function};
 use amc_artifact::{Storage, TensorMap};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use cudarc::driver::sys::{
     self, CUtensorMapDataType as DataType, CUtensorMapFloatOOBfill as Outside, CUtensorMapInterleave as Interleave,
     CUtensorMapL2promotion as Promotion, CUtensorMapSwizzle as Swizzle,
@@ -28,6 +28,12 @@ pub fn encoded(map: &TensorMap, address: u64) -> Result<sys::CUtensorMap> {
         Storage::Bf16 => DataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
         Storage::I32 => DataType::CU_TENSOR_MAP_DATA_TYPE_INT32,
     };
+    let swizzle = match map.box_row_bytes {
+        32 => Swizzle::CU_TENSOR_MAP_SWIZZLE_32B,
+        64 => Swizzle::CU_TENSOR_MAP_SWIZZLE_64B,
+        128 => Swizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+        bytes => bail!("a tensor map of boxes with rows of {bytes} bytes, wanted 32, 64 or 128"),
+    };
     // The innermost dimension first.
     let sizes = [map.columns, map.rows];
     let pitch = [map.stride * map.storage.bytes()];
@@ -46,7 +52,7 @@ pub fn encoded(map: &TensorMap, address: u64) -> Result<sys::CUtensorMap> {
             box_sizes.as_ptr(),
             element_strides.as_ptr(),
             Interleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
-            Swizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+            swizzle,
             Promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
             Outside::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
         )
