@@ -208,25 +208,34 @@ fn lora_with_the_vendors_products() {
     check_vendor(HOPPER, (&settings, ADAPTER), 12);
 }
 
-/// A head as large as a box of keys, in rows of more than half a block of queries.
+/// A model without weights whose attention has so many heads, of 64 entries together, and rows of more than 64 tokens.
+fn with_heads(heads: usize, kv_heads: usize) -> Bench {
+    let bench = Bench::new();
+    bench.without_weights();
+    let config = bench.path("model/config.json");
+    let change = |text: String, key: &str, from: usize, to: usize| {
+        let [from, to] = [from, to].map(|value| format!("\"{key}\": {value}"));
+        assert!(text.contains(&from), "{from} of {text}");
+        text.replace(&from, &to)
+    };
+    let text = std::fs::read_to_string(&config).expect("the config");
+    let text = change(text, "num_attention_heads", 4, heads);
+    let text = change(text, "num_key_value_heads", 2, kv_heads);
+    let text = change(text, "max_position_embeddings", 64, 256);
+    std::fs::write(config, text).expect("the changed config");
+    bench
+}
+
+/// A head as large as the rows of the longest boxes, in rows of more than half a block of queries.
 #[test]
 fn attention_by_warpgroups() {
-    let bench = || {
-        let bench = Bench::new();
-        bench.without_weights();
-        let config = bench.path("model/config.json");
-        let text = std::fs::read_to_string(&config).expect("the config");
-        let change = |text: String, from: &str, to: &str| {
-            assert!(text.contains(from), "{from} of {text}");
-            text.replace(from, to)
-        };
-        let text = change(text, "\"num_attention_heads\": 4", "\"num_attention_heads\": 1");
-        let text = change(text, "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 1");
-        let text = change(text, "\"max_position_embeddings\": 64", "\"max_position_embeddings\": 256");
-        std::fs::write(config, text).expect("the changed config");
-        bench
-    };
-    check_hopper(bench, &[150, 90], (&[], SHARD), [20, 6]);
+    check_hopper(|| with_heads(1, 1), &[150, 90], (&[], SHARD), [20, 6]);
+}
+
+/// Heads as large as the rows of the shortest boxes.
+#[test]
+fn attention_of_small_heads_by_warpgroups() {
+    check_hopper(|| with_heads(4, 2), &[150, 90], (&[], SHARD), [20, 2]);
 }
 
 /// A model that has a config alone begins with drawn weights, frozen or not, and so knows nothing.

@@ -95,6 +95,7 @@ fn describe(page: &mut String, gpu: Gpu, list: &[Named], usages: &[(String, Usag
             (stored, loaded) => format!("**{stored}, {loaded}**"),
         };
         let shared = usage.shared + geometry.shared_bytes as usize;
+        assert!(shared <= gpu.shared_bytes(), "{name} takes {shared} bytes of shared memory");
         writeln!(page, "| {name} | {} | {} | {spills} | {shared} |", geometry.threads, usage.registers)
             .expect("writing to a string");
     }

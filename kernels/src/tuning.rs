@@ -209,14 +209,24 @@ pub struct WarpgroupAttention {
     pub keys: usize,
     /// Tiles of keys and of values in flight, together.
     pub stages: usize,
+    /// The largest head whose results and scores fit into registers, and its tiles into shared memory.
+    pub most_entries: usize,
 }
 
-/// That of the reference kernel. No figures yet: they wait for a GPU.
-const HOPPER_ATTENTION: WarpgroupAttention = WarpgroupAttention { keys: 128, stages: 4 };
+/// Smallest heads first; the first is that of the reference kernel. A thread has a number of sums in registers that is half the
+/// entries and half the keys together, at most 168. Shared memory holds 128 queries and the tiles in flight: of heads of 128,
+/// 192 and 256 they take 160, 216 and 224 of the 227 KiB. No figures yet: they wait for a GPU.
+const HOPPER_ATTENTION: [WarpgroupAttention; 3] = [
+    WarpgroupAttention { keys: 128, stages: 4, most_entries: 128 },
+    WarpgroupAttention { keys: 112, stages: 4, most_entries: 192 },
+    WarpgroupAttention { keys: 80, stages: 4, most_entries: 256 },
+];
 
-/// How rows of so many tokens are walked through, if warpgroups are to do it: rows that fill more than half a block.
-pub fn hopper_attention(seq: usize) -> Option<WarpgroupAttention> {
-    (seq > 64).then_some(HOPPER_ATTENTION)
+/// How rows of so many tokens are walked through, if warpgroups are to do it: rows that fill more than half a block, of heads
+/// that are not too large.
+pub fn hopper_attention(seq: usize, head_dim: usize) -> Option<WarpgroupAttention> {
+    let cut = HOPPER_ATTENTION.into_iter().find(|cut| head_dim <= cut.most_entries);
+    cut.filter(|_| seq > 64)
 }
 
 /// What a block of 128 tokens walks over in attention's gradient.

@@ -6,7 +6,7 @@ use amc_kernels::{Kernel, Machine};
 
 /// Rows that divide nothing, of one document, of several, and of padding; shared keys; windows.
 #[test]
-fn heads_of_whole_boxes() {
+fn boxes_of_128_bytes() {
     by_warpgroups(&[
         (1, 128, 1, 1, 64, None, Bf16, &[&[128]]),
         (1, 300, 2, 1, 64, None, Bf16, &[&[300]]),
@@ -28,15 +28,52 @@ fn groups_of_heads() {
     ]);
 }
 
+/// Heads whose boxes have shorter rows: several boxes, and one.
+#[test]
+fn boxes_of_64_and_32_bytes() {
+    forward_by_warpgroups(&[
+        (1, 131, 2, 1, 80, None, Bf16, &[&[131]]),
+        (2, 150, 2, 2, 80, None, Bf16, &[&[20, 70, 50], &[]]),
+        (1, 290, 3, 1, 80, Some(40), Bf16, &[&[170, 90]]),
+        (2, 131, 4, 2, 96, None, Bf16, &[&[131], &[60, 50]]),
+        (1, 400, 1, 1, 96, Some(145), Bf16, &[&[30, 350]]),
+        (1, 150, 2, 1, 32, None, Bf16, &[&[150]]),
+        (1, 150, 2, 1, 16, Some(70), Bf16, &[&[20, 120]]),
+    ]);
+}
+
+/// Heads whose tiles have fewer keys, a number that warps do not divide.
+#[test]
+fn large_heads() {
+    forward_by_warpgroups(&[
+        (1, 131, 2, 1, 192, None, Bf16, &[&[131]]),
+        (2, 150, 1, 1, 192, Some(40), Bf16, &[&[20, 70, 50], &[]]),
+        (1, 131, 2, 1, 256, None, Bf16, &[&[131]]),
+        (2, 150, 2, 2, 256, None, Bf16, &[&[150], &[20, 70, 50]]),
+        (1, 290, 1, 1, 256, Some(83), Bf16, &[&[170, 90]]),
+        (1, 140, 1, 1, 144, None, Bf16, &[&[140]]),
+        (1, 140, 2, 1, 224, None, Bf16, &[&[60, 75]]),
+    ]);
+}
+
+/// Both ways.
 fn by_warpgroups(cases: &[Case]) {
+    forward_by_warpgroups(cases);
+    for (batch, seq, heads, kv_heads, head_dim, window, elem, _) in cases.iter().copied() {
+        let attention = Attention { batch, seq, heads, kv_heads, head_dim, scale: 1.0, window, elem };
+        let gradients = super::target().attention_gradient(&attention).launches;
+        let by_warpgroups = |(kernel, _): &&(Kernel, _)| kernel.symbol.starts_with("attention_wg_grad");
+        assert_eq!(gradients.iter().filter(by_warpgroups).count(), 2, "{attention:?}");
+    }
+}
+
+/// The forward pass; the gradient is compared, too, whatever computes it.
+fn forward_by_warpgroups(cases: &[Case]) {
     for case in cases {
         let (batch, seq, heads, kv_heads, head_dim, window, elem, _) = *case;
         let attention = Attention { batch, seq, heads, kv_heads, head_dim, scale: 1.0, window, elem };
         let symbol = super::target().attention(&attention).symbol;
         assert!(symbol.starts_with("attention_wg"), "{attention:?}: {symbol}");
-        let gradients = super::target().attention_gradient(&attention).launches;
-        let by_warpgroups = |(kernel, _): &&(Kernel, _)| kernel.symbol.starts_with("attention_wg_grad");
-        assert_eq!(gradients.iter().filter(by_warpgroups).count(), 2, "{attention:?}");
         check(case);
     }
 }

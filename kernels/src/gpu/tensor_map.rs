@@ -10,6 +10,8 @@ use crate::gemm::Operand;
 
 /// Bytes of the longest row of a box.
 pub const BOX_ROW_BYTES: usize = 128;
+/// Bytes of a box's row, and of the rows that its swizzle permutes, the longest first.
+const BOX_ROWS_BYTES: [usize; 3] = [BOX_ROW_BYTES, 64, 32];
 /// Rows of a matrix are multiples of so many bytes apart, and it begins at one.
 const PITCH_BYTES: usize = 16;
 
@@ -28,6 +30,11 @@ pub struct TensorMap {
     pub box_rows: usize,
     /// Bytes of a row of a box: 128, 64 or 32.
     pub box_row_bytes: usize,
+}
+
+/// Bytes of the longest row of a box that divides so many bytes, if there is one.
+pub fn whole_box_row(bytes: usize) -> Option<usize> {
+    BOX_ROWS_BYTES.into_iter().find(|row_bytes| bytes.is_multiple_of(*row_bytes))
 }
 
 impl TensorMap {

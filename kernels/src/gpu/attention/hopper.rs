@@ -9,7 +9,7 @@
 use super::forward::{Softmax, masked, store_logarithms};
 use super::sight::WarpTokens;
 use super::warpgroups::{
-    BOX_ENTRIES, CONSUMER_REGISTERS, HeadTile, PRODUCER_REGISTERS, Ring, WARPS, as_fragments, over_entries, over_tokens,
+    CONSUMER_REGISTERS, HeadTile, PRODUCER_REGISTERS, Ring, WARPS, as_fragments, over_entries, over_tokens, whole_boxes,
 };
 use super::*;
 use crate::attention::digits;
@@ -19,9 +19,9 @@ use crate::gpu::hopper::wgmma::{self, Sums};
 use crate::gpu::hopper::{SWIZZLE_PERIOD, THREADS};
 use crate::tuning::WarpgroupAttention;
 
-/// Whether warpgroups can compute it: heads of bf16 that are whole boxes, as many as fit into registers.
+/// Whether warpgroups can compute it: heads of bf16 that are whole boxes, none of which reaches into the next head.
 pub fn suits(attention: &Attention) -> bool {
-    attention.elem == Elem::Bf16 && [BOX_ENTRIES, 2 * BOX_ENTRIES].contains(&attention.head_dim)
+    attention.elem == Elem::Bf16 && whole_boxes(attention.head_dim)
 }
 
 /// The kernel; operands as [`Attention::forward`] has them.
@@ -81,7 +81,7 @@ impl Forward<'_> {
         let maps = maps.map(|(operand, heads, tile)| e.tensor_map(tile.map(attention, operand, heads)));
         let [segments, o, lse] = [3, 4, 5].map(|i| e.arg(i));
         let queries_at = e.shared(self.queries().bytes());
-        debug_assert!(queries_at.is_multiple_of(SWIZZLE_PERIOD));
+        assert!(self.queries().may_begin_at(queries_at), "boxes begin patterns of the swizzle");
         let ring = Ring::new(&mut e, self.others(), self.stages);
         let [b, head, block] = digits(&mut e, "%task", [batch, heads, blocks]);
         let kv_head = e.divided(&head, heads / kv_heads);

@@ -37,7 +37,7 @@ const MOST_SUMS: usize = 128;
 pub fn forward(attention: &Attention, gpu: &Gpu) -> Kernel {
     let cut = match gpu.arch {
         Arch::Sm80 => None,
-        Arch::Sm90a => hopper_attention(attention.seq).filter(|_| hopper::suits(attention)),
+        Arch::Sm90a => hopper_attention(attention.seq, attention.head_dim).filter(|_| hopper::suits(attention)),
     };
     match cut {
         Some(cut) => hopper::build(attention, cut),

@@ -83,11 +83,14 @@ impl Walk<'_> {
     /// The segments of the tile from `other` on, spread over a warp: lane `i` has those of tokens `i`, `i + 32` and so on.
     pub fn spread_segments(&self, e: &mut Emitter, segments: &str, batch: &str, other: &str) -> Vec<Value> {
         let mine = e.int2("addi", other, "%lane");
+        let last = e.plus(other, self.others as i64 - 1);
         let one = |turn: usize| {
             let token = e.plus(&mine, (turn * WARP) as i64);
+            // Lanes that are left over look at the last token.
+            let token = if self.others.is_multiple_of(WARP) { token } else { e.int2("minsi", &token, &last) };
             self.segment(e, segments, batch, &token)
         };
-        (0..self.others / WARP).map(one).collect()
+        (0..self.others.div_ceil(WARP)).map(one).collect()
     }
 
     /// Whether none of some keys, the first to the last, is behind or too far before any of some queries.

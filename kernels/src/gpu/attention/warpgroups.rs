@@ -4,12 +4,12 @@
 //! A block has [`CONSUMERS`] warpgroups of 64 own tokens each, and walks over tiles of the other side: of two arrays in turn, so
 //! that the ring's tile `2 i` is the first array's `i`-th and tile `2 i + 1` the second's.
 use super::*;
-use crate::gpu::hopper::descriptor::{self, distance};
+use crate::gpu::hopper::descriptor::{self, PATTERN_ROWS, distance};
 use crate::gpu::hopper::pipeline::{Pipeline, Slot};
 use crate::gpu::hopper::producer::copy_box;
 use crate::gpu::hopper::wgmma::{self, Fragment, STEPS, Sums, pinned_fragments};
-use crate::gpu::hopper::{CONSUMERS, SWIZZLE_PERIOD, WARPGROUP, registers_fit};
-use crate::gpu::tensor_map::{BOX_ROW_BYTES, TensorMap};
+use crate::gpu::hopper::{CONSUMERS, WARPGROUP, registers_fit};
+use crate::gpu::tensor_map::{TensorMap, whole_box_row};
 use crate::gpu::warp::pack;
 
 /// Registers of a thread of the producer's warpgroup and of the consumers', together those that the block begins with.
@@ -18,21 +18,40 @@ pub const CONSUMER_REGISTERS: usize = 240;
 const _: () = assert!(registers_fit(CONSUMER_REGISTERS, PRODUCER_REGISTERS));
 /// Warps of the consumers.
 pub const WARPS: usize = CONSUMERS * WARPGROUP / WARP;
-/// Entries of a head in a box.
-pub const BOX_ENTRIES: usize = BOX_ROW_BYTES / 2;
-/// Bytes of a product's steps along a row of a box, and down its rows.
-const STEP_BYTES: usize = 2 * STEPS;
-const STEP_ROWS_BYTES: usize = STEPS * BOX_ROW_BYTES;
 
-/// Tokens of a head in shared memory: boxes of so many of its entries, one behind the other.
+/// Whether heads are copied in boxes none of which reaches into the next head.
+pub fn whole_boxes(head_dim: usize) -> bool {
+    whole_box_row(ENTRY_BYTES * head_dim).is_some()
+}
+
+/// Of bf16.
+const ENTRY_BYTES: usize = 2;
+
+/// Tokens of a head in shared memory: boxes of some of its entries, one behind the other. A box is as wide as divides the
+/// head: of 64 entries where they do, else of 32 or 16. So products take the boxes of a tile as the columns of one matrix.
 #[derive(Clone, Copy)]
 pub struct HeadTile {
     pub tokens: usize,
-    /// Entries of the head, a multiple of a box's.
+    /// Entries of the head, which is whole boxes.
     pub width: usize,
 }
 
 impl HeadTile {
+    fn box_row_bytes(self) -> usize {
+        whole_box_row(ENTRY_BYTES * self.width).expect("heads are whole boxes")
+    }
+
+    /// Entries of a head in a box.
+    fn box_entries(self) -> usize {
+        self.box_row_bytes() / ENTRY_BYTES
+    }
+
+    /// Whether a tile at that byte begins patterns of the swizzle with all of its boxes.
+    pub fn may_begin_at(self, at: usize) -> bool {
+        let pattern = PATTERN_ROWS * self.box_row_bytes();
+        at.is_multiple_of(pattern) && self.box_bytes().is_multiple_of(pattern)
+    }
+
     pub fn bytes(self) -> usize {
         self.tokens * self.width * Elem::Bf16.bytes() as usize
     }
@@ -40,31 +59,31 @@ impl HeadTile {
     /// The map of an operand with that many heads, of which it is copied.
     pub fn map(self, attention: &Attention, operand: usize, heads: usize) -> TensorMap {
         let (rows, columns) = (attention.batch * attention.seq, heads * attention.head_dim);
-        let (elem, stride, box_row_bytes) = (attention.elem, columns, BOX_ROW_BYTES);
+        let (elem, stride, box_row_bytes) = (attention.elem, columns, self.box_row_bytes());
         TensorMap { operand, elem, rows, columns, stride, box_rows: self.tokens, box_row_bytes }
     }
 
     /// Starts its copy from a map, from a row on, to so many bytes behind a byte of shared memory; it ends on the barrier.
     pub fn copy(self, e: &mut Emitter, map: (&str, &str), (byte, behind): (usize, &str), (head, row): (&str, &str)) {
         let column = e.times(head, self.width);
-        for number in 0..self.width / BOX_ENTRIES {
-            let column = e.plus(&column, (number * BOX_ENTRIES) as i64);
+        for number in 0..self.width / self.box_entries() {
+            let column = e.plus(&column, (number * self.box_entries()) as i64);
             copy_box(e, map, (byte + number * self.box_bytes(), behind), (&column, row));
         }
     }
 
     fn box_bytes(self) -> usize {
-        self.tokens * BOX_ROW_BYTES
+        self.tokens * self.box_row_bytes()
     }
 
     /// Where an entry that begins a product's steps is, in bytes.
     fn entry_at(self, entry: usize) -> usize {
-        entry / BOX_ENTRIES * self.box_bytes() + entry % BOX_ENTRIES / STEPS * STEP_BYTES
+        entry / self.box_entries() * self.box_bytes() + entry % self.box_entries() * ENTRY_BYTES
     }
 
     /// The descriptor of a tile at so many bytes of shared memory, to be summed over entries.
-    fn along(e: &mut Emitter, at: usize) -> Value {
-        let first = descriptor::first(e, None);
+    fn along(self, e: &mut Emitter, at: usize) -> Value {
+        let first = descriptor::first(e, self.box_row_bytes(), None);
         e.plus(&first, distance(at))
     }
 
@@ -73,8 +92,8 @@ impl HeadTile {
         debug_assert_eq!(self.tokens, CONSUMERS * wgmma::ROWS);
         let warps = e.index((WARPGROUP / WARP) as i64);
         let consumer = e.int2("divui", "%warp", &warps);
-        let mine = e.times(&consumer, distance(wgmma::ROWS * BOX_ROW_BYTES) as usize);
-        let all = HeadTile::along(e, at);
+        let mine = e.times(&consumer, distance(wgmma::ROWS * self.box_row_bytes()) as usize);
+        let all = self.along(e, at);
         e.int2("addi", &all, &mine)
     }
 }
@@ -89,7 +108,7 @@ pub struct Ring {
 impl Ring {
     pub fn new(e: &mut Emitter, tile: HeadTile, stages: usize) -> Ring {
         let at = e.shared(stages * tile.bytes());
-        debug_assert!(at.is_multiple_of(SWIZZLE_PERIOD) && tile.bytes().is_multiple_of(SWIZZLE_PERIOD));
+        assert!(tile.may_begin_at(at), "boxes begin patterns of the swizzle");
         Ring { pipeline: Pipeline::new(e, stages), tile, at }
     }
 
@@ -114,7 +133,7 @@ impl Ring {
 
     /// The descriptor of a stage's tile, summed over entries.
     pub fn along(&self, e: &mut Emitter, stage: &str) -> Value {
-        let (first, behind) = (HeadTile::along(e, self.at), e.times(stage, distance(self.tile.bytes()) as usize));
+        let (first, behind) = (self.tile.along(e, self.at), e.times(stage, distance(self.tile.bytes()) as usize));
         e.int2("addi", &first, &behind)
     }
 
@@ -128,8 +147,9 @@ impl Ring {
 /// Starts the products of a warpgroup's own tokens with those of a tile, summed over a head's entries: a group.
 pub fn over_entries(e: &mut Emitter, (own, mine): (HeadTile, &str), (other, theirs): (HeadTile, &str)) -> Value {
     let sums = Sums { columns: other.tokens };
+    let mine = wgmma::pinned_descriptor(e, mine);
     let factors = |e: &mut Emitter, entry: usize| {
-        (e.plus(mine, distance(own.entry_at(entry))), e.plus(theirs, distance(other.entry_at(entry))))
+        (e.plus(&mine, distance(own.entry_at(entry))), e.plus(theirs, distance(other.entry_at(entry))))
     };
     wgmma::fence(e);
     let (a, b) = factors(e, 0);
@@ -148,7 +168,7 @@ pub fn over_tokens(e: &mut Emitter, results: Value, values: &[Fragment], (other,
     let mut results = results;
     wgmma::fence(e);
     for (step, fragment) in values.iter().enumerate() {
-        let b = e.plus(theirs, distance(step * STEP_ROWS_BYTES));
+        let b = e.plus(theirs, distance(step * STEPS * other.box_row_bytes()));
         let values = sums.values(e, &results);
         results = sums.multiply_words(e, &values, fragment, (&b, false));
     }

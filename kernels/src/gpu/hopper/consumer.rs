@@ -8,6 +8,7 @@ use super::{CONSUMER_ROWS, CONSUMERS, Corner, DEPTH, Start, Template, WARPGROUP,
 use crate::emit::{Emitter, Value};
 use crate::gemm::Term;
 use crate::gpu::block::WARP;
+use crate::gpu::tensor_map::BOX_ROW_BYTES;
 
 /// Registers of a consumer's thread. With the producer's they are the 168 of each thread that a block begins with.
 pub(super) const REGISTERS: usize = 232;
@@ -73,7 +74,7 @@ impl Template<'_> {
     /// Descriptors of the consumer's part of A and of B in the first stage.
     fn descriptors(&self, e: &mut Emitter, term: &Term, consumer: &str) -> (Value, Value) {
         let (a, b) = (self.a(term), self.b(term));
-        let (first_a, first_b) = (descriptor::first(e, a.leading()), descriptor::first(e, b.leading()));
+        let [first_a, first_b] = [&a, &b].map(|matrix| descriptor::first(e, BOX_ROW_BYTES, matrix.leading()));
         let mine = e.times(consumer, distance(a.line_at(CONSUMER_ROWS)) as usize);
         (e.int2("addi", &first_a, &mine), e.plus(&first_b, distance(self.b_at)))
     }

@@ -30,12 +30,13 @@ pub(super) mod wgmma;
 
 use super::block::{Block, WARP};
 use super::gemm::limited;
-use super::tensor_map::TensorMap;
+use super::tensor_map::{BOX_ROW_BYTES, TensorMap};
 use super::warp::Part;
 use crate::emit::{Elem, Emitter, Value};
 use crate::gemm::{Gemm, Operand, Term};
 use crate::tuning::WarpgroupTuning;
 use crate::{Kernel, Work};
+use descriptor::PATTERN_ROWS;
 use operand::Matrix;
 use pipeline::Pipeline;
 use wgmma::Sums;
@@ -49,8 +50,8 @@ const CONSUMER_ROWS: usize = wgmma::ROWS;
 const ROWS: usize = CONSUMERS * CONSUMER_ROWS;
 /// Steps of K in a tile: a box's row.
 const DEPTH: usize = 64;
-/// Where the pattern of the swizzle begins anew (PTX ISA, "Tensor swizzling modes").
-pub(super) const SWIZZLE_PERIOD: usize = 1024;
+/// Where the pattern of the longest rows' swizzle begins anew (PTX ISA, "Tensor swizzling modes").
+pub(super) const SWIZZLE_PERIOD: usize = PATTERN_ROWS * BOX_ROW_BYTES;
 
 /// Whether a block's registers can be dealt out anew, so many to each thread of the consumers and of the producer's warpgroup
 /// (PTX ISA, `setmaxnreg`: multiples of 8 from 24 on). A thread that waits for registers that nobody gives up waits for ever.
