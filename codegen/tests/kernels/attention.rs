@@ -119,14 +119,18 @@ pub fn results(a: &Attention, [q, k, v]: [Buffer; 3], documents: Buffer, gradien
 }
 
 pub fn check(case: &Case) {
-    let &(batch, seq, heads, kv_heads, head_dim, window, elem, documents) = case;
+    check_segments(case, segments(case.1, case.7));
+}
+
+/// A case whose tokens have these segments.
+pub fn check_segments(case: &Case, segments: Vec<i32>) {
+    let &(batch, seq, heads, kv_heads, head_dim, window, elem, _) = case;
     let a = Attention { batch, seq, heads, kv_heads, head_dim, scale: 1.3 / (head_dim as f32).sqrt(), window, elem };
     let (tokens, width, kv_width) = (batch * seq, heads * head_dim, kv_heads * head_dim);
     let (q, qs) = random_buffer(1, elem, tokens * width);
     let (k, ks) = random_buffer(2, elem, tokens * kv_width);
     let (v, vs) = random_buffer(3, elem, tokens * kv_width);
     let (gradient, gradients) = random_buffer(4, elem, tokens * width);
-    let segments = segments(seq, documents);
     let documents = Buffer::ints(&segments);
     let want = reference(&a, &Arrays { q: qs, k: ks, v: vs, gradient: gradients, segments });
     let [o, lse, dq, dk, dv] = results(&a, [q, k, v], documents, gradient);

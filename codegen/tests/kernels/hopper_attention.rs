@@ -1,5 +1,5 @@
 //! Attention by warpgroups.
-use super::attention::{Case, check};
+use super::attention::{Case, check, check_segments, segments};
 use amc_kernels::attention::Attention;
 use amc_kernels::emit::Elem::Bf16;
 use amc_kernels::{Kernel, Machine};
@@ -75,5 +75,16 @@ fn forward_by_warpgroups(cases: &[Case]) {
         let symbol = super::target().attention(&attention).symbol;
         assert!(symbol.starts_with("attention_wg"), "{attention:?}: {symbol}");
         check(case);
+    }
+}
+
+/// The last keys of a tile belong to another document than the keys before and behind them.
+#[test]
+fn the_last_keys_of_a_tile_are_looked_at() {
+    for (head_dim, keys) in [(64, 128), (192, 112), (256, 80)] {
+        let case: Case = (1, 290, 1, 1, head_dim, None, Bf16, &[&[290]]);
+        let mut segments = segments(case.1, case.7);
+        segments[keys - 1] = 2;
+        check_segments(&case, segments);
     }
 }
