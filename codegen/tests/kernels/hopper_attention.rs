@@ -88,3 +88,12 @@ fn the_last_keys_of_a_tile_are_looked_at() {
         check_segments(&case, segments);
     }
 }
+
+/// A tile of padding, and a warp's queries of padding behind it, in the midst of a document: they see nothing.
+#[test]
+fn padding_within_a_document() {
+    let case: Case = (1, 290, 1, 1, 64, None, Bf16, &[&[290]]);
+    let mut segments = segments(case.1, case.7);
+    segments[128..272].fill(0);
+    check_segments(&case, segments);
+}
