@@ -139,7 +139,6 @@ impl Forward<'_> {
         let query = e.int2("addi", &start.first, &row);
         let queries = walk.tokens(e, &start.segments, &start.batch, &query, [0, 8].into_iter());
         let warp = WarpTokens::new(walk, e, &start.segments, &start.batch, &start.first, &queries);
-        let mine = self.queries().mine(e, start.queries_at);
         let (lowest, zero) = (e.float(f32::NEG_INFINITY, 1), e.float(0.0, 1));
         let mut carried = self.results().part().zeros(e);
         let results = carried.len();
@@ -147,8 +146,10 @@ impl Forward<'_> {
         let (from, to) = &start.keys;
         let last = e.for_loop(from, to, walk.others as i64, &carried, |e, key, so_far| {
             let number = self.number(e, start, key);
+            let mine = self.queries().mine(e, start.queries_at);
             let scores = self.scored(e, start, &number, &mine);
-            let segments = walk.spread_segments(e, &start.segments, &start.batch, key);
+            let batch = e.anew(&start.batch);
+            let segments = walk.spread_segments(e, &start.segments, &batch, key);
             let all = warp.see_all(walk, e, key, &segments);
             let types = vec![float_type(1); scores.len()];
             let plain = |e: &mut Emitter| {
@@ -158,7 +159,7 @@ impl Forward<'_> {
             let some = |e: &mut Emitter| {
                 let first_key = e.int2("addi", key, &column);
                 let distances = column_distances(self.scores().part());
-                let keys = walk.tokens(e, &start.segments, &start.batch, &first_key, distances);
+                let keys = walk.tokens(e, &start.segments, &batch, &first_key, distances);
                 masked(walk, e, &scores, &queries, &keys)
             };
             let scores = e.either(&all, &types, plain, some);

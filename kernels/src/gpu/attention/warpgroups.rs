@@ -91,7 +91,9 @@ impl HeadTile {
     pub fn mine(self, e: &mut Emitter, at: usize) -> Value {
         debug_assert_eq!(self.tokens, CONSUMERS * wgmma::ROWS);
         let warps = e.index((WARPGROUP / WARP) as i64);
-        let consumer = e.int2("divui", "%warp", &warps);
+        // In a walk, it is made in every turn and takes no registers between them.
+        let warp = e.anew("%warp");
+        let consumer = e.int2("divui", &warp, &warps);
         let mine = e.times(&consumer, distance(wgmma::ROWS * self.box_row_bytes()) as usize);
         let all = self.along(e, at);
         e.int2("addi", &all, &mine)
@@ -147,7 +149,8 @@ impl Ring {
 /// Starts the products of a warpgroup's own tokens with those of a tile, summed over a head's entries: a group.
 pub fn over_entries(e: &mut Emitter, (own, mine): (HeadTile, &str), (other, theirs): (HeadTile, &str)) -> Value {
     let sums = Sums { columns: other.tokens };
-    let mine = wgmma::pinned_descriptor(e, mine);
+    // Or all steps' descriptors would be made ahead of the walk, and take registers in it.
+    let mine = e.anew(mine);
     let factors = |e: &mut Emitter, entry: usize| {
         (e.plus(&mine, distance(own.entry_at(entry))), e.plus(theirs, distance(other.entry_at(entry))))
     };

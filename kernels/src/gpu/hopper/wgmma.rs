@@ -123,13 +123,6 @@ pub fn pinned_fragments(e: &mut Emitter, fragments: Vec<Fragment>) -> Vec<Fragme
     (0..words.len() / WORDS).map(|first| std::array::from_fn(|i| word(WORDS * first + i))).collect()
 }
 
-/// A descriptor from which others are made here: those of all steps would otherwise be made ahead of a loop, and take
-/// registers in it.
-pub fn pinned_descriptor(e: &mut Emitter, descriptor: &str) -> Value {
-    let pinned = pinned(e, &[descriptor.to_string()], "i64", "l");
-    e.op(format!("llvm.extractvalue {pinned}[0] : !llvm.struct<(i64)>"))
-}
-
 fn pinned(e: &mut Emitter, values: &[Value], ty: &str, register: &str) -> Value {
     let types = vec![ty; values.len()].join(", ");
     let outputs = vec![format!("={register}"); values.len()].join(",");
