@@ -136,6 +136,8 @@ impl Ask {
 pub struct AskResult {
     /// Number of the operand, its elements, whether it is written.
     matrices: Vec<(usize, Elem, bool)>,
+    /// Of a tile.
+    rows: usize,
     width: usize,
     n: usize,
 }
@@ -148,16 +150,25 @@ impl AskResult {
         let inputs = inputs.map(|(i, input)| (first + i - 1, input.elem, false));
         let outputs = first + gemm.epilogue.inputs.len() - 1;
         let outputs = gemm.epilogue.outputs.iter().enumerate().map(|(i, output)| (outputs + i, output.elem, true));
-        AskResult { matrices: inputs.chain(outputs).collect(), width: plan.width(), n: gemm.n }
+        AskResult { matrices: inputs.chain(outputs).collect(), rows: plan.rows, width: plan.width(), n: gemm.n }
     }
 
-    /// The parameters of a tile function.
+    /// The parameters of a tile function: where the tile begins in each matrix, and how many lines of each are asked for.
     pub fn params(&self) -> String {
-        self.matrices.iter().map(|(operand, ..)| format!(", %c{operand}: !llvm.ptr")).collect()
+        let pointers: String = self.matrices.iter().map(|(operand, ..)| format!(", %c{operand}: !llvm.ptr")).collect();
+        format!("{pointers}, %asked: i64")
     }
 
-    /// Where the tile at that row and column begins in each matrix.
-    pub fn pointers(&self, e: &mut Emitter, row: &str, column: &str) -> Vec<Value> {
+    /// Their values for the tile at that row and column: all lines where the i1 `wanted` holds.
+    pub fn args(&self, e: &mut Emitter, row: &str, column: &str, wanted: &str) -> Vec<(Value, &'static str)> {
+        let pointers = self.pointers(e, row, column);
+        let lines = self.matrices.iter().map(|(_, elem, _)| self.form(*elem).lines()).max().unwrap_or(0);
+        let (all, none) = (e.index((self.rows * lines) as i64), e.index(0));
+        let asked = e.choose(wanted, &all, &none);
+        pointers.into_iter().map(|pointer| (pointer, "!llvm.ptr")).chain([(asked, "i64")]).collect()
+    }
+
+    fn pointers(&self, e: &mut Emitter, row: &str, column: &str) -> Vec<Value> {
         let at = e.times(row, self.n);
         let at = e.int2("addi", &at, column);
         let pointer = |(operand, elem, _): &(usize, Elem, bool)| {
@@ -167,13 +178,17 @@ impl AskResult {
         self.matrices.iter().map(pointer).collect()
     }
 
-    /// Asks for a line of each matrix.
+    fn form(&self, elem: Elem) -> Rows {
+        let line = line_of(elem);
+        let aligned = self.width.is_multiple_of(line) && self.n.is_multiple_of(line);
+        Rows { columns: self.width, stride: self.n, elem, aligned }
+    }
+
+    /// Asks for a line of each matrix; when all are asked for, for the same one again.
     pub fn along(&self, e: &mut Emitter, turn: &str) {
+        let index = e.int2("minsi", turn, "%asked");
         for (operand, elem, writes) in &self.matrices {
-            let line = line_of(*elem);
-            let aligned = self.width.is_multiple_of(line) && self.n.is_multiple_of(line);
-            let rows = Rows { columns: self.width, stride: self.n, elem: *elem, aligned };
-            let place = rows.line(e, &format!("%c{operand}"), turn);
+            let place = self.form(*elem).line(e, &format!("%c{operand}"), &index);
             if *writes { prefetch_to_write(e, &place, 0, *elem) } else { prefetch(e, &place, 0, *elem) }
         }
     }

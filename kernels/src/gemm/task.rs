@@ -212,11 +212,7 @@ impl Task<'_> {
                 args.push((next, "!llvm.ptr"));
             }
             if self.plan.longest(self.gemm, pass.terms) == *t {
-                // Before the last pass there is nothing to ask for but the sums.
-                for pointer in self.way.asked_result(self.plan).pointers(e, strip, &place.column) {
-                    let pointer = e.op(format!("llvm.select {}, {pointer}, {sums} : i1, !llvm.ptr", pass.last));
-                    args.push((pointer, "!llvm.ptr"));
-                }
+                args.extend(self.way.asked_result(self.plan).args(e, strip, &place.column, &pass.last));
             }
         }
         let args: Vec<(&str, &str)> = args.iter().map(|(value, ty)| (value.as_str(), *ty)).collect();
