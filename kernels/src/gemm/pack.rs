@@ -1,5 +1,6 @@
 //! Packing: `@pack_b{term}` lays a panel of B out as `[k][width]` f32, `@pack_a{term}` a block of A as widened rows or
-//! as strips. Columns beyond the matrix become zero. Terms whose steps go in pairs are packed by [`pairs`].
+//! as strips. Columns beyond the matrix become zero or like its last one: their sums are not stored. Terms whose steps go in
+//! pairs are packed by [`pairs`], what whole blocks leave over by [`rest`] where there are masks.
 use super::ask::Ask;
 use super::plan::{Feed, FeedB, Panel, Plan};
 use super::{Gemm, Operand, Term, pairs, prefetch, private_function, rest};
