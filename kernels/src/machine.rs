@@ -17,6 +17,14 @@ use crate::gpu::{self, Gpu};
 use crate::steps::Steps;
 use crate::target::Target;
 
+/// The most logits that are computed at a time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogitsBlock {
+    /// Of f32.
+    pub bytes: usize,
+    pub rows: usize,
+}
+
 /// A machine that kernels are written for.
 pub trait Machine {
     /// Elements that the smallest step over a row takes side by side.
@@ -27,6 +35,9 @@ pub trait Machine {
 
     /// The matrix product; operands as [`Gemm`] has them.
     fn product(&self, problem: &Gemm) -> Kernel;
+
+    /// How many logits are worth computing at a time.
+    fn logits_block(&self) -> LogitsBlock;
 
     /// How B of a term of the product may be packed once for many launches, and how often each of them packs it otherwise, if
     /// the machine packs at all.
@@ -55,6 +66,11 @@ impl Machine for Target {
 
     fn product(&self, problem: &Gemm) -> Kernel {
         problem.build(self)
+    }
+
+    /// A block that stays in the outer cache, or near it; more rows gain nothing (measured from 64 to 1,024).
+    fn logits_block(&self) -> LogitsBlock {
+        LogitsBlock { bytes: 64 << 20, rows: 256 }
     }
 
     fn packing(&self, problem: &Gemm, term: usize) -> Option<(Packing, usize)> {
@@ -86,6 +102,12 @@ impl Machine for Gpu {
 
     fn product(&self, problem: &Gemm) -> Kernel {
         gpu::product(problem, self)
+    }
+
+    /// So many rows that their input gradient, of a few thousand columns, has blocks for all multiprocessors. No figures yet:
+    /// they wait for a GPU.
+    fn logits_block(&self) -> LogitsBlock {
+        LogitsBlock { bytes: 1 << 30, rows: 2048 }
     }
 
     fn attention(&self, problem: &Attention) -> Kernel {

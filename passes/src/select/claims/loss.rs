@@ -7,18 +7,14 @@ use amc_ir::{DType, Type};
 use amc_kernels::cross_entropy::{CompactRows, CrossEntropyRows, GatherRows, ScatterRows};
 use amc_kernels::emit::Elem;
 use amc_kernels::gemm::{self, Gemm, Term};
+use amc_kernels::machine::LogitsBlock;
 use amc_kernels::reduce::Sum;
 use amc_kernels::region::{Broadcast, Region, RegionInput, RegionNode, RegionOutput, RegionValue, ScalarOp};
 
-/// Most bytes of logits at a time: a block that stays in the outer cache, or near it.
-const LOGITS_BYTES: usize = 64 << 20;
-/// Most rows of a block; more gain nothing (measured from 64 to 1,024 rows).
-const MOST_ROWS: usize = 256;
-
 /// Rows of a block of logits.
-fn block_rows(tokens: usize, vocab: usize) -> usize {
-    let fitting = LOGITS_BYTES / (4 * vocab) / 8 * 8;
-    fitting.clamp(8, MOST_ROWS).min(tokens)
+fn block_rows(tokens: usize, vocab: usize, most: LogitsBlock) -> usize {
+    let fitting = most.bytes / (4 * vocab) / 8 * 8;
+    fitting.clamp(8, most.rows).min(tokens)
 }
 
 /// The loss alone (`gradient` is `None`), or with the gradient of the rows and, if wanted, of the head's weight.
@@ -28,7 +24,7 @@ pub(super) fn claim(s: &mut Selector, at: usize, logit_scale: f32, gradient: Opt
     let (tokens, width) = rows(s.function.ty(args[0]));
     let (vocab, _) = rows(s.function.ty(args[1]));
     let elem = value_elem(s.function, args[0]);
-    let block = block_rows(tokens, vocab);
+    let block = block_rows(tokens, vocab, s.target.logits_block());
     let blocks = tokens.div_ceil(block);
     let padded = blocks * block;
     let [index, labels] = [(); 2].map(|()| s.temporary(padded * 4));
