@@ -45,9 +45,14 @@ struct Rows {
 }
 
 impl Rows {
-    /// Lines that a row may touch, or a few more: a power of two, which numbers are quickly divided by.
+    /// Lines that a row may touch.
+    fn touched(&self) -> usize {
+        self.columns.div_ceil(line_of(self.elem)) + usize::from(!self.aligned)
+    }
+
+    /// Those, or a few more: a power of two, which numbers are quickly divided by.
     fn lines(&self) -> usize {
-        (self.columns.div_ceil(line_of(self.elem)) + usize::from(!self.aligned)).next_power_of_two()
+        self.touched().next_power_of_two()
     }
 
     /// Where a line is, counted row by row.
@@ -120,9 +125,9 @@ impl Ask {
         let left = e.int2("subi", &all, "%first");
         let rows = e.int2("minsi", &left, &rows);
         e.repeat(&zero, &rows, 1, |e, row| {
-            let Rows { columns, stride, elem, aligned } = self.form;
+            let Rows { columns, stride, elem, .. } = self.form;
             let row = e.row("%from", row, stride, elem);
-            for line in 0..columns.div_ceil(line_of(elem)) + usize::from(!aligned) {
+            for line in 0..self.form.touched() {
                 prefetch(e, &row, (line * line_of(elem)).min(columns - 1), elem);
             }
         });

@@ -9,13 +9,13 @@
 use super::forward::{Softmax, masked, store_logarithms};
 use super::sight::WarpTokens;
 use super::warpgroups::{
-    CONSUMER_REGISTERS, HeadTile, PRODUCER_REGISTERS, Ring, WARPS, as_fragments, over_entries, over_tokens, whole_boxes,
+    PRODUCER_REGISTERS, Ring, WARPS, as_fragments, begin_consumer, over_entries, over_tokens, whole_boxes,
 };
 use super::*;
 use crate::attention::digits;
 use crate::emit::float_type;
 use crate::gpu::hopper::producer::by_producer;
-use crate::gpu::hopper::wgmma::{self, Sums};
+use crate::gpu::hopper::wgmma;
 use crate::gpu::hopper::{SWIZZLE_PERIOD, THREADS};
 use crate::tuning::WarpgroupAttention;
 
@@ -55,34 +55,21 @@ struct Start {
 }
 
 impl Forward<'_> {
-    fn queries(&self) -> HeadTile {
-        HeadTile { tokens: self.walk.own(), width: self.walk.width }
-    }
-
-    /// Of keys or of values.
-    fn others(&self) -> HeadTile {
-        HeadTile { tokens: self.walk.others, width: self.walk.width }
-    }
-
-    fn scores(&self) -> Sums {
-        Sums { columns: self.walk.others }
-    }
-
-    fn results(&self) -> Sums {
-        Sums { columns: self.walk.width }
-    }
-
     fn build(&self) -> Kernel {
         let attention = self.walk.attention;
         let Attention { batch, seq, heads, kv_heads, .. } = *attention;
         let blocks = seq.div_ceil(self.walk.own());
         let mut e = Emitter::of_block(Block::aligned(THREADS, SWIZZLE_PERIOD).with_register_pool());
-        let maps = [(0, heads, self.queries()), (1, kv_heads, self.others()), (2, kv_heads, self.others())];
+        let maps = [
+            (0, heads, self.walk.own_head()),
+            (1, kv_heads, self.walk.other_head()),
+            (2, kv_heads, self.walk.other_head()),
+        ];
         let maps = maps.map(|(operand, heads, tile)| e.tensor_map(tile.map(attention, operand, heads)));
         let [segments, o, lse] = [3, 4, 5].map(|i| e.arg(i));
-        let queries_at = e.shared(self.queries().bytes());
-        assert!(self.queries().may_begin_at(queries_at), "boxes begin patterns of the swizzle");
-        let ring = Ring::new(&mut e, self.others(), self.stages);
+        let queries_at = e.shared(self.walk.own_head().bytes());
+        assert!(self.walk.own_head().may_begin_at(queries_at), "boxes begin patterns of the swizzle");
+        let ring = Ring::new(&mut e, self.walk.other_head(), self.stages);
         let [b, head, block] = digits(&mut e, "%task", [batch, heads, blocks]);
         let kv_head = e.divided(&head, heads / kv_heads);
         let first = e.times(&block, self.walk.own());
@@ -111,16 +98,16 @@ impl Forward<'_> {
                 let begins = e.op(format!("arith.cmpi eq, {key}, {from} : i64"));
                 let number = self.number(e, start, key);
                 let key_row = e.int2("addi", &row, key);
-                let tile = e.index(self.others().bytes() as i64);
+                let tile = e.index(self.walk.other_head().bytes() as i64);
                 // The queries come with the first keys.
-                let both = e.plus(&tile, self.queries().bytes() as i64);
+                let both = e.plus(&tile, self.walk.own_head().bytes() as i64);
                 let bytes = e.choose(&begins, &both, &tile);
                 let place = (start.kv_head.as_str(), key_row.as_str());
                 let (_, barrier) = start.ring.copy(e, &number, &start.maps[1], place, &bytes);
                 let queries = |e: &mut Emitter| {
                     let row = e.int2("addi", &row, &start.first);
                     let at = (start.queries_at, "%zero");
-                    self.queries().copy(e, (&start.maps[0], &barrier), at, (&start.head, &row));
+                    self.walk.own_head().copy(e, (&start.maps[0], &barrier), at, (&start.head, &row));
                 };
                 e.branch(&begins, queries, |_| {});
                 let next = e.plus(&number, 1);
@@ -131,22 +118,18 @@ impl Forward<'_> {
     }
 
     fn consume(&self, e: &mut Emitter, start: &Start) {
-        e.line(format!("nvvm.setmaxregister increase {CONSUMER_REGISTERS}"));
         let walk = &self.walk;
-        let (row, column) = Part::origin(e);
-        let warp_row = e.times("%warp", WARP_ROWS);
-        let row = e.int2("addi", &row, &warp_row);
-        let query = e.int2("addi", &start.first, &row);
+        let (query, column) = begin_consumer(e, &start.first);
         let queries = walk.tokens(e, &start.segments, &start.batch, &query, [0, 8].into_iter());
         let warp = WarpTokens::new(walk, e, &start.segments, &start.batch, &start.first, &queries);
         let (lowest, zero) = (e.float(f32::NEG_INFINITY, 1), e.float(0.0, 1));
-        let mut carried = self.results().part().zeros(e);
+        let mut carried = self.walk.result_sums().part().zeros(e);
         let results = carried.len();
         carried.extend([&lowest, &lowest, &zero, &zero].map(|value| (value.clone(), float_type(1))));
         let (from, to) = &start.keys;
         let last = e.for_loop(from, to, walk.others as i64, &carried, |e, key, so_far| {
             let number = self.number(e, start, key);
-            let mine = self.queries().mine(e, start.queries_at);
+            let mine = self.walk.own_head().mine(e, start.queries_at);
             let scores = self.scored(e, start, &number, &mine);
             let batch = e.anew(&start.batch);
             let segments = walk.spread_segments(e, &start.segments, &batch, key);
@@ -158,7 +141,7 @@ impl Forward<'_> {
             };
             let some = |e: &mut Emitter| {
                 let first_key = e.int2("addi", key, &column);
-                let distances = column_distances(self.scores().part());
+                let distances = column_distances(self.walk.score_sums().part());
                 let keys = walk.tokens(e, &start.segments, &batch, &first_key, distances);
                 masked(walk, e, &scores, &queries, &keys)
             };
@@ -166,7 +149,7 @@ impl Forward<'_> {
             let softmax = Softmax { top: so_far[results..results + 2].to_vec(), sum: so_far[results + 2..].to_vec() };
             let (softmax, factors, probabilities) = softmax.with(walk, e, &scores);
             let scale = |element: Element| e.float2("mulf", &so_far[element.register], by_row(&factors, &element), 1);
-            let scaled: Vec<Value> = self.results().part().elements().map(scale).collect();
+            let scaled: Vec<Value> = self.walk.result_sums().part().elements().map(scale).collect();
             let values = e.plus(&number, 1);
             let mut next = self.passed_on(e, start, &values, (&scaled, &probabilities));
             next.extend(softmax.top);
@@ -176,7 +159,7 @@ impl Forward<'_> {
         let softmax = Softmax { top: last[results..results + 2].to_vec(), sum: last[results + 2..].to_vec() };
         let (factors, logarithms) = softmax.finish(e);
         let scale = |element: Element| e.float2("mulf", &last[element.register], by_row(&factors, &element), 1);
-        let finished: Vec<Value> = self.results().part().elements().map(scale).collect();
+        let finished: Vec<Value> = self.walk.result_sums().part().elements().map(scale).collect();
         let heads = walk.attention.heads;
         walk.store(e, &finished, (&start.o, heads, &start.head), &start.batch, (&query, &column));
         store_logarithms(walk, e, &logarithms, &start.lse, (&start.batch, &start.head), (&query, &column));
@@ -188,10 +171,10 @@ impl Forward<'_> {
         let slot = pipeline.slot(e, number);
         let keys = start.ring.along(e, &slot.stage);
         pipeline.wait_full(e, &slot);
-        let sums = over_entries(e, (self.queries(), mine), (self.others(), &keys));
+        let sums = over_entries(e, (self.walk.own_head(), mine), (self.walk.other_head(), &keys));
         wgmma::wait(e, 0);
         pipeline.release(e, number);
-        self.scores().waited_for(e, &sums)
+        self.walk.score_sums().waited_for(e, &sums)
     }
 
     /// The results with the probabilities' products with the tile of values of that number added; its stage is given back.
@@ -205,12 +188,12 @@ impl Forward<'_> {
         let pipeline = &start.ring.pipeline;
         let slot = pipeline.slot(e, number);
         let fragments = as_fragments(e, probabilities);
-        let sums = self.results().pinned(e, results);
+        let sums = self.walk.result_sums().pinned(e, results);
         let values = start.ring.down(e, &slot.stage);
         pipeline.wait_full(e, &slot);
-        let sums = over_tokens(e, sums, &fragments, (self.others(), &values));
+        let sums = over_tokens(e, sums, &fragments, (self.walk.other_head(), &values));
         wgmma::wait(e, 0);
         pipeline.release(e, number);
-        self.results().waited_for(e, &sums)
+        self.walk.result_sums().waited_for(e, &sums)
     }
 }

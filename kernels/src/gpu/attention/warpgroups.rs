@@ -14,7 +14,7 @@ use crate::gpu::warp::pack;
 
 /// Registers of a thread of the producer's warpgroup and of the consumers', together those that the block begins with.
 pub const PRODUCER_REGISTERS: usize = 24;
-pub const CONSUMER_REGISTERS: usize = 240;
+const CONSUMER_REGISTERS: usize = 240;
 const _: () = assert!(registers_fit(CONSUMER_REGISTERS, PRODUCER_REGISTERS));
 /// Warps of the consumers.
 pub const WARPS: usize = CONSUMERS * WARPGROUP / WARP;
@@ -98,6 +98,35 @@ impl HeadTile {
         let all = self.along(e, at);
         e.int2("addi", &all, &mine)
     }
+}
+
+impl Walk<'_> {
+    /// The block's own tokens.
+    pub fn own_head(&self) -> HeadTile {
+        HeadTile { tokens: self.own(), width: self.width }
+    }
+
+    /// A tile of the other side's.
+    pub fn other_head(&self) -> HeadTile {
+        HeadTile { tokens: self.others, width: self.width }
+    }
+
+    pub fn score_sums(&self) -> Sums {
+        Sums { columns: self.others }
+    }
+
+    pub fn result_sums(&self) -> Sums {
+        Sums { columns: self.width }
+    }
+}
+
+/// A consumer begins: it takes its registers. Returns the first token of a thread and its first column; `first` is the block's token.
+pub fn begin_consumer(e: &mut Emitter, first: &str) -> (Value, Value) {
+    e.line(format!("nvvm.setmaxregister increase {CONSUMER_REGISTERS}"));
+    let (row, column) = Part::origin(e);
+    let warp_row = e.times("%warp", WARP_ROWS);
+    let row = e.int2("addi", &row, &warp_row);
+    (e.int2("addi", first, &row), column)
 }
 
 /// The tiles that a block walks over, on their way.

@@ -2,7 +2,7 @@
 use super::*;
 use crate::emit::{float_type, int_type};
 use crate::gpu::attention::sight::WarpTokens;
-use crate::gpu::attention::warpgroups::{CONSUMER_REGISTERS, as_fragments, over_entries, over_tokens};
+use crate::gpu::attention::warpgroups::{as_fragments, begin_consumer, over_entries, over_tokens};
 use crate::gpu::hopper::descriptor::distance;
 use crate::gpu::hopper::wgmma;
 
@@ -30,17 +30,13 @@ enum OfQueries {
 
 impl Gradient<'_> {
     pub(super) fn consume(&self, e: &mut Emitter, start: &Start, results: &[Value]) {
-        e.line(format!("nvvm.setmaxregister increase {CONSUMER_REGISTERS}"));
         let walk = &self.walk;
-        let (row, column) = Part::origin(e);
-        let warp_row = e.times("%warp", WARP_ROWS);
-        let row = e.int2("addi", &row, &warp_row);
-        let token = e.int2("addi", &start.first, &row);
+        let (token, column) = begin_consumer(e, &start.first);
         let mine = self.mine(e, start, &token);
-        let zeros: Vec<_> = results.iter().flat_map(|_| self.results().part().zeros(e)).collect();
+        let zeros: Vec<_> = results.iter().flat_map(|_| self.walk.result_sums().part().zeros(e)).collect();
         let sums = self.each_tile(e, start, &zeros, |e, turn, sums| self.tile(e, start, turn, &mine, sums));
         let (own_heads, _) = self.heads();
-        for (i, (sums, array)) in sums.chunks(self.results().part().registers()).zip(results).enumerate() {
+        for (i, (sums, array)) in sums.chunks(self.walk.result_sums().part().registers()).zip(results).enumerate() {
             // Gradients of scores lack their scale so far.
             let factor = e.float(if i == 0 { walk.attention.scale } else { 1.0 }, 1);
             let sums: Vec<Value> = sums.iter().map(|sum| e.float2("mulf", sum, &factor, 1)).collect();
@@ -52,7 +48,7 @@ impl Gradient<'_> {
         let walk = &self.walk;
         let tokens = walk.tokens(e, &start.segments, &start.batch, token, [0, 8].into_iter());
         let warp = WarpTokens::new(walk, e, &start.segments, &start.batch, &start.first, &tokens);
-        let descriptor = self.own_tile().mine(e, start.own_at[0]);
+        let descriptor = self.walk.own_head().mine(e, start.own_at[0]);
         let statistic = |e: &mut Emitter, which| {
             let query = Query { batch: &start.batch, head: &start.head, token };
             let first = statistics::at(walk.attention, e, &start.statistics, which, &query);
@@ -78,7 +74,7 @@ impl Gradient<'_> {
             let own = e.plus(&own, distance(at - start.own_at[0]));
             let other = start.ring.along(e, &slot.stage);
             pipeline.wait_full(e, slot);
-            running.push(over_entries(e, (self.own_tile(), &own), (self.other_tile(), &other)));
+            running.push(over_entries(e, (self.walk.own_head(), &own), (self.walk.other_head(), &other)));
         }
         // Computed for every tile, so that it takes no registers between them.
         let lane = e.anew("%lane");
@@ -86,16 +82,16 @@ impl Gradient<'_> {
         let (all, seen) = self.seen(e, start, turn, mine, &origin);
         let logarithms = self.of_queries_at(e, start, mine, (&slots[0], &origin.1), Statistic::Logarithm);
         wgmma::wait(e, 1);
-        let scores = self.scores().waited_for(e, &running[0]);
+        let scores = self.walk.score_sums().waited_for(e, &running[0]);
         let probabilities = self.probabilities(e, &scores, &logarithms, (&all, &seen));
         let deltas = self.of_queries_at(e, start, mine, (&slots[1], &origin.1), Statistic::Delta);
         wgmma::wait(e, 0);
-        let slopes = self.scores().waited_for(e, &running[1]);
+        let slopes = self.walk.score_sums().waited_for(e, &running[1]);
         if self.of_queries() {
             pipeline.release(e, &numbers[1]);
         }
         let gradients = self.gradients(e, &probabilities, &slopes, &deltas);
-        let (by_slope, by_probability) = sums.split_at(self.results().part().registers());
+        let (by_slope, by_probability) = sums.split_at(self.walk.result_sums().part().registers());
         let of_values =
             (!by_probability.is_empty()).then(|| self.passed_on(e, start, &slots[1], by_probability, &probabilities));
         let of_keys = self.passed_on(e, start, &slots[0], by_slope, &gradients);
@@ -104,7 +100,11 @@ impl Gradient<'_> {
             pipeline.release(e, &numbers[1]);
         }
         pipeline.release(e, &numbers[0]);
-        [Some(of_keys), of_values].iter().flatten().flat_map(|sums| self.results().waited_for(e, sums)).collect()
+        [Some(of_keys), of_values]
+            .iter()
+            .flatten()
+            .flat_map(|sums| self.walk.result_sums().waited_for(e, sums))
+            .collect()
     }
 
     /// Starts adding the products of what is in registers with the tile in a stage to some sums.
@@ -118,8 +118,8 @@ impl Gradient<'_> {
     ) -> Value {
         let values = as_fragments(e, values);
         let other = start.ring.down(e, &slot.stage);
-        let sums = self.results().pinned(e, sums);
-        over_tokens(e, sums, &values, (self.other_tile(), &other))
+        let sums = self.walk.result_sums().pinned(e, sums);
+        over_tokens(e, sums, &values, (self.walk.other_head(), &other))
     }
 
     /// A statistic of the queries of a tile's scores.
@@ -147,7 +147,7 @@ impl Gradient<'_> {
         statistic: &OfQueries,
         mut one: impl FnMut(&mut Emitter, usize, &str) -> Value,
     ) -> Vec<Value> {
-        let elements: Vec<Element> = self.scores().part().elements().collect();
+        let elements: Vec<Element> = self.walk.score_sums().part().elements().collect();
         let mut values = vec![];
         // Pieces of two columns, whose statistics are taken as late as can be, for their registers.
         for piece in elements.chunks(4) {
@@ -184,7 +184,7 @@ impl Gradient<'_> {
         } else {
             mine.warp.are_seen_by_all(walk, e, other, &segments)
         };
-        let words = self.scores().part().registers() / WORD;
+        let words = self.walk.score_sums().part().registers() / WORD;
         let every = |e: &mut Emitter| (0..words).map(|_| e.int_constant(-1, 1)).collect();
         let some = |e: &mut Emitter| self.bits(e, (mine, origin), other, &segments);
         let seen = e.either(&all, &vec![int_type(1, 32); words], every, some);
@@ -198,7 +198,7 @@ impl Gradient<'_> {
         other: &str,
         segments: &[Value],
     ) -> Vec<Value> {
-        let part = self.scores().part();
+        let part = self.walk.score_sums().part();
         let Attention { seq, window, .. } = *self.walk.attention;
         let narrow = |e: &mut Emitter, value: &str| e.op(format!("arith.trunci {value} : i64 to i32"));
         let (own, other) = (e.int2("addi", &mine.warp.first, row), e.int2("addi", other, column));

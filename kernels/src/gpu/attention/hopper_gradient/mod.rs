@@ -14,13 +14,12 @@ mod consumer;
 
 use super::gradient::Wanted;
 use super::statistics::{self, Query, Statistic};
-use super::warpgroups::{HeadTile, PRODUCER_REGISTERS, Ring, WARPS};
+use super::warpgroups::{PRODUCER_REGISTERS, Ring, WARPS};
 use super::*;
 use crate::attention::digits;
 use crate::emit::int_type;
 use crate::gpu::hopper::pipeline;
 use crate::gpu::hopper::producer::{by_producer, copy_range};
-use crate::gpu::hopper::wgmma::Sums;
 use crate::gpu::hopper::{SWIZZLE_PERIOD, THREADS};
 use crate::tuning::{WarpgroupGradient, WarpgroupWalk};
 
@@ -89,22 +88,6 @@ impl Gradient<'_> {
         self.wanted == Wanted::Queries
     }
 
-    fn own_tile(&self) -> HeadTile {
-        HeadTile { tokens: self.walk.own(), width: self.walk.width }
-    }
-
-    fn other_tile(&self) -> HeadTile {
-        HeadTile { tokens: self.walk.others, width: self.walk.width }
-    }
-
-    fn scores(&self) -> Sums {
-        Sums { columns: self.walk.others }
-    }
-
-    fn results(&self) -> Sums {
-        Sums { columns: self.walk.width }
-    }
-
     /// Bytes of a statistic of a tile of queries.
     fn statistic_bytes(&self) -> usize {
         self.walk.others * Elem::F32.bytes() as usize
@@ -135,12 +118,12 @@ impl Gradient<'_> {
         let (own_heads, other_heads) = self.heads();
         let (queries, keys) = ([0, 4], [1, 2]);
         let (own, others) = if self.of_queries() { (queries, keys) } else { (keys, queries) };
-        let own = own.map(|operand| e.tensor_map(self.own_tile().map(attention, operand, own_heads)));
-        let others = others.map(|operand| e.tensor_map(self.other_tile().map(attention, operand, other_heads)));
+        let own = own.map(|operand| e.tensor_map(self.walk.own_head().map(attention, operand, own_heads)));
+        let others = others.map(|operand| e.tensor_map(self.walk.other_head().map(attention, operand, other_heads)));
         let (segments, statistics) = (e.arg(3), e.arg(5));
-        let own_at = [(); 2].map(|()| e.shared(self.own_tile().bytes()));
+        let own_at = [(); 2].map(|()| e.shared(self.walk.own_head().bytes()));
         debug_assert!(own_at.iter().all(|at| at.is_multiple_of(SWIZZLE_PERIOD)));
-        let ring = Ring::new(e, self.other_tile(), self.stages);
+        let ring = Ring::new(e, self.walk.other_head(), self.stages);
         let statistics_at = if self.of_queries() { 0 } else { e.shared(self.stages * self.statistic_bytes()) };
         let [batch, head, block] = digits(e, "%task", [attention.batch, own_heads, blocks]);
         // Long walks begin first: of early keys, of late queries.
@@ -194,9 +177,9 @@ impl Gradient<'_> {
                 let begins = e.op(format!("arith.cmpi eq, {}, %zero : i64", turn.number));
                 let row = e.int2("addi", &batch_row, &turn.other);
                 let statistic = if self.of_queries() { 0 } else { self.statistic_bytes() };
-                let bytes = e.index((self.other_tile().bytes() + statistic) as i64);
+                let bytes = e.index((self.walk.other_head().bytes() + statistic) as i64);
                 // The own tokens come with the first tiles.
-                let both = e.plus(&bytes, self.own_tile().bytes() as i64);
+                let both = e.plus(&bytes, self.walk.own_head().bytes() as i64);
                 let bytes = e.choose(&begins, &both, &bytes);
                 for (array, which) in [Statistic::Logarithm, Statistic::Delta].into_iter().enumerate() {
                     let number = e.plus(&turn.number, array as i64);
@@ -209,7 +192,7 @@ impl Gradient<'_> {
                         let (head, first) = (e.anew(&start.head), e.anew(&start.first));
                         let row = e.int2("addi", &batch_row, &first);
                         let (map, at) = ((start.own[array].as_str(), barrier.as_str()), (start.own_at[array], "%zero"));
-                        self.own_tile().copy(e, map, at, (&head, &row));
+                        self.walk.own_head().copy(e, map, at, (&head, &row));
                     };
                     e.branch(&begins, own, |_| {});
                 }
