@@ -109,12 +109,12 @@ impl Attr for DType {
     }
 }
 
-impl Attr for Option<usize> {
+impl<T: Attr> Attr for Option<T> {
     fn print(&self) -> String {
-        self.map_or("none".into(), |n| n.to_string())
+        self.as_ref().map_or("none".into(), T::print)
     }
     fn parse(text: &str) -> Option<Self> {
-        if text == "none" { Some(None) } else { text.parse().ok().map(Some) }
+        if text == "none" { Some(None) } else { T::parse(text).map(Some) }
     }
 }
 

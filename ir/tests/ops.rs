@@ -53,17 +53,17 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("rms_norm_grad_weight {eps = 1e-5}", &["bf16[2,4]", "bf16[2,4]"]),
     ("rope {heads = 2, inverse = false}", &["bf16[3,12]", "position[3]", "f32[8,2]", "f32[8,2]"]),
     (
-        "attention {seq = 4, heads = 4, kv_heads = 2, scale = 5e-1, window = none}",
-        &["bf16[8,12]", "bf16[8,6]", "bf16[8,6]", "segment[8]"],
+        "attention {seq = 4, heads = 4, kv_heads = 2, scale = 5e-1, window = none, softcap = none, alibi = none}",
+        &["bf16[8,12]", "bf16[8,6]", "bf16[8,10]", "segment[8]"],
     ),
     (
-        "attention_grad {seq = 4, heads = 4, kv_heads = 2, scale = 5e-1, window = 3}",
-        &["bf16[8,12]", "bf16[8,6]", "bf16[8,6]", "bf16[8,12]", "f32[8,4]", "bf16[8,12]", "segment[8]"],
+        "attention_grad {seq = 4, heads = 4, kv_heads = 2, scale = 5e-1, window = 3, softcap = 5e1, alibi = 1e0}",
+        &["bf16[8,12]", "bf16[8,6]", "bf16[8,10]", "bf16[8,20]", "f32[8,4]", "bf16[8,20]", "segment[8]"],
     ),
     ("cache_append", &["bf16[8,6]", "bf16[2,6]", "index[1]"]),
     (
-        "attention_cached {heads = 4, kv_heads = 2, scale = 5e-1, window = none}",
-        &["bf16[2,12]", "bf16[8,6]", "bf16[8,6]", "index[1]"],
+        "attention_cached {heads = 4, kv_heads = 2, scale = 5e-1, window = none, softcap = 3e1, alibi = none}",
+        &["bf16[2,12]", "bf16[8,6]", "bf16[8,10]", "index[1]"],
     ),
     ("linear_cross_entropy {logit_scale = 1e0}", &["bf16[4,3]", "bf16[5,3]", "label[4]", "loss_scale[1]"]),
     (

@@ -41,14 +41,29 @@ const ROWS: &[(&str, &[&str], &[&str])] = &[
     ("rms_norm {eps = 1e-5, plus_one = true}", &["f32[2,4]", "f32[4]"], &["f32[2,4]"]),
     ("rope {heads = 2, inverse = false}", &["f32[3,12]", "position[3]", "f32[8,2]", "f32[8,2]"], &["f32[3,12]"]),
     (
-        "attention {seq = 4, heads = 4, kv_heads = 2, scale = 5e-1, window = none}",
+        "attention {seq = 4, heads = 4, kv_heads = 2, scale = 5e-1, window = none, softcap = none, alibi = none}",
         &["f32[8,12]", "f32[8,6]", "f32[8,6]", "segment[8]"],
         &["f32[8,12]", "f32[8,4]"],
     ),
     (
-        "attention {seq = 8, heads = 2, kv_heads = 1, scale = 5e-1, window = 3}",
+        "attention {seq = 8, heads = 2, kv_heads = 1, scale = 5e-1, window = 3, softcap = none, alibi = none}",
         &["f32[8,6]", "f32[8,3]", "f32[8,3]", "segment[8]"],
         &["f32[8,6]", "f32[8,2]"],
+    ),
+    (
+        "attention {seq = 8, heads = 2, kv_heads = 1, scale = 5e-1, window = none, softcap = 1.5e0, alibi = none}",
+        &["f32[8,6]", "f32[8,3]", "f32[8,3]", "segment[8]"],
+        &["f32[8,6]", "f32[8,2]"],
+    ),
+    (
+        "attention {seq = 4, heads = 6, kv_heads = 3, scale = 5e-1, window = none, softcap = none, alibi = 5e-1}",
+        &["f32[8,12]", "f32[8,6]", "f32[8,9]", "segment[8]"],
+        &["f32[8,18]", "f32[8,6]"],
+    ),
+    (
+        "attention {seq = 8, heads = 3, kv_heads = 1, scale = 7e-1, window = 5, softcap = 2e0, alibi = 1e0}",
+        &["f32[8,15]", "f32[8,5]", "f32[8,2]", "segment[8]"],
+        &["f32[8,6]", "f32[8,3]"],
     ),
     ("linear_cross_entropy {logit_scale = 5e-1}", &["f32[4,3]", "f32[5,3]", "label[4]", "loss_scale[1]"], &["f32[1]"]),
     ("dropout {p = 5e-1, site = 3}", &["f32[4,5]", "seed[2]"], &["f32[4,5]"]),

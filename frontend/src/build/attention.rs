@@ -46,12 +46,14 @@ impl Scope<'_> {
         if let (Some((k_cache, v_cache)), Some(start)) = (context.caches, context.start) {
             let k = g.op(CacheAppend {}, &[k_cache, k, start]);
             let v = g.op(CacheAppend {}, &[v_cache, v, start]);
-            return (g.op(AttentionCached { heads, kv_heads, scale, window }, &[q, k, v, start]), vec![k, v]);
+            let op = AttentionCached { heads, kv_heads, scale, window, softcap: None, alibi: None };
+            return (g.op(op, &[q, k, v, start]), vec![k, v]);
         }
         let seq = self.builder.request.seq;
         let window = window.filter(|w| *w < seq);
         let segments = context.segments.expect("without a cache there are segments");
-        (g.push(ops::Attention { seq, heads, kv_heads, scale, window }, &[q, k, v, segments])[0], vec![])
+        let op = ops::Attention { seq, heads, kv_heads, scale, window, softcap: None, alibi: None };
+        (g.push(op, &[q, k, v, segments])[0], vec![])
     }
 
     /// A norm of every head, whose weight all heads share.

@@ -1,7 +1,7 @@
 //! Attention, lookups, dropout and the optimizer.
 use super::{accumulation, operands, value_elem};
 use crate::select::{Operand, Selector, rows};
-use amc_ir::Op;
+use amc_ir::{Op, Type};
 use amc_kernels::{attention, attention_cached, dropout, embedding, optimizer, reduce};
 
 pub(super) fn claim(s: &mut Selector, at: usize, op: &Op, done: &mut [bool]) {
@@ -82,6 +82,12 @@ fn attend(s: &mut Selector, at: usize, op: &Op) {
     let (args, results) = (&inst.args[..], &inst.results[..]);
     let elem = value_elem(function, args[0]);
     let (tokens, width) = rows(function.ty(args[0]));
+    match op {
+        Op::Attention(a) => want_plain(op, (a.softcap, a.alibi), function.ty(args[2]), function.ty(args[1])),
+        Op::AttentionGrad(a) => want_plain(op, (a.softcap, a.alibi), function.ty(args[2]), function.ty(args[1])),
+        Op::AttentionCached(a) => want_plain(op, (a.softcap, a.alibi), function.ty(args[2]), function.ty(args[1])),
+        _ => {}
+    }
     let problem = |seq: usize, heads: usize, kv_heads: usize, scale: f32, window| attention::Attention {
         batch: tokens / seq,
         seq,
@@ -128,4 +134,12 @@ fn attend(s: &mut Selector, at: usize, op: &Op) {
         }
         other => unreachable!("`{}` is no attention", other.name()),
     }
+}
+
+/// Kernels compute scores as they are, of heads of one size.
+fn want_plain(op: &Op, (softcap, alibi): (Option<f32>, Option<f32>), v: &Type, k: &Type) {
+    let name = op.name();
+    assert!(softcap.is_none(), "no kernel computes `{name}` with softcap = {softcap:?}, wanted none");
+    assert!(alibi.is_none(), "no kernel computes `{name}` with alibi = {alibi:?}, wanted none");
+    assert!(v == k, "no kernel computes `{name}` of values {v} beside keys {k}, wanted equal sizes");
 }
