@@ -36,6 +36,20 @@ const ROWS: &[(&str, &[&str], &[&str])] = &[
     ("matmul {ta = false, tb = true, dtype = f32}", &["f32[2,3]", "f32[4,3]"], &["f32[2,4]"]),
     ("matmul {ta = true, tb = false, dtype = f32}", &["f32[3,2]", "f32[3,4]"], &["f32[2,4]"]),
     ("matmul {ta = true, tb = true, dtype = f32}", &["f32[3,2]", "f32[4,3]"], &["f32[2,4]"]),
+    (
+        "grouped_matmul {tb = true, dtype = f32}",
+        &["f32[6,3]", "index[4]", "f32[4,3]", "f32[4,3]", "f32[4,3]"],
+        &["f32[6,4]"],
+    ),
+    (
+        "grouped_matmul {tb = false, dtype = f32}",
+        &["f32[6,3]", "index[4]", "f32[3,4]", "f32[3,4]", "f32[3,4]"],
+        &["f32[6,4]"],
+    ),
+    ("route {k = 2, normalize = true}", &["f32[4,5]"], &["f32[4,2]", "index[4,2]"]),
+    ("route {k = 3, normalize = false}", &["f32[4,5]"], &["f32[4,3]", "index[4,3]"]),
+    ("gather_rows {k = 3}", &["f32[2,5]", "index[6]", "index[6]"], &["f32[6,5]"]),
+    ("sum_rows {k = 3}", &["f32[6,5]", "index[6]", "index[6]"], &["f32[2,5]"]),
     ("embedding {scale = 1.5e0, padding = none, dtype = f32}", &["f32[5,3]", "token[4]"], &["f32[4,3]"]),
     ("rms_norm {eps = 1e-5, plus_one = false}", &["f32[2,4]", "f32[4]"], &["f32[2,4]"]),
     ("rms_norm {eps = 1e-5, plus_one = true}", &["f32[2,4]", "f32[4]"], &["f32[2,4]"]),
@@ -102,6 +116,9 @@ fn value(dtype: DType, shape: &[usize], salt: usize) -> Tensor {
         DType::Label => [2.0, -100.0, 4.0, 0.0][i % 4],
         DType::LossScale => 0.25,
         DType::Seed => i as f64 + 5.0,
+        // Six rows in three groups, of which one is empty; or a permutation that is its own inverse.
+        DType::Index if shape == [4] => [0.0, 2.0, 2.0, 6.0][i],
+        DType::Index => [4.0, 2.0, 1.0, 3.0, 0.0, 5.0][i],
         _ => noise(i),
     };
     Tensor::new(shape, (0..shape.iter().product()).map(pick).collect())

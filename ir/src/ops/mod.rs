@@ -4,6 +4,8 @@ mod cross_entropy;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod experts;
+mod grouped_matmul;
 mod matmul;
 mod optimizer;
 mod rms_norm;
@@ -15,6 +17,8 @@ pub use cross_entropy::{LinearCrossEntropy, LinearCrossEntropyGrad};
 pub use dropout::{DeriveSeed, Dropout};
 pub use elementwise::*;
 pub use embedding::{Embedding, EmbeddingGrad};
+pub use experts::{GatherRows, GroupRows, Route, RouteGrad, SumRows};
+pub use grouped_matmul::{GroupedMatmul, GroupedMatmulGrad};
 pub use matmul::{Matmul, MatmulSum};
 pub use optimizer::{Accumulate, Adam, ClipCoefficient};
 pub use rms_norm::{RmsNorm, RmsNormGrad, RmsNormGradAdd, RmsNormGradWeight};
@@ -53,6 +57,13 @@ crate::ops! {
     shape::Rows,
     matmul::Matmul,
     matmul::MatmulSum,
+    grouped_matmul::GroupedMatmul,
+    grouped_matmul::GroupedMatmulGrad,
+    experts::Route,
+    experts::RouteGrad,
+    experts::GroupRows,
+    experts::GatherRows,
+    experts::SumRows,
     embedding::Embedding,
     embedding::EmbeddingGrad,
     rms_norm::RmsNorm,
