@@ -39,8 +39,8 @@ pub struct Emitter {
     next: usize,
     /// Whether the machine rounds to bf16 by an instruction.
     pub(crate) rounds: bool,
-    /// Whether the machine loads and stores the lanes of a mask alone, and the mask that is in force.
-    pub(crate) masks: bool,
+    /// Whether the machine masks elements of two bytes, and the mask that is in force.
+    pub(crate) masks_halves: bool,
     pub(crate) mask: Option<Mask>,
     /// Whether vectors in memory begin at multiples of their size.
     aligned: bool,
@@ -65,7 +65,7 @@ impl Emitter {
 
     /// A body for a CPU with vectors of so many f32 lanes that multiplies bf16 like that.
     pub fn for_cpu(lanes: usize, pairs: Option<Pairs>) -> Emitter {
-        Emitter { rounds: pairs == Some(Pairs::Instruction), masks: lanes >= 16, ..Emitter::default() }
+        Emitter { rounds: pairs == Some(Pairs::Instruction), masks_halves: lanes >= 16, ..Emitter::default() }
     }
 
     /// A line without a result.

@@ -135,31 +135,30 @@ impl<'a> Gemv<'a> {
         copy
     }
 
-    /// Copies A stored `[k, m]`: by blocks of eight steps where it has eight rows, else element by element.
+    /// Copies A stored `[k, m]` by blocks of eight rows and steps. The last steps of a row lie in whole lines, so what is
+    /// stored beyond them hurts nobody.
     fn turn_rows(&self, e: &mut Emitter, term: &Term, a: &str, copy: &str) {
-        let (zero, depth, rows) = (e.index(0), e.index(term.k as i64), self.gemm.m);
-        let blocks = if rows == BLOCK { term.k / BLOCK * BLOCK } else { 0 };
-        let blocks = e.index(blocks as i64);
-        e.repeat(&zero, &blocks, BLOCK as i64, |e, k| {
-            let from = e.row(a, k, term.a.stride, term.a.elem);
-            let load = |i: usize| {
-                let from = e.at(&from, (i * term.a.stride) as i64, term.a.elem);
-                e.load(&from, term.a.elem, BLOCK)
+        let (zero, whole, rest) = (e.index(0), e.index((term.k - term.k % BLOCK) as i64), term.k % BLOCK);
+        for first in (0..self.gemm.m).step_by(BLOCK) {
+            let rows = BLOCK.min(self.gemm.m - first);
+            let turn = |e: &mut Emitter, k: &str, steps: usize| {
+                let from = e.row(a, k, term.a.stride, term.a.elem);
+                let load = |step: usize| {
+                    let from = e.at(&from, (step * term.a.stride + first) as i64, term.a.elem);
+                    e.within_first(rows, BLOCK, |e| e.load(&from, term.a.elem, BLOCK))
+                };
+                let mut block: Vec<Value> = (0..steps).map(load).collect();
+                block.resize(BLOCK, e.float(0.0, BLOCK));
+                let to = e.at(copy, (first * row_length(term)) as i64, Elem::F32);
+                let to = e.offset(&to, k, Elem::F32);
+                let lines = transposed(e, &block);
+                store_lines(e, &lines[..rows], &to, row_length(term), BLOCK);
             };
-            let block: Vec<Value> = (0..BLOCK).map(load).collect();
-            let to = e.offset(copy, k, Elem::F32);
-            let lines = transposed(e, &block);
-            store_lines(e, &lines, &to, row_length(term), BLOCK);
-        });
-        e.repeat(&blocks, &depth, 1, |e, k| {
-            let (from, to) = (e.row(a, k, term.a.stride, term.a.elem), e.offset(copy, k, Elem::F32));
-            for row in 0..rows {
-                let from = e.at(&from, row as i64, term.a.elem);
-                let value = e.load(&from, term.a.elem, 1);
-                let to = e.at(&to, (row * row_length(term)) as i64, Elem::F32);
-                e.store(&value, &to, Elem::F32, 1);
+            e.repeat(&zero, &whole, BLOCK as i64, |e, k| turn(e, k, BLOCK));
+            if rest > 0 {
+                turn(e, &whole, rest);
             }
-        });
+        }
     }
 
     fn call_dots(
@@ -188,19 +187,12 @@ impl<'a> Gemv<'a> {
             write!(params, ", %a{t}: !llvm.ptr, %b{t}: !llvm.ptr").expect("writing to a string");
             let (whole, rest) = (term.k - term.k % self.lanes, term.k % self.lanes);
             sums = self.along(&mut e, t, (0, whole), sums, (rows, columns), self.lanes);
-            if e.masks && rest > 0 {
-                // What is loaded beyond the last step is zero.
-                let count = e.index(rest as i64);
-                let mask = e.first_lanes(&count, self.lanes);
-                sums = e.masked(mask, |e| self.along(e, t, (whole, term.k), sums, (rows, columns), self.lanes));
-            }
+            // What is loaded beyond the last step is zero.
+            sums = e.within_first(rest, self.lanes, |e| {
+                self.along(e, t, (whole, term.k), sums, (rows, columns), self.lanes)
+            });
         }
-        let mut sums: Vec<Value> = sums.iter().map(|sum| e.horizontal(sum, Reduction::Sum, self.lanes)).collect();
-        let masks = e.masks;
-        for (t, term) in self.gemm.terms.iter().enumerate().filter(|_| !masks) {
-            let whole = term.k - term.k % self.lanes;
-            sums = self.along(&mut e, t, (whole, term.k), sums, (rows, columns), 1);
-        }
+        let sums: Vec<Value> = sums.iter().map(|sum| e.horizontal(sum, Reduction::Sum, self.lanes)).collect();
         for (i, sum) in sums.iter().enumerate() {
             let place = e.at("%sums", (i / columns * self.block + i % columns) as i64, Elem::F32);
             e.store(sum, &place, Elem::F32, 1);
@@ -233,9 +225,7 @@ impl<'a> Gemv<'a> {
             let a: Vec<Value> = (0..rows).map(|i| load(e, &a, i * a_stride(term), Elem::F32)).collect();
             let mut next = sums.to_vec();
             for j in 0..columns {
-                if lanes > 1 {
-                    prefetch(e, &b, (j + columns) * term.b.stride, term.b.elem);
-                }
+                prefetch(e, &b, (j + columns) * term.b.stride, term.b.elem);
                 let b = load(e, &b, j * term.b.stride, term.b.elem);
                 for (i, a) in a.iter().enumerate() {
                     next[i * columns + j] = e.fma(a, &b, &sums[i * columns + j], lanes);

@@ -1,4 +1,4 @@
-//! Loops over tasks and elements: vectors first, then for what is left one vector under a mask, or one element at a time.
+//! Loops over tasks and elements: vectors first, then for what is left one vector under a mask.
 use crate::emit::{Elem, Emitter, Value, float_type};
 use crate::{Code, Kernel, Work};
 
@@ -60,8 +60,8 @@ impl Emitter {
         });
     }
 
-    /// `body(index, lanes)` over `0..count`: on a CPU `lanes` elements at a time, then those that are left, under a mask or one at
-    /// a time; on a GPU one by each thread, the same in every loop over as many.
+    /// `body(index, lanes)` over `0..count`: on a CPU `lanes` elements at a time, then those that are left, under a mask; on
+    /// a GPU one by each thread, the same in every loop over as many.
     pub fn each(&mut self, count: &str, lanes: usize, mut body: impl FnMut(&mut Emitter, &str, usize)) {
         if let Some(threads) = self.threads() {
             return self.apart(|e| e.repeat("%thread", count, threads as i64, |e, i| body(e, i, 1)));
@@ -69,9 +69,6 @@ impl Emitter {
         let zero = self.index(0);
         let whole = self.rounded_down(count, lanes);
         self.repeat(&zero, &whole, lanes as i64, |e, i| body(e, i, lanes));
-        if !self.masks {
-            return self.repeat(&whole, count, 1, |e, i| body(e, i, 1));
-        }
         let (rest, some) = self.rest(count, &whole);
         let masked = |e: &mut Emitter| {
             let mask = e.first_lanes(&rest, lanes);
@@ -124,21 +121,16 @@ impl Emitter {
         let zero = self.index(0);
         let whole = self.rounded_down(count, lanes);
         let start: Vec<_> = kinds.iter().map(|k| (self.float(k.initial(), lanes), float_type(lanes))).collect();
-        let mut vectors = self.for_loop(&zero, &whole, lanes as i64, &start, |e, i, so_far| body(e, i, lanes, so_far));
-        if self.masks {
-            let (rest, some) = self.rest(count, &whole);
-            let types = vec![float_type(lanes); kinds.len()];
-            let masked = |e: &mut Emitter| {
-                let mask = e.first_lanes(&rest, lanes);
-                let next = e.masked(mask.clone(), |e| body(e, &whole, lanes, &vectors));
-                next.iter().zip(&vectors).map(|(next, so_far)| e.merge(&mask, next, so_far)).collect()
-            };
-            vectors = self.either(&some, &types, masked, |_| vectors.clone());
-            return vectors.iter().zip(kinds).map(|(v, k)| self.horizontal(v, *k, lanes)).collect();
-        }
-        let joined: Vec<_> =
-            vectors.iter().zip(kinds).map(|(v, k)| (self.horizontal(v, *k, lanes), float_type(1))).collect();
-        self.for_loop(&whole, count, 1, &joined, |e, i, so_far| body(e, i, 1, so_far))
+        let vectors = self.for_loop(&zero, &whole, lanes as i64, &start, |e, i, so_far| body(e, i, lanes, so_far));
+        let (rest, some) = self.rest(count, &whole);
+        let types = vec![float_type(lanes); kinds.len()];
+        let masked = |e: &mut Emitter| {
+            let mask = e.first_lanes(&rest, lanes);
+            let next = e.masked(mask.clone(), |e| body(e, &whole, lanes, &vectors));
+            next.iter().zip(&vectors).map(|(next, so_far)| e.merge(&mask, next, so_far)).collect()
+        };
+        let vectors = self.either(&some, &types, masked, |_| vectors.clone());
+        vectors.iter().zip(kinds).map(|(v, k)| self.horizontal(v, *k, lanes)).collect()
     }
 
     /// How many elements of `count` are left behind the `whole` vectors, and whether any are.

@@ -33,6 +33,16 @@ pub fn store_lines(e: &mut Emitter, lines: &[Value], to: &str, pitch: usize, lan
     }
 }
 
+/// Stores the first `count` of these vectors likewise.
+pub fn store_first(e: &mut Emitter, lines: &[Value], count: &str, (to, pitch): (&str, usize), lanes: usize) {
+    for (i, line) in lines.iter().enumerate() {
+        let number = e.index(i as i64);
+        let exists = e.less(&number, count);
+        let to = e.at(to, (i * pitch) as i64, Elem::F32);
+        e.branch(&exists, |e| e.store(line, &to, Elem::F32, lanes), |_| {});
+    }
+}
+
 /// Of two pairs of rows: vectors that have words 0, 1, 2 and 3 of all four rows in each quarter.
 fn four_columns(e: &mut Emitter, first: &[Value; 2], second: &[Value; 2], lanes: usize) -> Vec<Value> {
     let mut columns = vec![];

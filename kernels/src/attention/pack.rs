@@ -1,5 +1,5 @@
 //! Copies between token rows in memory and blocks of f32 or of pairs of bf16 in scratch, plain or transposed.
-use crate::emit::{Elem, Emitter, Value};
+use crate::emit::{Elem, Emitter, Value, float_type};
 use crate::transpose::transposed;
 
 /// Rows of one head in memory: `pointer` is the first row's first element, rows are `pitch` elements apart.
@@ -39,8 +39,7 @@ impl HeadRows<'_> {
                     let words = e.load_halves(&low, high.as_deref(), lanes);
                     e.store_at(&words, &to, i, Elem::F32, lanes);
                 });
-                let none = e.float(0.0, 1);
-                e.repeat(&columns, &full_width, 1, |e, i| e.store_at(&none, &to, i, Elem::F32, 1));
+                self.clear_beyond(e, &to, width);
             });
         }
         e.repeat(&end, &all, 1, |e, pair| {
@@ -60,8 +59,7 @@ impl HeadRows<'_> {
                 let value = scaled(e, &value, scale, lanes);
                 e.store_at(&value, &to, i, Elem::F32, lanes);
             });
-            let none = e.float(0.0, 1);
-            e.repeat(&columns, &full_width, 1, |e, i| e.store_at(&none, &to, i, Elem::F32, 1));
+            self.clear_beyond(e, &to, width);
         });
         e.repeat(count, &all, 1, |e, row| {
             let to = e.row(block, row, width, Elem::F32);
@@ -69,105 +67,83 @@ impl HeadRows<'_> {
         });
     }
 
+    /// Zeros from column `head_dim` on of a row of `width`.
+    fn clear_beyond(self, e: &mut Emitter, row: &str, width: usize) {
+        if self.head_dim < width {
+            let (to, count) = (e.at(row, self.head_dim as i64, Elem::F32), e.index((width - self.head_dim) as i64));
+            e.fill(&to, &count, Elem::F32, BLOCK);
+        }
+    }
+
     /// `block[c * rows + row] = scale · rows[row][c]`; zeros from row `count` on. `rows` is a multiple of 8.
     pub fn pack_transposed(self, e: &mut Emitter, count: &str, rows: usize, scale: f32, block: &str) {
-        self.by_groups(
-            e,
-            count,
-            rows,
-            |e, row, column, lines| {
-                let loaded: Vec<Value> = (0..BLOCK).map(|r| self.load_part(e, row, r, column)).collect();
-                for (c, value) in transposed(e, &loaded).iter().enumerate() {
-                    let value = scaled(e, value, scale, BLOCK);
-                    let line = e.at(lines, (c * rows) as i64, Elem::F32);
-                    e.store(&value, &line, Elem::F32, BLOCK);
-                }
-            },
-            |e, row, column, place, inside| {
+        self.by_groups(e, count, rows, block, |e, group| {
+            let nothing = e.float(0.0, BLOCK);
+            let load = |r: usize| {
                 let load = |e: &mut Emitter| {
-                    let from = e.row(self.pointer, row, self.pitch, self.elem);
-                    let value = e.load_at(&from, column, self.elem, 1);
-                    let value = scaled(e, &value, scale, 1);
-                    e.store(&value, place, Elem::F32, 1);
+                    let from = self.part(e, group.row, r, group.column);
+                    vec![e.within_first(group.columns, BLOCK, |e| e.load(&from, self.elem, BLOCK))]
                 };
-                let clear = |e: &mut Emitter| {
-                    let value = e.float(0.0, 1);
-                    e.store(&value, place, Elem::F32, 1);
-                };
-                e.branch(inside, load, clear);
-            },
-            block,
-        );
+                match group.has_row(e, r) {
+                    Some(exists) => {
+                        e.either(&exists, &[float_type(BLOCK)], load, |_| vec![nothing.clone()]).swap_remove(0)
+                    }
+                    None => load(e).swap_remove(0),
+                }
+            };
+            let loaded: Vec<Value> = (0..BLOCK).map(load).collect();
+            for (c, value) in transposed(e, &loaded).iter().take(group.columns).enumerate() {
+                let value = scaled(e, value, scale, BLOCK);
+                let line = e.at(group.place, (c * rows) as i64, Elem::F32);
+                e.store(&value, &line, Elem::F32, BLOCK);
+            }
+        });
     }
 
     /// `rows[row][c] = block[c * rows + row] · factors[row]` for the first `count` rows. `rows` is a multiple of 8.
     pub fn unpack_transposed(self, e: &mut Emitter, count: &str, rows: usize, factors: &str, block: &str) {
-        self.by_groups(
-            e,
-            count,
-            rows,
-            |e, row, column, lines| {
-                let factor = e.load_at(factors, row, Elem::F32, BLOCK);
-                let load = |c: usize| {
-                    let line = e.at(lines, (c * rows) as i64, Elem::F32);
-                    let value = e.load(&line, Elem::F32, BLOCK);
-                    e.float2("mulf", &value, &factor, BLOCK)
-                };
-                let loaded: Vec<Value> = (0..BLOCK).map(load).collect();
-                for (r, value) in transposed(e, &loaded).iter().enumerate() {
-                    let to = self.part(e, row, r, column);
-                    e.store(value, &to, self.elem, BLOCK);
-                }
-            },
-            |e, row, column, place, inside| {
+        self.by_groups(e, count, rows, block, |e, group| {
+            let (factor, nothing) = (e.load_at(factors, group.row, Elem::F32, BLOCK), e.float(0.0, BLOCK));
+            let load = |c: usize| {
+                let line = e.at(group.place, (c * rows) as i64, Elem::F32);
+                let value = e.load(&line, Elem::F32, BLOCK);
+                e.float2("mulf", &value, &factor, BLOCK)
+            };
+            let mut loaded: Vec<Value> = (0..group.columns).map(load).collect();
+            loaded.resize(BLOCK, nothing);
+            for (r, value) in transposed(e, &loaded).iter().enumerate() {
                 let store = |e: &mut Emitter| {
-                    let (value, factor) = (e.load(place, Elem::F32, 1), e.load_at(factors, row, Elem::F32, 1));
-                    let value = e.float2("mulf", &value, &factor, 1);
-                    let to = e.row(self.pointer, row, self.pitch, self.elem);
-                    e.store_at(&value, &to, column, self.elem, 1);
+                    let to = self.part(e, group.row, r, group.column);
+                    e.within_first(group.columns, BLOCK, |e| e.store(value, &to, self.elem, BLOCK));
                 };
-                e.branch(inside, store, |_| {});
-            },
-            block,
-        );
+                match group.has_row(e, r) {
+                    Some(exists) => e.branch(&exists, store, |_| {}),
+                    None => store(e),
+                }
+            }
+        });
     }
 
-    /// Goes over a transposed block: `block(row, column, place)` for 8 x 8 elements where all 8 rows exist, otherwise
-    /// `single(row, column, place, whether the row exists)`. `place` points into the transposed block.
-    fn by_groups(
-        self,
-        e: &mut Emitter,
-        count: &str,
-        rows: usize,
-        block: impl Fn(&mut Emitter, &str, &str, &str),
-        single: impl Fn(&mut Emitter, &str, &str, &str, &str),
-        target: &str,
-    ) {
+    /// `body` for all groups of 8 rows and 8 columns, of which the last may have fewer.
+    fn by_groups(self, e: &mut Emitter, count: &str, rows: usize, block: &str, body: impl Fn(&mut Emitter, &Group)) {
         let (zero, all) = (e.index(0), e.index(rows as i64));
         let whole = e.rounded_down(count, BLOCK);
-        let blocked = e.index((self.head_dim / BLOCK * BLOCK) as i64);
-        let columns = e.index(self.head_dim as i64);
-        let place = |e: &mut Emitter, row: &str, column: &str| {
-            let line = e.row(target, column, rows, Elem::F32);
-            e.offset(&line, row, Elem::F32)
-        };
-        let singles = |e: &mut Emitter, rows: (&str, &str), columns: (&str, &str)| {
-            e.repeat(rows.0, rows.1, 1, |e, row| {
-                let inside = e.op(format!("arith.cmpi slt, {row}, {count} : i64"));
-                e.repeat(columns.0, columns.1, 1, |e, column| {
-                    let place = place(e, row, column);
-                    single(e, row, column, &place, &inside);
-                });
+        for (from, to, partial) in [(&zero, &whole, false), (&whole, &all, true)] {
+            e.repeat(from, to, BLOCK as i64, |e, row| {
+                let left = partial.then(|| e.int2("subi", count, row));
+                let group = |e: &mut Emitter, column: &str, columns: usize| {
+                    let line = e.row(block, column, rows, Elem::F32);
+                    let place = e.offset(&line, row, Elem::F32);
+                    body(e, &Group { row, column, place: &place, left: left.as_deref(), columns });
+                };
+                let rest = self.head_dim % BLOCK;
+                let blocked = e.index((self.head_dim - rest) as i64);
+                e.repeat(&zero, &blocked, BLOCK as i64, |e, column| group(e, column, BLOCK));
+                if rest > 0 {
+                    group(e, &blocked, rest);
+                }
             });
-        };
-        e.repeat(&zero, &whole, BLOCK as i64, |e, row| {
-            e.repeat(&zero, &blocked, BLOCK as i64, |e, column| {
-                let place = place(e, row, column);
-                block(e, row, column, &place);
-            });
-        });
-        singles(e, (&zero, &whole), (&blocked, &columns));
-        singles(e, (&whole, &all), (&zero, &columns));
+        }
     }
 
     /// The address of element `column` of row `row + r`.
@@ -176,10 +152,24 @@ impl HeadRows<'_> {
         let from = e.at(&from, (r * self.pitch) as i64, self.elem);
         e.offset(&from, column, self.elem)
     }
+}
 
-    fn load_part(self, e: &mut Emitter, row: &str, r: usize, column: &str) -> Value {
-        let from = self.part(e, row, r, column);
-        e.load(&from, self.elem, BLOCK)
+/// Eight rows by eight columns at most.
+struct Group<'a> {
+    row: &'a str,
+    column: &'a str,
+    /// Its first element in the transposed block.
+    place: &'a str,
+    /// How many rows there are, less than one possibly; all eight without it.
+    left: Option<&'a str>,
+    columns: usize,
+}
+
+impl Group<'_> {
+    /// Whether row `r` exists, where it need not.
+    fn has_row(&self, e: &mut Emitter, r: usize) -> Option<Value> {
+        let r = self.left.map(|left| (e.index(r as i64), left));
+        r.map(|(r, left)| e.less(&r, left))
     }
 }
 

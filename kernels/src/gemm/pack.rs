@@ -1,6 +1,6 @@
 //! Packing: `@pack_b{term}` lays a panel of B out as `[k][width]` f32, `@pack_a{term}` a block of A as widened rows or
 //! as strips. Columns beyond the matrix become zero or like its last one: their sums are not stored. Terms whose steps go in
-//! pairs are packed by [`pairs`], what whole blocks leave over by [`rest`] where there are masks.
+//! pairs are packed by [`pairs`], what whole blocks leave over by [`rest`].
 use super::ask::Ask;
 use super::plan::{Feed, FeedB, Panel, Plan};
 use super::{Gemm, Operand, Term, pairs, prefetch, private_function, rest};
@@ -44,12 +44,7 @@ pub fn panel_function(name: &str, panel: Panel, n: usize, b: &Operand) -> String
         (true, false) => pairs::whole_rows,
         (true, true) => pairs::whole_transposed,
     };
-    let partial = match (e.masks, b.transposed) {
-        (true, true) => rest::columns,
-        (true, false) => rest::rows,
-        (false, _) if panel.paired => pairs::partial,
-        (false, _) => partial,
-    };
+    let partial = if b.transposed { rest::columns } else { rest::rows };
     if n.is_multiple_of(panel.width()) {
         whole(&mut e, panel, b);
     } else {
@@ -71,21 +66,15 @@ fn whole_rows(e: &mut Emitter, panel: Panel, b: &Operand) {
     });
 }
 
-/// B stored `[n, k]`: blocks are transposed, the last steps of K go under a mask or element by element. bf16 are transposed as words of two
-/// steps, which are then taken apart.
+/// B stored `[n, k]`: blocks are transposed, the last steps of K go under a mask. bf16 are transposed as words of two steps,
+/// which are then taken apart.
 fn whole_transposed(e: &mut Emitter, panel: Panel, b: &Operand) {
     let (zero, width) = (e.index(0), e.index(panel.width() as i64));
     let mut done = zero.clone();
     for block in blocks(panel.lanes) {
         done = transposed_blocks(e, panel, b, &done, &width, block);
     }
-    if e.masks {
-        return rest::transposed_steps(e, panel, b, &done, &width);
-    }
-    e.repeat(&done, "%depth", 1, |e, k| {
-        let to = e.row("%to", k, panel.width(), Elem::F32);
-        e.repeat(&zero, &width, 1, |e, n| copy_transposed(e, b, n, k, &to));
-    });
+    rest::transposed_steps(e, panel, b, &done, &width);
 }
 
 /// Blocks of words of the first columns, a multiple of a block's, from step `from` on; returns the step behind the last.
@@ -138,43 +127,6 @@ pub fn halves(e: &mut Emitter, words: &[Value], lanes: usize) -> Vec<Value> {
     halves
 }
 
-/// A panel with fewer columns, without masks: vectors or blocks as far as they go, then elements, then zeros.
-fn partial(e: &mut Emitter, panel: Panel, b: &Operand) {
-    if b.transposed {
-        return partial_transposed(e, panel, b);
-    }
-    let (zero, width, nothing) = (e.index(0), e.index(panel.width() as i64), e.float(0.0, 1));
-    e.repeat(&zero, "%depth", 1, |e, k| {
-        let (from, to) = (e.row("%from", k, b.stride, b.elem), e.row("%to", k, panel.width(), Elem::F32));
-        e.each("%extent", panel.lanes, |e, n, lanes| {
-            let value = e.load_at(&from, n, b.elem, lanes);
-            e.store_at(&value, &to, n, Elem::F32, lanes);
-        });
-        e.repeat("%extent", &width, 1, |e, n| e.store_at(&nothing, &to, n, Elem::F32, 1));
-    });
-}
-
-fn partial_transposed(e: &mut Emitter, panel: Panel, b: &Operand) {
-    let (zero, width, nothing) = (e.index(0), e.index(panel.width() as i64), e.float(0.0, 1));
-    let columns = e.rounded_down("%extent", SMALL_BLOCK);
-    let done = transposed_blocks(e, panel, b, &zero, &columns, SMALL_BLOCK);
-    e.repeat(&zero, "%depth", 1, |e, k| {
-        let to = e.row("%to", k, panel.width(), Elem::F32);
-        let is_done = e.less(k, &done);
-        let first = e.choose(&is_done, &columns, &zero);
-        e.repeat(&first, "%extent", 1, |e, n| copy_transposed(e, b, n, k, &to));
-        e.repeat("%extent", &width, 1, |e, n| e.store_at(&nothing, &to, n, Elem::F32, 1));
-    });
-}
-
-/// `to[n] = from[n][k]`
-fn copy_transposed(e: &mut Emitter, b: &Operand, n: &str, k: &str, to: &str) {
-    let row = e.times(n, b.stride);
-    let at = e.int2("addi", &row, k);
-    let value = e.load_at("%from", &at, b.elem, 1);
-    e.store_at(&value, to, n, Elem::F32, 1);
-}
-
 /// A stored `[m, k]`, widened row by row.
 fn rows(plan: &Plan, term: &Term) -> Emitter {
     let mut e = Emitter::for_cpu(plan.lanes, None);
@@ -193,7 +145,7 @@ fn rows(plan: &Plan, term: &Term) -> Emitter {
 /// A stored `[k, m]`, cut into strips of the tile's rows. The rows that a last strip lacks are left as they are: what
 /// is computed from them is not stored.
 fn strips(gemm: &Gemm, plan: &Plan, term: &Term) -> Emitter {
-    let mut e = Emitter::new();
+    let mut e = Emitter::for_cpu(plan.lanes, None);
     let zero = e.index(0);
     let whole = e.rounded_down("%extent", plan.rows);
     let most = e.rounded_down("%depth", STEPS);
@@ -224,15 +176,28 @@ fn strip_steps(e: &mut Emitter, gemm: &Gemm, plan: &Plan, term: &Term, k: &str, 
     }
     let to = e.row(&to, whole, stride, Elem::F32);
     let from = e.offset(&from, whole, term.a.elem);
-    let rest = e.int2("subi", "%extent", whole);
-    e.repeat(&zero, &rest, 1, |e, row| {
+    partial_strip(e, plan, whole, |e, at, lanes| {
         for step in 0..steps {
             let from = e.at(&from, (step * term.a.stride) as i64, term.a.elem);
             let to = e.at(&to, (step * plan.rows) as i64, Elem::F32);
-            let value = e.load_at(&from, row, term.a.elem, 1);
-            e.store_at(&value, &to, row, Elem::F32, 1);
+            copy(e, &from, &to, at, term.a.elem, lanes);
         }
     });
+}
+
+/// `body(first row, lanes)` for the rows behind the `whole` strips, under a mask of those that there are.
+pub fn partial_strip(e: &mut Emitter, plan: &Plan, whole: &str, mut body: impl FnMut(&mut Emitter, usize, usize)) {
+    let rest = e.int2("subi", "%extent", whole);
+    for at in (0..plan.rows).step_by(plan.lanes) {
+        let left = e.plus(&rest, -(at as i64));
+        let zero = e.index(0);
+        let some = e.less(&zero, &left);
+        let masked = |e: &mut Emitter| {
+            let mask = e.first_lanes(&left, plan.lanes);
+            e.masked(mask, |e| body(e, at, plan.lanes));
+        };
+        e.branch(&some, masked, |_| {});
+    }
 }
 
 /// `count` lanes as powers of two of at most `most`: offsets and sizes.

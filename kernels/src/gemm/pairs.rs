@@ -3,7 +3,7 @@
 //! A panel of B is packed as `[k / 2][width]` words, A stored `[k, m]` as strips `[k / 2][rows]` of words; A stored
 //! `[m, k]` is used in place. The last word of an odd depth has zero in its high half, and A in place is then read by
 //! its low half alone: what lies beyond the last step is never a number of the product.
-use super::pack::{SMALL_BLOCK, blocks, loaded_rows, pieces};
+use super::pack::{blocks, loaded_rows, partial_strip, pieces};
 use super::plan::{Panel, Plan};
 use super::{Gemm, Operand, Term, prefetch, rest};
 use crate::emit::{Elem, Emitter, Value};
@@ -29,21 +29,15 @@ pub fn whole_rows(e: &mut Emitter, panel: Panel, b: &Operand) {
     });
 }
 
-/// B stored `[n, k]`: blocks of words are transposed, the last pairs go under a mask or word by word.
+/// B stored `[n, k]`: blocks of words are transposed, the last pairs go under a mask.
 pub fn whole_transposed(e: &mut Emitter, panel: Panel, b: &Operand) {
     let (zero, width) = (e.index(0), e.index(panel.width() as i64));
     let mut done = zero.clone();
     for block in blocks(panel.lanes) {
         done = transposed_blocks(e, panel, b, &done, &width, block);
     }
-    if e.masks {
-        let done = e.times(&done, 2);
-        return rest::transposed_steps(e, panel, b, &done, &width);
-    }
-    each_pair(e, &done, |e, pair, both| {
-        let to = e.row("%to", pair, panel.width(), Elem::F32);
-        e.repeat(&zero, &width, 1, |e, n| copy_word(e, b, (n, pair), both, &to));
-    });
+    let done = e.times(&done, 2);
+    rest::transposed_steps(e, panel, b, &done, &width);
 }
 
 /// Blocks of words of the first columns, a multiple of a block's, from pair `from` on; returns the pair behind the last.
@@ -61,52 +55,6 @@ fn transposed_blocks(e: &mut Emitter, panel: Panel, b: &Operand, from: &str, col
         });
     });
     end
-}
-
-/// A panel with fewer columns, without masks: vectors or blocks as far as they go, then words, then zeros.
-pub fn partial(e: &mut Emitter, panel: Panel, b: &Operand) {
-    if b.transposed {
-        return partial_transposed(e, panel, b);
-    }
-    let (zero, width, nothing) = (e.index(0), e.index(panel.width() as i64), e.float(0.0, 1));
-    each_pair(e, &zero, |e, pair, both| {
-        let (from, to) = (e.row("%from", pair, 2 * b.stride, Elem::Bf16), e.row("%to", pair, panel.width(), Elem::F32));
-        e.each("%extent", panel.lanes, |e, n, lanes| {
-            let (from, to) = (e.offset(&from, n, Elem::Bf16), e.offset(&to, n, Elem::F32));
-            interleave(e, (&from, b.stride, both), &to, 0, lanes);
-        });
-        e.repeat("%extent", &width, 1, |e, n| e.store_at(&nothing, &to, n, Elem::F32, 1));
-    });
-}
-
-fn partial_transposed(e: &mut Emitter, panel: Panel, b: &Operand) {
-    let (zero, width, nothing) = (e.index(0), e.index(panel.width() as i64), e.float(0.0, 1));
-    let columns = e.rounded_down("%extent", SMALL_BLOCK);
-    let done = transposed_blocks(e, panel, b, &zero, &columns, SMALL_BLOCK);
-    each_pair(e, &zero, |e, pair, both| {
-        let to = e.row("%to", pair, panel.width(), Elem::F32);
-        let is_done = e.less(pair, &done);
-        let first = e.choose(&is_done, &columns, &zero);
-        e.repeat(&first, "%extent", 1, |e, n| copy_word(e, b, (n, pair), both, &to));
-        e.repeat("%extent", &width, 1, |e, n| e.store_at(&nothing, &to, n, Elem::F32, 1));
-    });
-}
-
-/// Where the first step of a pair of column `n` of B lies.
-fn word_at(e: &mut Emitter, b: &Operand, n: &str, pair: &str) -> Value {
-    let step = e.times(pair, 2);
-    let (major, minor) = if b.transposed { (n, step.as_str()) } else { (step.as_str(), n) };
-    let major = e.times(major, b.stride);
-    let at = e.int2("addi", &major, minor);
-    e.offset("%from", &at, Elem::Bf16)
-}
-
-/// `to[n]` becomes the word of column `n`.
-fn copy_word(e: &mut Emitter, b: &Operand, (n, pair): (&str, &str), both: bool, to: &str) {
-    let low = word_at(e, b, n, pair);
-    let high = both.then(|| e.at(&low, if b.transposed { 1 } else { b.stride as i64 }, Elem::Bf16));
-    let word = e.load_halves(&low, high.as_deref(), 1);
-    e.store_at(&word, to, n, Elem::F32, 1);
 }
 
 /// The words of two rows, or of one and zero, from column `at` on.
@@ -131,7 +79,7 @@ const AHEAD: usize = 8;
 /// The body of `@pack_a{term}`, of A stored `[k, m]`. The rows that a last strip lacks are left as they are: what is
 /// computed from them is not stored.
 pub fn strips(gemm: &Gemm, plan: &Plan, term: &Term) -> Emitter {
-    let mut e = Emitter::new();
+    let mut e = Emitter::for_cpu(plan.lanes, None);
     let zero = e.index(0);
     let rows = e.rounded_down("%extent", plan.rows);
     let whole = e.divided("%depth", 2);
@@ -180,12 +128,10 @@ impl Strips<'_> {
         }
         let to = e.row(&to, &self.rows, self.plan.row_stride(self.term), Elem::F32);
         let from = e.offset(&from, &self.rows, Elem::Bf16);
-        let rest = e.int2("subi", "%extent", &self.rows);
-        e.repeat(&zero, &rest, 1, |e, row| {
-            let (from, to) = (e.offset(&from, row, Elem::Bf16), e.offset(&to, row, Elem::F32));
+        partial_strip(e, self.plan, &self.rows, |e, at, lanes| {
             for step in 0..count {
                 let (from, to) = step_of(e, &from, &to, step);
-                interleave(e, (&from, stored, both), &to, 0, 1);
+                interleave(e, (&from, stored, both), &to, at, lanes);
             }
         });
     }

@@ -5,7 +5,7 @@ use super::plan::Panel;
 use super::{Operand, pairs};
 use crate::emit::{Elem, Emitter, Value, int_type};
 use crate::mask::Mask;
-use crate::transpose::transposed;
+use crate::transpose::{store_first, transposed};
 
 /// B stored `[n, k]`, from step `from` on. There are `extent` columns; those of the panel beyond them become like the last.
 pub fn transposed_steps(e: &mut Emitter, panel: Panel, b: &Operand, from: &str, extent: &str) {
@@ -24,7 +24,7 @@ pub fn transposed_steps(e: &mut Emitter, panel: Panel, b: &Operand, from: &str, 
             let widens = b.elem == Elem::Bf16 && !panel.paired;
             let words = if widens { halves(e, &words, SMALL_BLOCK) } else { words };
             let to = e.offset(&to, n, Elem::F32);
-            store_first(e, &words, &lines, &to, panel.width());
+            store_first(e, &words, &lines, (&to, panel.width()), SMALL_BLOCK);
         });
     });
 }
@@ -52,16 +52,6 @@ fn loaded_rows(e: &mut Emitter, b: &Operand, (n, k): (&str, &str), last: &str) -
         e.op(format!("vector.bitcast {loaded} : {narrow} to {words}"))
     };
     (0..SMALL_BLOCK).map(load).collect()
-}
-
-/// Stores the first `count` lines, `pitch` words apart.
-fn store_first(e: &mut Emitter, lines: &[Value], count: &str, to: &str, pitch: usize) {
-    for (i, line) in lines.iter().enumerate() {
-        let number = e.index(i as i64);
-        let exists = e.less(&number, count);
-        let to = e.at(to, (i * pitch) as i64, Elem::F32);
-        e.branch(&exists, |e| e.store(line, &to, Elem::F32, SMALL_BLOCK), |_| {});
-    }
 }
 
 /// B stored `[k, n]` with `%extent` columns; those of the panel beyond them become zero.

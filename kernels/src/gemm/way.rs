@@ -8,7 +8,7 @@ use super::store;
 use super::{Gemm, Operand, Term, call, private_function};
 use crate::emit::{Elem, Emitter, Value};
 use crate::region::{Broadcast, RegionInput};
-use crate::transpose::{store_lines, transposed};
+use crate::transpose::{store_first, store_lines, transposed};
 
 /// The most columns of a product that is turned over, all of which are rows of one tile then.
 const MOST_COLUMNS: usize = 8;
@@ -67,7 +67,7 @@ impl<'a> Way<'a> {
         if !self.turned {
             return store::function(self.stored, e, lanes, width, vectors);
         }
-        store::function(self.stored, e, lanes, width, 0) + &self.turn(width)
+        store::function(self.stored, e, lanes, width, 0) + &self.turn(lanes, width)
     }
 
     /// The epilogue of computed rows and columns, each the first and how many, from their sums; `turned` is where they may
@@ -86,33 +86,32 @@ impl<'a> Way<'a> {
         call(e, "store", &args);
     }
 
-    /// `@turn`: `to[j][i] = from[i][j]` for `%columns` of `j`; rows of `from` have `width`.
-    fn turn(&self, width: usize) -> String {
-        let mut e = Emitter::new();
+    /// `@turn`: `to[j][i] = from[i][j]` for `%columns` of `j`; rows of `from` have `width`, and scratch goes on behind the last.
+    fn turn(&self, lanes: usize, width: usize) -> String {
+        let mut e = Emitter::for_cpu(lanes, None);
         let rows = self.computed.m;
-        let zero = e.index(0);
-        let blocks = if rows == BLOCK { e.rounded_down("%columns", BLOCK) } else { zero.clone() };
-        if rows == BLOCK {
-            e.repeat(&zero, &blocks, BLOCK as i64, |e, j| {
-                let from = e.offset("%from", j, Elem::F32);
-                let load = |i: usize| {
-                    let from = e.at(&from, (i * width) as i64, Elem::F32);
-                    e.load(&from, Elem::F32, BLOCK)
-                };
-                let block: Vec<Value> = (0..BLOCK).map(load).collect();
-                let to = e.row("%to", j, rows, Elem::F32);
-                let lines = transposed(e, &block);
-                store_lines(e, &lines, &to, rows, BLOCK);
-            });
-        }
-        e.repeat(&blocks, "%columns", 1, |e, j| {
-            let (from, to) = (e.offset("%from", j, Elem::F32), e.row("%to", j, rows, Elem::F32));
-            for i in 0..rows {
-                let (from, to) = (e.at(&from, (i * width) as i64, Elem::F32), e.at(&to, i as i64, Elem::F32));
-                let value = e.load(&from, Elem::F32, 1);
-                e.store(&value, &to, Elem::F32, 1);
-            }
+        let (zero, whole) = (e.index(0), e.rounded_down("%columns", BLOCK));
+        let turn = |e: &mut Emitter, j: &str| {
+            let from = e.offset("%from", j, Elem::F32);
+            let load = |i: usize| {
+                let from = e.at(&from, (i * width) as i64, Elem::F32);
+                e.load(&from, Elem::F32, BLOCK)
+            };
+            let mut block: Vec<Value> = (0..rows).map(load).collect();
+            block.resize(BLOCK, e.float(0.0, BLOCK));
+            (transposed(e, &block), e.row("%to", j, rows, Elem::F32))
+        };
+        e.repeat(&zero, &whole, BLOCK as i64, |e, j| {
+            let (lines, to) = turn(e, j);
+            e.within_first(rows, BLOCK, |e| store_lines(e, &lines, &to, rows, BLOCK));
         });
+        let rest = e.less(&whole, "%columns");
+        let left = |e: &mut Emitter| {
+            let (lines, to) = turn(e, &whole);
+            let left = e.int2("subi", "%columns", &whole);
+            e.within_first(rows, BLOCK, |e| store_first(e, &lines, &left, (&to, rows), BLOCK));
+        };
+        e.branch(&rest, left, |_| {});
         private_function("turn", "%from: !llvm.ptr, %to: !llvm.ptr, %columns: i64", e)
     }
 }
