@@ -87,6 +87,9 @@ impl Operand {
     }
 }
 
+/// Between the scratch of two threads, as in the runtime.
+const SCRATCH_GAP: usize = 256 << 10;
+
 fn small_pages(bytes: usize) -> MmapMut {
     MmapMut::map_anon(bytes.max(1)).expect("memory for a kernel")
 }
@@ -245,7 +248,7 @@ impl Team<'_> {
 
     fn scratch(&self) -> MmapMut {
         let most = self.jobs.iter().map(|job| job.scratch_bytes).max().unwrap_or(0);
-        large_pages(most)
+        large_pages(most + SCRATCH_GAP)
     }
 
     /// Returns once all threads are here.

@@ -236,17 +236,17 @@ impl Task<'_> {
         self.way.store(e, sums, (strip, rows), (&place.column, &place.columns), &turned);
     }
 
-    /// Where the sums of a tile are in scratch.
+    /// Where the sums of a tile are in scratch: in the order in which tiles come, strip by strip of a panel. Were strips apart, the
+    /// processor would see a stride and bring lines from far beyond the last strip, from another thread's scratch even.
     fn sums(&self, e: &mut Emitter, strip: &str, place: &PanelPlace) -> Value {
         let tiles = e.at("%scratch", self.scratch.tiles as i64, Elem::F32);
         if !self.plan.keeps_sums() {
             return tiles;
         }
-        let (height, panels) = (e.index(self.plan.rows as i64), self.plan.panels);
         let strip = e.int2("subi", strip, &self.rows.0);
-        let strip = e.int2("divui", &strip, &height);
-        let index = e.times(&strip, panels);
-        let index = e.int2("addi", &index, &place.index);
+        let strip = e.divided(&strip, self.plan.rows);
+        let index = e.times(&place.index, self.plan.m_block / self.plan.rows);
+        let index = e.int2("addi", &index, &strip);
         e.row(&tiles, &index, self.plan.rows * self.plan.width(), Elem::F32)
     }
 
