@@ -238,32 +238,66 @@ pub struct WarpgroupWalk {
     pub stages: usize,
 }
 
+/// How the gradients of keys and of values are computed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeysWalk {
+    /// In one walk over queries.
+    Together(WarpgroupWalk),
+    /// In a walk for each, as the sums of both do not fit into registers.
+    Apart { keys: WarpgroupWalk, values: WarpgroupWalk },
+}
+
 /// How warpgroups of a Hopper GPU compute attention's gradient.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WarpgroupGradient {
-    pub head_dim: usize,
-    /// The walk of queries over keys, and of keys over queries.
+    /// The walk of queries over keys, and those of keys over queries.
     pub queries: WarpgroupWalk,
-    pub keys: WarpgroupWalk,
+    pub keys: KeysWalk,
+    /// The largest head whose results and scores fit into registers, and its tiles into shared memory.
+    pub most_entries: usize,
 }
 
-/// A thread has half as many sums of results as a head has entries, twice that for keys, and of scores and their gradients
-/// together as many as a tile has tokens: 192 of its 240 registers at the most. No figures yet: they wait for a GPU.
-const HOPPER_GRADIENT: [WarpgroupGradient; 2] = [
+/// Smallest heads first. A thread has half as many sums of results as a head has entries, twice that for keys and values together, and
+/// of scores and their gradients together as many as a tile has tokens, half of that for values alone: 192 of its 240 registers
+/// at the most. Shared memory holds 128 own tokens of two arrays, one for values alone, and the tiles in flight: up to 226 of
+/// the 227 KiB. Tiles of fewer than 64 tokens wait for shared memory, which `wgmma` reads own tokens from; the walk of keys for
+/// heads of 256 has them nevertheless, as a fourth stage lets copies run ahead. No figures yet: they wait for a GPU.
+const HOPPER_GRADIENT: [WarpgroupGradient; 5] = [
     WarpgroupGradient {
-        head_dim: 64,
         queries: WarpgroupWalk { tokens: 128, stages: 8 },
-        keys: WarpgroupWalk { tokens: 128, stages: 8 },
+        keys: KeysWalk::Together(WarpgroupWalk { tokens: 128, stages: 8 }),
+        most_entries: 64,
     },
     WarpgroupGradient {
-        head_dim: 128,
+        queries: WarpgroupWalk { tokens: 128, stages: 6 },
+        keys: KeysWalk::Together(WarpgroupWalk { tokens: 96, stages: 8 }),
+        most_entries: 96,
+    },
+    WarpgroupGradient {
         queries: WarpgroupWalk { tokens: 128, stages: 4 },
-        keys: WarpgroupWalk { tokens: 64, stages: 8 },
+        keys: KeysWalk::Together(WarpgroupWalk { tokens: 64, stages: 8 }),
+        most_entries: 128,
+    },
+    WarpgroupGradient {
+        queries: WarpgroupWalk { tokens: 80, stages: 4 },
+        keys: KeysWalk::Apart {
+            keys: WarpgroupWalk { tokens: 80, stages: 4 },
+            values: WarpgroupWalk { tokens: 112, stages: 4 },
+        },
+        most_entries: 192,
+    },
+    WarpgroupGradient {
+        queries: WarpgroupWalk { tokens: 64, stages: 3 },
+        keys: KeysWalk::Apart {
+            keys: WarpgroupWalk { tokens: 48, stages: 4 },
+            values: WarpgroupWalk { tokens: 80, stages: 4 },
+        },
+        most_entries: 256,
     },
 ];
 
 /// How the gradient of rows of so many tokens is computed, if warpgroups are to do it: as [`hopper_attention`] has it.
 pub fn hopper_attention_gradient(seq: usize, head_dim: usize) -> Option<WarpgroupGradient> {
-    let row = HOPPER_GRADIENT.into_iter().find(|row| row.head_dim == head_dim);
+    let row = HOPPER_GRADIENT.into_iter().find(|row| head_dim <= row.most_entries);
     row.filter(|_| seq > 64)
 }

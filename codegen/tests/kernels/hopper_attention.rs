@@ -25,18 +25,22 @@ fn groups_of_heads() {
         (2, 140, 3, 1, 128, None, Bf16, &[&[100, 40], &[139]]),
         (1, 260, 4, 2, 128, Some(70), Bf16, &[&[60, 190]]),
         (2, 270, 4, 1, 64, Some(1), Bf16, &[&[65, 128, 64], &[]]),
+        (1, 230, 4, 2, 112, None, Bf16, &[&[180, 50]]),
+        (1, 230, 2, 1, 192, None, Bf16, &[&[230]]),
+        (1, 230, 3, 1, 256, None, Bf16, &[&[100, 130]]),
     ]);
 }
 
 /// Heads whose boxes have shorter rows: several boxes, and one.
 #[test]
 fn boxes_of_64_and_32_bytes() {
-    forward_by_warpgroups(&[
+    by_warpgroups(&[
         (1, 131, 2, 1, 80, None, Bf16, &[&[131]]),
         (2, 150, 2, 2, 80, None, Bf16, &[&[20, 70, 50], &[]]),
         (1, 290, 3, 1, 80, Some(40), Bf16, &[&[170, 90]]),
         (2, 131, 4, 2, 96, None, Bf16, &[&[131], &[60, 50]]),
         (1, 400, 1, 1, 96, Some(145), Bf16, &[&[30, 350]]),
+        (1, 250, 1, 1, 112, None, Bf16, &[&[250]]),
         (1, 150, 2, 1, 32, None, Bf16, &[&[150]]),
         (1, 150, 2, 1, 16, Some(70), Bf16, &[&[20, 120]]),
     ]);
@@ -45,7 +49,7 @@ fn boxes_of_64_and_32_bytes() {
 /// Heads whose tiles have fewer keys, a number that warps do not divide.
 #[test]
 fn large_heads() {
-    forward_by_warpgroups(&[
+    by_warpgroups(&[
         (1, 131, 2, 1, 192, None, Bf16, &[&[131]]),
         (2, 150, 1, 1, 192, Some(40), Bf16, &[&[20, 70, 50], &[]]),
         (1, 131, 2, 1, 256, None, Bf16, &[&[131]]),
@@ -56,32 +60,31 @@ fn large_heads() {
     ]);
 }
 
-/// Both ways.
+/// Both ways: all kernels of the gradient but the first, which lays out what belongs to a query.
 fn by_warpgroups(cases: &[Case]) {
-    forward_by_warpgroups(cases);
-    for (batch, seq, heads, kv_heads, head_dim, window, elem, _) in cases.iter().copied() {
-        let attention = Attention { batch, seq, heads, kv_heads, head_dim, scale: 1.0, window, elem };
-        let gradients = super::target().attention_gradient(&attention).launches;
-        let by_warpgroups = |(kernel, _): &&(Kernel, _)| kernel.symbol.starts_with("attention_wg_grad");
-        assert_eq!(gradients.iter().filter(by_warpgroups).count(), 2, "{attention:?}");
-    }
-}
-
-/// The forward pass; the gradient is compared, too, whatever computes it.
-fn forward_by_warpgroups(cases: &[Case]) {
     for case in cases {
         let (batch, seq, heads, kv_heads, head_dim, window, elem, _) = *case;
         let attention = Attention { batch, seq, heads, kv_heads, head_dim, scale: 1.0, window, elem };
-        let symbol = super::target().attention(&attention).symbol;
-        assert!(symbol.starts_with("attention_wg"), "{attention:?}: {symbol}");
+        let forward = super::target().attention(&attention);
+        let gradient = super::target().attention_gradient(&attention).launches;
+        let kernels = [&forward].into_iter().chain(gradient[1..].iter().map(|(kernel, _)| kernel));
+        for Kernel { symbol, .. } in kernels {
+            assert!(symbol.starts_with("attention_wg"), "{attention:?}: {symbol}");
+        }
         check(case);
     }
+}
+
+/// The last tile of queries ends behind the blocks of 128: what belongs to its queries is there nevertheless.
+#[test]
+fn tiles_that_end_behind_all_blocks() {
+    by_warpgroups(&[(1, 250, 1, 1, 96, None, Bf16, &[&[250]]), (2, 250, 1, 1, 192, None, Bf16, &[&[250], &[20, 230]])]);
 }
 
 /// The last keys of a tile belong to another document than the keys before and behind them.
 #[test]
 fn the_last_keys_of_a_tile_are_looked_at() {
-    for (head_dim, keys) in [(64, 128), (192, 112), (256, 80)] {
+    for (head_dim, keys) in [(64, 128), (96, 96), (192, 112), (192, 80), (256, 80), (256, 64), (256, 48)] {
         let case: Case = (1, 290, 1, 1, head_dim, None, Bf16, &[&[290]]);
         let mut segments = segments(case.1, case.7);
         segments[keys - 1] = 2;

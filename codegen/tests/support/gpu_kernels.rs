@@ -32,8 +32,8 @@ pub fn all(gpu: &Gpu) -> Vec<Named> {
     let mut list = products(gpu);
     list.extend(fused_products(gpu));
     list.extend(head(gpu));
-    list.extend([64, 80, 96, 128, 192, 256].into_iter().flat_map(|size| attention(gpu, Bf16, size, None)));
-    list.extend(attention(gpu, Bf16, 128, Some(1024)));
+    list.extend([64, 80, 96, 112, 128, 192, 256].into_iter().flat_map(|size| attention(gpu, Bf16, size, None)));
+    list.extend([128, 256].into_iter().flat_map(|size| attention(gpu, Bf16, size, Some(1024))));
     list.extend([64, 128].into_iter().flat_map(|size| attention(gpu, F32, size, None)));
     list.extend([F32, Bf16].into_iter().flat_map(|elem| rows(gpu, elem)));
     list.extend(loss(gpu));

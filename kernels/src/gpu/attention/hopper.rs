@@ -8,9 +8,7 @@
 //! is not finite makes NaN of the row before its own, too, as it does of the loss of all.
 use super::forward::{Softmax, masked, store_logarithms};
 use super::sight::WarpTokens;
-use super::warpgroups::{
-    PRODUCER_REGISTERS, Ring, WARPS, as_fragments, begin_consumer, over_entries, over_tokens, whole_boxes,
-};
+use super::warpgroups::{Registers, Ring, WARPS, as_fragments, begin_consumer, over_entries, over_tokens, whole_boxes};
 use super::*;
 use crate::attention::digits;
 use crate::emit::float_type;
@@ -114,12 +112,12 @@ impl Forward<'_> {
                 start.ring.copy(e, &next, &start.maps[2], place, &tile);
             });
         };
-        by_producer(e, PRODUCER_REGISTERS, walk);
+        by_producer(e, Registers::FOR_SUMS.producer, walk);
     }
 
     fn consume(&self, e: &mut Emitter, start: &Start) {
         let walk = &self.walk;
-        let (query, column) = begin_consumer(e, &start.first);
+        let (query, column) = begin_consumer(e, Registers::FOR_SUMS, &start.first);
         let queries = walk.tokens(e, &start.segments, &start.batch, &query, [0, 8].into_iter());
         let warp = WarpTokens::new(walk, e, &start.segments, &start.batch, &start.first, &queries);
         let (lowest, zero) = (e.float(f32::NEG_INFINITY, 1), e.float(0.0, 1));

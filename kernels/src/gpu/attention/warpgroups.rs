@@ -13,9 +13,21 @@ use crate::gpu::tensor_map::{TensorMap, whole_box_row};
 use crate::gpu::warp::pack;
 
 /// Registers of a thread of the producer's warpgroup and of the consumers', together those that the block begins with.
-pub const PRODUCER_REGISTERS: usize = 24;
-const CONSUMER_REGISTERS: usize = 240;
-const _: () = assert!(registers_fit(CONSUMER_REGISTERS, PRODUCER_REGISTERS));
+#[derive(Clone, Copy)]
+pub struct Registers {
+    pub producer: usize,
+    pub consumer: usize,
+}
+
+impl Registers {
+    /// The most that consumers can have.
+    pub const FOR_SUMS: Registers = Registers { producer: 24, consumer: 240 };
+    /// For producers that copy a tile in many boxes.
+    pub const FOR_BOXES: Registers = Registers { producer: 40, consumer: 232 };
+}
+const _: () = assert!(registers_fit(Registers::FOR_SUMS.consumer, Registers::FOR_SUMS.producer));
+const _: () = assert!(registers_fit(Registers::FOR_BOXES.consumer, Registers::FOR_BOXES.producer));
+
 /// Warps of the consumers.
 pub const WARPS: usize = CONSUMERS * WARPGROUP / WARP;
 
@@ -46,6 +58,10 @@ impl HeadTile {
         self.box_row_bytes() / ENTRY_BYTES
     }
 
+    pub fn boxes(self) -> usize {
+        self.width / self.box_entries()
+    }
+
     /// Whether a tile at that byte begins patterns of the swizzle with all of its boxes.
     pub fn may_begin_at(self, at: usize) -> bool {
         let pattern = PATTERN_ROWS * self.box_row_bytes();
@@ -66,7 +82,7 @@ impl HeadTile {
     /// Starts its copy from a map, from a row on, to so many bytes behind a byte of shared memory; it ends on the barrier.
     pub fn copy(self, e: &mut Emitter, map: (&str, &str), (byte, behind): (usize, &str), (head, row): (&str, &str)) {
         let column = e.times(head, self.width);
-        for number in 0..self.width / self.box_entries() {
+        for number in 0..self.boxes() {
             let column = e.plus(&column, (number * self.box_entries()) as i64);
             copy_box(e, map, (byte + number * self.box_bytes(), behind), (&column, row));
         }
@@ -121,8 +137,8 @@ impl Walk<'_> {
 }
 
 /// A consumer begins: it takes its registers. Returns the first token of a thread and its first column; `first` is the block's token.
-pub fn begin_consumer(e: &mut Emitter, first: &str) -> (Value, Value) {
-    e.line(format!("nvvm.setmaxregister increase {CONSUMER_REGISTERS}"));
+pub fn begin_consumer(e: &mut Emitter, registers: Registers, first: &str) -> (Value, Value) {
+    e.line(format!("nvvm.setmaxregister increase {}", registers.consumer));
     let (row, column) = Part::origin(e);
     let warp_row = e.times("%warp", WARP_ROWS);
     let row = e.int2("addi", &row, &warp_row);

@@ -31,14 +31,15 @@ enum OfQueries {
 impl Gradient<'_> {
     pub(super) fn consume(&self, e: &mut Emitter, start: &Start, results: &[Value]) {
         let walk = &self.walk;
-        let (token, column) = begin_consumer(e, &start.first);
+        let (token, column) = begin_consumer(e, self.registers(), &start.first);
         let mine = self.mine(e, start, &token);
         let zeros: Vec<_> = results.iter().flat_map(|_| self.walk.result_sums().part().zeros(e)).collect();
         let sums = self.each_tile(e, start, &zeros, |e, turn, sums| self.tile(e, start, turn, &mine, sums));
         let (own_heads, _) = self.heads();
         for (i, (sums, array)) in sums.chunks(self.walk.result_sums().part().registers()).zip(results).enumerate() {
             // Gradients of scores lack their scale so far.
-            let factor = e.float(if i == 0 { walk.attention.scale } else { 1.0 }, 1);
+            let by_slope = i == 0 && self.wanted != Wanted::Values;
+            let factor = e.float(if by_slope { walk.attention.scale } else { 1.0 }, 1);
             let sums: Vec<Value> = sums.iter().map(|sum| e.float2("mulf", sum, &factor, 1)).collect();
             walk.store(e, &sums, (array, own_heads, &start.head), &start.batch, (&token, &column));
         }
@@ -51,7 +52,7 @@ impl Gradient<'_> {
         let descriptor = self.walk.own_head().mine(e, start.own_at[0]);
         let statistic = |e: &mut Emitter, which| {
             let query = Query { batch: &start.batch, head: &start.head, token };
-            let first = statistics::at(walk.attention, e, &start.statistics, which, &query);
+            let first = self.statistics.at(e, &start.statistics, which, &query);
             [0, 8].map(|row| {
                 let place = e.at(&first, row, Elem::F32);
                 e.load(&place, Elem::F32, 1)
@@ -70,7 +71,7 @@ impl Gradient<'_> {
         let slots = [0, 1].map(|array| pipeline.slot(e, &numbers[array]));
         let mut running = vec![];
         let own = e.anew(&mine.descriptor);
-        for (slot, at) in slots.iter().zip(start.own_at) {
+        for (slot, at) in slots.iter().zip(&start.own_at) {
             let own = e.plus(&own, distance(at - start.own_at[0]));
             let other = start.ring.along(e, &slot.stage);
             pipeline.wait_full(e, slot);
@@ -81,9 +82,14 @@ impl Gradient<'_> {
         let origin = Part::origin_of(e, &lane);
         let (all, seen) = self.seen(e, start, turn, mine, &origin);
         let logarithms = self.of_queries_at(e, start, mine, (&slots[0], &origin.1), Statistic::Logarithm);
-        wgmma::wait(e, 1);
+        wgmma::wait(e, running.len() - 1);
         let scores = self.walk.score_sums().waited_for(e, &running[0]);
         let probabilities = self.probabilities(e, &scores, &logarithms, (&all, &seen));
+        if self.wanted == Wanted::Values {
+            pipeline.wait_full(e, &slots[1]);
+            let of_values = self.passed_on(e, start, &slots[1], sums, &probabilities);
+            return self.ended(e, start, &numbers, &[of_values]);
+        }
         let deltas = self.of_queries_at(e, start, mine, (&slots[1], &origin.1), Statistic::Delta);
         wgmma::wait(e, 0);
         let slopes = self.walk.score_sums().waited_for(e, &running[1]);
@@ -95,16 +101,18 @@ impl Gradient<'_> {
         let of_values =
             (!by_probability.is_empty()).then(|| self.passed_on(e, start, &slots[1], by_probability, &probabilities));
         let of_keys = self.passed_on(e, start, &slots[0], by_slope, &gradients);
+        let held = if self.of_queries() { &numbers[..1] } else { &numbers };
+        let results: Vec<Value> = [of_keys].into_iter().chain(of_values).collect();
+        self.ended(e, start, held, &results)
+    }
+
+    /// Waits for the last products of a tile, whose stages of these numbers are given back: all that has read them came before.
+    fn ended(&self, e: &mut Emitter, start: &Start, numbers: &[Value], results: &[Value]) -> Vec<Value> {
         wgmma::wait(e, 0);
-        if of_values.is_some() {
-            pipeline.release(e, &numbers[1]);
+        for number in numbers.iter().rev() {
+            start.ring.pipeline.release(e, number);
         }
-        pipeline.release(e, &numbers[0]);
-        [Some(of_keys), of_values]
-            .iter()
-            .flatten()
-            .flat_map(|sums| self.walk.result_sums().waited_for(e, sums))
-            .collect()
+        results.iter().flat_map(|sums| self.walk.result_sums().waited_for(e, sums)).collect()
     }
 
     /// Starts adding the products of what is in registers with the tile in a stage to some sums.
@@ -184,7 +192,7 @@ impl Gradient<'_> {
         } else {
             mine.warp.are_seen_by_all(walk, e, other, &segments)
         };
-        let words = self.walk.score_sums().part().registers() / WORD;
+        let words = self.walk.score_sums().part().registers().div_ceil(WORD);
         let every = |e: &mut Emitter| (0..words).map(|_| e.int_constant(-1, 1)).collect();
         let some = |e: &mut Emitter| self.bits(e, (mine, origin), other, &segments);
         let seen = e.either(&all, &vec![int_type(1, 32); words], every, some);
@@ -222,7 +230,7 @@ impl Gradient<'_> {
             e.from_lane(&segments[column / WARP], &lane)
         };
         let others: Vec<Value> = column_distances(part).map(other).collect();
-        let mut words = vec![e.int_constant(0, 1); part.registers() / WORD];
+        let mut words = vec![e.int_constant(0, 1); part.registers().div_ceil(WORD)];
         for element in part.elements() {
             let (distance, segment) = &own[element.row / 8];
             let further = e.int_constant(-further as i32 * element.column as i32, 1);

@@ -1,66 +1,72 @@
-//! The gradient on a Hopper GPU, by warpgroups: a kernel for `dq` and one for `dk` and `dv`, divided as the forward pass is
-//! (`super::hopper`), with the formulas of `super::gradient`.
+//! The gradient on a Hopper GPU, by warpgroups: a kernel for `dq` and one for `dk` and `dv`, or, where heads are so large that
+//! the sums of both do not fit into registers, one for each; divided as the forward pass is (`super::hopper`), with the
+//! formulas of `super::gradient`.
 //!
 //! A block has 128 queries or keys of a head, 64 to each of its two warpgroups, and walks over tiles of the other side: keys and
 //! values for `dq`; queries and gradients of results, of all heads of the group, for `dk` and `dv`. Scores and their gradients
 //! come as the own tokens by the others, so both go as they are from registers into the next product, and nothing but what
 //! was copied passes through shared memory. What belongs to a query (`super::statistics`) comes with the tiles where the queries
 //! are the others. While the gradients of probabilities are multiplied, the warpgroup looks which scores count and makes them
-//! probabilities; while `dv` grows, it rounds the gradients of scores.
+//! probabilities; while `dv` grows, it rounds the gradients of scores. `dv` alone needs no gradients of scores, and so no own values.
 //!
 //! No two blocks add to one sum, and the order of each is that of the tiles. What a tile has of another row of the batch counts
 //! nothing, as in the forward pass.
 mod consumer;
 
 use super::gradient::Wanted;
-use super::statistics::{self, Query, Statistic};
-use super::warpgroups::{PRODUCER_REGISTERS, Ring, WARPS};
+use super::statistics::{Query, Statistic, Statistics};
+use super::warpgroups::{Registers, Ring, WARPS, whole_boxes};
 use super::*;
 use crate::attention::digits;
 use crate::emit::int_type;
 use crate::gpu::hopper::pipeline;
 use crate::gpu::hopper::producer::{by_producer, copy_range};
 use crate::gpu::hopper::{SWIZZLE_PERIOD, THREADS};
-use crate::tuning::{WarpgroupGradient, WarpgroupWalk};
+use crate::tuning::{KeysWalk, WarpgroupGradient, WarpgroupWalk};
 
-/// Whether warpgroups can compute it: of bf16.
+/// Boxes of a tile that a producer with the fewest registers can copy without spills.
+const MOST_BOXES: usize = 6;
+
+/// Whether warpgroups can compute it, as the forward pass: heads of bf16 that are whole boxes.
 pub fn suits(attention: &Attention) -> bool {
-    attention.elem == Elem::Bf16
+    attention.elem == Elem::Bf16 && whole_boxes(attention.head_dim)
 }
 
 /// The whole gradient, with the operands of `super::gradient`.
 pub fn steps(attention: &Attention, cut: WarpgroupGradient) -> Steps {
     let array = Slot::Temporary(0);
     let operands = |list: &[usize]| list.iter().map(|i| Slot::Operand(*i)).collect::<Vec<_>>();
-    let kernel = |wanted, cut: WarpgroupWalk, results: &[usize]| {
-        let walk = Walk { attention, warps: WARPS, others: cut.tokens, width: attention.head_dim, arrays: 2 };
-        let kernel = Gradient { walk, stages: cut.stages, wanted }.build();
-        (kernel, [operands(&[0, 1, 2, 3, 6]), vec![array], operands(results)].concat())
+    let of_keys = match cut.keys {
+        KeysWalk::Together(walk) => vec![(Wanted::KeysAndValues, walk, vec![8, 9])],
+        KeysWalk::Apart { keys, values } => vec![(Wanted::Keys, keys, vec![8]), (Wanted::Values, values, vec![9])],
     };
-    Steps {
-        temporaries: vec![statistics::bytes(attention)],
-        launches: vec![
-            (statistics::build(attention), [operands(&[4, 6, 5]), vec![array]].concat()),
-            kernel(Wanted::Queries, cut.queries, &[7]),
-            kernel(Wanted::KeysAndValues, cut.keys, &[8, 9]),
-        ],
-    }
+    let statistics = Statistics::new(attention, of_keys.iter().map(|(_, walk, _)| walk.tokens));
+    let kernel = |(wanted, cut, results): (Wanted, WarpgroupWalk, Vec<usize>)| {
+        let walk = Walk { attention, warps: WARPS, others: cut.tokens, width: attention.head_dim, arrays: 2 };
+        let kernel = Gradient { walk, stages: cut.stages, wanted, statistics }.build();
+        (kernel, [operands(&[0, 1, 2, 3, 6]), vec![array], operands(&results)].concat())
+    };
+    let first = (statistics.build(), [operands(&[4, 6, 5]), vec![array]].concat());
+    let walks = [vec![(Wanted::Queries, cut.queries, vec![7])], of_keys].concat();
+    let launches = [first].into_iter().chain(walks.into_iter().map(kernel)).collect();
+    Steps { temporaries: vec![statistics.bytes()], launches }
 }
 
 struct Gradient<'a> {
     walk: Walk<'a>,
     stages: usize,
     wanted: Wanted,
+    statistics: Statistics<'a>,
 }
 
 /// What a block begins with.
 struct Start {
     ring: Ring,
-    /// Maps of the two arrays that it has tokens of, and of those that it walks over.
-    own: [Value; 2],
+    /// Maps of the arrays that it has tokens of, and of the two that it walks over.
+    own: Vec<Value>,
     others: [Value; 2],
-    /// Where its own tokens are in shared memory, and what the ring's stages have of [`statistics`].
-    own_at: [usize; 2],
+    /// Where its own tokens are in shared memory, and what the ring's stages have of [`Statistics`].
+    own_at: Vec<usize>,
     statistics_at: usize,
     segments: Value,
     statistics: Value,
@@ -88,6 +94,16 @@ impl Gradient<'_> {
         self.wanted == Wanted::Queries
     }
 
+    /// Of what its first own tokens are multiplied by the tiles' first: scores. And by the second, where they are wanted: gradients of
+    /// probabilities.
+    fn own_arrays(&self) -> usize {
+        if self.wanted == Wanted::Values { 1 } else { 2 }
+    }
+
+    fn registers(&self) -> Registers {
+        if self.walk.other_head().boxes() > MOST_BOXES { Registers::FOR_BOXES } else { Registers::FOR_SUMS }
+    }
+
     /// Bytes of a statistic of a tile of queries.
     fn statistic_bytes(&self) -> usize {
         self.walk.others * Elem::F32.bytes() as usize
@@ -104,11 +120,17 @@ impl Gradient<'_> {
         let (blocks, own_heads) = (attention.seq.div_ceil(self.walk.own()), self.heads().0);
         let mut e = Emitter::of_block(Block::aligned(THREADS, SWIZZLE_PERIOD).with_register_pool());
         let start = self.start(&mut e, blocks);
-        let results: Vec<Value> = if self.of_queries() { vec![e.arg(6)] } else { vec![e.arg(6), e.arg(7)] };
+        let count = if self.wanted == Wanted::KeysAndValues { 2 } else { 1 };
+        let results: Vec<Value> = (0..count).map(|i| e.arg(6 + i)).collect();
         let warps = e.index(self.walk.warps as i64);
         let consumes = e.less("%warp", &warps);
         e.branch(&consumes, |e| self.consume(e, &start, &results), |e| self.produce(e, &start));
-        let (kind, products) = if self.of_queries() { ("attention_wg_grad_q", 3) } else { ("attention_wg_grad_kv", 4) };
+        let (kind, products) = match self.wanted {
+            Wanted::Queries => ("attention_wg_grad_q", 3),
+            Wanted::Keys => ("attention_wg_grad_k", 3),
+            Wanted::Values => ("attention_wg_grad_v", 2),
+            Wanted::KeysAndValues => ("attention_wg_grad_kv", 4),
+        };
         let work = attention.work("attention_grad", products, 2);
         e.finish(&attention.name(kind), attention.batch * own_heads * blocks, 0, work)
     }
@@ -118,11 +140,14 @@ impl Gradient<'_> {
         let (own_heads, other_heads) = self.heads();
         let (queries, keys) = ([0, 4], [1, 2]);
         let (own, others) = if self.of_queries() { (queries, keys) } else { (keys, queries) };
-        let own = own.map(|operand| e.tensor_map(self.walk.own_head().map(attention, operand, own_heads)));
+        let own = own[..self.own_arrays()].iter();
+        let own: Vec<Value> =
+            own.map(|operand| e.tensor_map(self.walk.own_head().map(attention, *operand, own_heads))).collect();
         let others = others.map(|operand| e.tensor_map(self.walk.other_head().map(attention, operand, other_heads)));
         let (segments, statistics) = (e.arg(3), e.arg(5));
-        let own_at = [(); 2].map(|()| e.shared(self.walk.own_head().bytes()));
-        debug_assert!(own_at.iter().all(|at| at.is_multiple_of(SWIZZLE_PERIOD)));
+        let own_at: Vec<usize> = own.iter().map(|_| e.shared(self.walk.own_head().bytes())).collect();
+        let begin = own_at.iter().all(|at| self.walk.own_head().may_begin_at(*at));
+        assert!(begin, "boxes begin patterns of the swizzle");
         let ring = Ring::new(e, self.walk.other_head(), self.stages);
         let statistics_at = if self.of_queries() { 0 } else { e.shared(self.stages * self.statistic_bytes()) };
         let [batch, head, block] = digits(e, "%task", [attention.batch, own_heads, blocks]);
@@ -171,22 +196,27 @@ impl Gradient<'_> {
     }
 
     fn produce(&self, e: &mut Emitter, start: &Start) {
-        by_producer(e, PRODUCER_REGISTERS, |e| {
+        by_producer(e, self.registers().producer, |e| {
             self.each_tile(e, start, &[], |e, turn, _| {
                 let batch_row = e.times(&turn.batch, self.walk.attention.seq);
                 let begins = e.op(format!("arith.cmpi eq, {}, %zero : i64", turn.number));
                 let row = e.int2("addi", &batch_row, &turn.other);
                 let statistic = if self.of_queries() { 0 } else { self.statistic_bytes() };
-                let bytes = e.index((self.walk.other_head().bytes() + statistic) as i64);
+                let tile = e.index((self.walk.other_head().bytes() + statistic) as i64);
                 // The own tokens come with the first tiles.
-                let both = e.plus(&bytes, self.walk.own_head().bytes() as i64);
-                let bytes = e.choose(&begins, &both, &bytes);
+                let both = e.plus(&tile, self.walk.own_head().bytes() as i64);
+                let bytes = e.choose(&begins, &both, &tile);
                 for (array, which) in [Statistic::Logarithm, Statistic::Delta].into_iter().enumerate() {
                     let number = e.plus(&turn.number, array as i64);
                     let place = (turn.other_head.as_str(), row.as_str());
-                    let (slot, barrier) = start.ring.copy(e, &number, &start.others[array], place, &bytes);
+                    let copies_own = array < start.own.len();
+                    let bytes = if copies_own { &bytes } else { &tile };
+                    let (slot, barrier) = start.ring.copy(e, &number, &start.others[array], place, bytes);
                     if !self.of_queries() {
                         self.copy_statistic(e, start, turn, which, (&slot, &barrier));
+                    }
+                    if !copies_own {
+                        continue;
                     }
                     let own = |e: &mut Emitter| {
                         let (head, first) = (e.anew(&start.head), e.anew(&start.first));
@@ -210,7 +240,7 @@ impl Gradient<'_> {
         (slot, barrier): (&pipeline::Slot, &str),
     ) {
         let query = Query { batch: &turn.batch, head: &turn.query_head, token: &turn.other };
-        let from = statistics::at(self.walk.attention, e, &start.statistics, which, &query);
+        let from = self.statistics.at(e, &start.statistics, which, &query);
         let stage = e.times(&slot.stage, self.statistic_bytes());
         copy_range(e, (&from, barrier), (start.statistics_at, &stage), self.statistic_bytes());
     }
