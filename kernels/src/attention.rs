@@ -1,6 +1,6 @@
-//! Causal attention over packed rows, grouped heads, optional window; forward and gradient.
+//! Causal attention over packed rows, grouped heads, optional window, softcap and ALiBi; forward and gradient.
 //!
-//! `o = softmax(scale · q kᵀ) v` without scores in memory (Dao, "FlashAttention-2"). Everything is computed transposed:
+//! `o = softmax(s) v` with scores `s = scale · q kᵀ`, which `scores.rs` may change further, without scores in memory (Dao, "FlashAttention-2"). Everything is computed transposed:
 //! rows of a register tile are keys, its lanes are queries, so that keys and values are broadcast as they lie in memory,
 //! and maxima and sums of the softmax are lane-wise. The gradient recomputes the scores from the stored logarithm of
 //! their sum. Token `i` sees key `j` of its row of the batch if `j <= i`, `j > i - window`, and their segments are equal
@@ -9,6 +9,7 @@ mod backward;
 mod finish;
 mod forward;
 mod pack;
+pub(crate) mod scores;
 mod sight;
 mod tile;
 
@@ -32,23 +33,31 @@ pub struct Attention {
     /// A multiple of `kv_heads`; query head `h` reads key head `h / (heads / kv_heads)`.
     pub heads: usize,
     pub kv_heads: usize,
+    /// Entries of a head of queries and keys.
     pub head_dim: usize,
+    /// Entries of a head of values and results.
+    pub value_dim: usize,
     pub scale: f32,
     /// How many tokens a query sees, itself included.
     pub window: Option<usize>,
+    /// The bound of scores: `c tanh(scale · q k / c)`.
+    pub softcap: Option<f32>,
+    /// What is subtracted from scores for a distance of one token, divided by the head's ALiBi slope.
+    pub alibi: Option<f32>,
     /// Storage of queries, keys, values, results and their gradients.
     pub elem: Elem,
 }
 
 impl Attention {
-    /// Operands: `q [tokens, heads * head_dim]`, `k [tokens, kv_heads * head_dim]`, `v` likewise, `segments` i32 `[tokens]`,
-    /// `o` like `q`, `lse` f32 `[tokens, heads]`: the logarithm of the sum of exponentials, 0 where nothing is seen.
+    /// Operands: `q [tokens, heads * head_dim]`, `k [tokens, kv_heads * head_dim]`, `v [tokens, kv_heads * value_dim]`, `segments`
+    /// i32 `[tokens]`, `o [tokens, heads * value_dim]`, `lse` f32 `[tokens, heads]`: the logarithm of the sum of exponentials, 0
+    /// where nothing is seen.
     pub fn forward(&self, target: &Target) -> Kernel {
         forward::build(self, target)
     }
 
     /// The gradient up to the sum over the query heads of a key head.
-    /// Operands: `q`, `k`, `v`, `segments`, `o`, `lse`, `do` like `q`, `dq` like `q`, `workspace` f32
+    /// Operands: `q`, `k`, `v`, `segments`, `o`, `lse`, `do` like `o`, `dq` like `q`, `workspace` f32
     /// `[`[`Attention::workspace_len`]`]`.
     pub fn gradient(&self, target: &Target) -> Kernel {
         backward::build(self, target)
@@ -75,7 +84,7 @@ impl Attention {
     /// Elements of the workspace between the two kernels of the gradient.
     pub fn workspace_len(&self, target: &Target) -> usize {
         let layout = Layout::new(self, target);
-        self.batch * self.heads * self.query_parts().len() * 2 * layout.padded_keys() * layout.width
+        self.batch * self.heads * self.query_parts().len() * layout.part()
     }
 
     /// Where the parts end into which the gradient cuts a row's queries, each a task that sums gradients of keys and values of
@@ -101,32 +110,63 @@ impl Attention {
         self.seq.div_ceil(QUERIES)
     }
 
-    /// Rows of head `head` from token `first` of row `row` on, of an array with `heads` heads.
-    fn head_rows<'a>(&self, pointer: &'a str, heads: usize) -> HeadRows<'a> {
-        HeadRows { pointer, pitch: heads * self.head_dim, head_dim: self.head_dim, elem: self.elem }
+    pub(crate) fn query_heads(&self) -> Heads {
+        Heads { count: self.heads, entries: self.head_dim }
+    }
+
+    pub(crate) fn key_heads(&self) -> Heads {
+        Heads { count: self.kv_heads, entries: self.head_dim }
+    }
+
+    pub(crate) fn value_heads(&self) -> Heads {
+        Heads { count: self.kv_heads, entries: self.value_dim }
+    }
+
+    pub(crate) fn result_heads(&self) -> Heads {
+        Heads { count: self.heads, entries: self.value_dim }
+    }
+
+    /// Rows of a head from `pointer` on.
+    fn head_rows<'a>(&self, pointer: &'a str, heads: Heads) -> HeadRows<'a> {
+        HeadRows { pointer, pitch: heads.width(), entries: heads.entries, elem: self.elem }
     }
 
     /// The address of token `token`, head `head`.
-    fn head_at(&self, e: &mut Emitter, array: &str, heads: usize, token: &str, head: &str) -> Value {
-        let row = e.row(array, token, heads * self.head_dim, self.elem);
-        e.row(&row, head, self.head_dim, self.elem)
+    fn head_at(&self, e: &mut Emitter, array: &str, heads: Heads, token: &str, head: &str) -> Value {
+        let row = e.row(array, token, heads.width(), self.elem);
+        e.row(&row, head, heads.entries, self.elem)
     }
 
-    /// Work of so many products for every score that a query sees, with `arrays` arrays like the queries (and keys and
-    /// values beside them) read and as many written.
-    pub(crate) fn work(&self, family: &'static str, products: usize, arrays: usize) -> Work {
+    /// Work for every score that a query sees of so many products over the entries of `head_dim` and of `value_dim`, with
+    /// `arrays` arrays like the queries, like the results, and of keys and values beside them read and as many written.
+    pub(crate) fn work(&self, family: &'static str, [over_head, over_value]: [usize; 2], arrays: usize) -> Work {
         let window = self.window.map_or(self.seq, |window| window.min(self.seq));
         let seen = window * (window + 1) / 2 + (self.seq - window) * window;
         let tokens = self.batch * self.seq;
         let scores = self.batch * self.heads * seen;
-        Work::new(family, 2 * products * scores * self.head_dim)
+        Work::new(family, 2 * scores * (over_head * self.head_dim + over_value * self.value_dim))
             .varying(Varies::Pairs { window: self.window })
-            .moving(tokens * self.head_dim * 2 * arrays * (self.heads + self.kv_heads), self.elem)
+            .moving(tokens * (self.head_dim + self.value_dim) * arrays * (self.heads + self.kv_heads), self.elem)
     }
 
     pub(crate) fn name(&self, kind: &str) -> String {
-        let Attention { batch, seq, heads, kv_heads, head_dim, elem, .. } = self;
-        format!("{kind}_{batch}x{seq}_{heads}x{kv_heads}x{head_dim}_{}", elem.name())
+        let Attention { batch, seq, heads, kv_heads, head_dim, value_dim, elem, .. } = self;
+        let values = if value_dim == head_dim { String::new() } else { format!("_{value_dim}") };
+        format!("{kind}_{batch}x{seq}_{heads}x{kv_heads}x{head_dim}{values}_{}", elem.name())
+    }
+}
+
+/// The heads of a token array: how many, and the entries of each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Heads {
+    pub count: usize,
+    pub entries: usize,
+}
+
+impl Heads {
+    /// Elements of a token.
+    pub fn width(self) -> usize {
+        self.count * self.entries
     }
 }
 
@@ -138,12 +178,14 @@ struct Layout {
     /// Steps of a product in a word.
     words: usize,
     scale: f32,
+    softcap: Option<f32>,
     /// Queries of a tile.
     panel: usize,
     /// Keys of a block.
     keys: usize,
-    /// Entries of a head, rounded up to panels.
-    width: usize,
+    /// Entries of a head of keys and of values, rounded up to panels.
+    key_width: usize,
+    value_width: usize,
     seq: usize,
     window: Option<usize>,
 }
@@ -152,15 +194,18 @@ impl Layout {
     fn new(attention: &Attention, target: &Target) -> Layout {
         let rows = if target.registers >= 32 { 12 } else { 6 };
         let panel = 2 * target.lanes;
-        let suits = attention.elem == Elem::Bf16 && attention.head_dim.is_multiple_of(2);
+        let whole_words = attention.head_dim.is_multiple_of(2) && attention.value_dim.is_multiple_of(2);
+        let suits = attention.elem == Elem::Bf16 && whole_words;
         let pairs = target.pairs.filter(|_| suits);
         Layout {
             tile: Tile { rows, vectors: 2, lanes: target.lanes, pairs },
             words: if pairs.is_some() { 2 } else { 1 },
             scale: attention.scale,
+            softcap: attention.softcap,
             panel,
             keys: 48,
-            width: attention.head_dim.next_multiple_of(panel),
+            key_width: attention.head_dim.next_multiple_of(panel),
+            value_width: attention.value_dim.next_multiple_of(panel),
             seq: attention.seq,
             window: attention.window,
         }
@@ -191,9 +236,9 @@ impl Layout {
         if self.paired() { paired } else { single }
     }
 
-    /// Words of a head.
-    fn head_words(&self, head_dim: usize) -> usize {
-        head_dim / self.words
+    /// Words of so many entries of a head.
+    fn head_words(&self, entries: usize) -> usize {
+        entries / self.words
     }
 
     /// Copies rows to be multiplied along them: by rows of f32, or by rows of pairs.
@@ -221,6 +266,16 @@ impl Layout {
     /// Tokens of a row of the batch, rounded up to blocks of keys.
     fn padded_keys(&self) -> usize {
         self.seq.next_multiple_of(self.keys)
+    }
+
+    /// Elements of a task's gradients of keys.
+    fn key_part(&self) -> usize {
+        self.padded_keys() * self.key_width
+    }
+
+    /// Elements of a task's gradients of keys and values together.
+    fn part(&self) -> usize {
+        self.key_part() + self.padded_keys() * self.value_width
     }
 
     fn sight(&self) -> Sight {

@@ -1,4 +1,6 @@
 //! Attention of a chunk of new tokens against a key/value cache, and writing to the cache.
+use crate::attention::Heads;
+use crate::attention::scores::{penalty, tanh_of, times};
 use crate::emit::{Elem, Emitter, Value, float_type};
 use crate::loops::Reduction;
 use crate::{Kernel, Machine, Target, Work, math};
@@ -38,10 +40,11 @@ impl CacheAppend {
 
 /// `softmax(scale · q kᵀ) v` of a chunk whose first token stands at `start[0]`: token `i` sees cache rows `j` with
 /// `j <= start + i` and, with a window, `j > start + i - window`. Query head `h` reads key head `h / (heads / kv_heads)`.
-/// A token that sees nothing gets zeros. Arithmetic is f32; one task per token and head.
+/// Scores may be capped and lowered by the distance, as those of [`crate::attention::Attention`]. A token that sees nothing
+/// gets zeros. Arithmetic is f32; one task per token and head.
 ///
-/// Operands: `q [chunk, heads * head_dim]`, `k_cache [capacity, kv_heads * head_dim]`, `v_cache` likewise, `start` i32
-/// `[1]`, `o` like `q`.
+/// Operands: `q [chunk, heads * head_dim]`, `k_cache [capacity, kv_heads * head_dim]`, `v_cache [capacity, kv_heads *
+/// value_dim]`, `start` i32 `[1]`, `o [chunk, heads * value_dim]`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct AttentionCached {
     pub chunk: usize,
@@ -49,9 +52,13 @@ pub struct AttentionCached {
     /// A multiple of `kv_heads`.
     pub heads: usize,
     pub kv_heads: usize,
+    /// Entries of a head of queries and keys, and of a head of values and results.
     pub head_dim: usize,
+    pub value_dim: usize,
     pub scale: f32,
     pub window: Option<usize>,
+    pub softcap: Option<f32>,
+    pub alibi: Option<f32>,
     /// Storage of queries, caches and result.
     pub elem: Elem,
 }
@@ -63,6 +70,8 @@ struct Task<'a> {
     values: &'a str,
     count: &'a str,
     o: &'a str,
+    /// What a distance of one token takes from a score, with ALiBi.
+    penalty: Option<&'a str>,
 }
 
 impl AttentionCached {
@@ -76,22 +85,21 @@ impl AttentionCached {
             let (token, head) = (e.int2("divui", task, &heads), e.int2("remui", task, &heads));
             let place = e.int2("addi", &start, &token);
             let (first, count) = self.visible(e, &place);
-            let [q, o] = [&q, &o].map(|p| e.row(p, task, self.head_dim, self.elem));
-            let [keys, values] = [&keys, &values].map(|cache| self.head_rows(e, cache, &first, &head));
-            self.task(e, target, &Task { q: &q, keys: &keys, values: &values, count: &count, o: &o });
+            let (q, o) = (e.row(&q, task, self.head_dim, self.elem), e.row(&o, task, self.value_dim, self.elem));
+            let [keys, values] = [(&keys, self.key_heads()), (&values, self.value_heads())]
+                .map(|(cache, heads)| self.head_rows(e, cache, heads, &first, &head));
+            let penalty = penalty(e, self.alibi, self.heads, &head);
+            let (keys, values, penalty) = (&keys, &values, penalty.as_deref());
+            self.task(e, target, &Task { q: &q, keys, values, count: &count, o: &o, penalty });
         });
-        let name = format!(
-            "attention_cached_{}x{}x{}_{}x{}_{}",
-            self.chunk,
-            self.heads,
-            self.head_dim,
-            self.capacity,
-            self.kv_heads,
-            self.elem.name()
-        );
-        let seen = self.chunk * self.window.map_or(self.capacity, |window| window.min(self.capacity));
-        let work = Work::new("attention_cached", 4 * seen * self.heads * self.head_dim)
-            .moving(2 * self.chunk * self.heads * self.head_dim + 2 * self.capacity * self.kv_width(), self.elem);
+        let AttentionCached { chunk, capacity, heads, kv_heads, head_dim, value_dim, .. } = *self;
+        let values = if value_dim == head_dim { String::new() } else { format!("x{value_dim}") };
+        let elem = self.elem.name();
+        let name = format!("attention_cached_{chunk}x{heads}x{head_dim}{values}_{capacity}x{kv_heads}_{elem}");
+        let seen = chunk * self.window.map_or(capacity, |window| window.min(capacity));
+        let entries = head_dim + value_dim;
+        let work = Work::new("attention_cached", 2 * seen * heads * entries)
+            .moving((chunk * heads + capacity * kv_heads) * entries, self.elem);
         e.finish(&name, self.chunk * self.heads, 4 * self.capacity as u64, work)
     }
 
@@ -113,25 +121,32 @@ impl AttentionCached {
     }
 
     /// Row `first` of a cache at the key head of query head `head`.
-    fn head_rows(&self, e: &mut Emitter, cache: &str, first: &str, head: &str) -> Value {
+    fn head_rows(&self, e: &mut Emitter, cache: &str, heads: Heads, first: &str, head: &str) -> Value {
         let group = e.index((self.heads / self.kv_heads) as i64);
         let kv_head = e.int2("divui", head, &group);
-        let row = e.row(cache, first, self.kv_width(), self.elem);
-        e.row(&row, &kv_head, self.head_dim, self.elem)
+        let row = e.row(cache, first, heads.width(), self.elem);
+        e.row(&row, &kv_head, heads.entries, self.elem)
     }
 
-    fn kv_width(&self) -> usize {
-        self.kv_heads * self.head_dim
+    fn key_heads(&self) -> Heads {
+        Heads { count: self.kv_heads, entries: self.head_dim }
     }
 
-    /// The lanes of at most `most` vectors that divide a head evenly, if any do.
-    fn lanes(&self, target: &Target, most: usize) -> usize {
-        let fits = |vectors: &usize| self.head_dim.is_multiple_of(vectors * target.lanes);
+    fn value_heads(&self) -> Heads {
+        Heads { count: self.kv_heads, entries: self.value_dim }
+    }
+
+    /// The lanes of at most `most` vectors that divide a head of so many entries evenly, if any do.
+    fn lanes(&self, entries: usize, target: &Target, most: usize) -> usize {
+        let fits = |vectors: &usize| entries.is_multiple_of(vectors * target.lanes);
         target.lanes * [8, 4, 2].into_iter().filter(|vectors| *vectors <= most).find(fits).unwrap_or(1)
     }
 
     fn task(&self, e: &mut Emitter, target: &Target, task: &Task) {
-        let top = self.scores(e, target, task);
+        let mut top = self.scores(e, target, task);
+        if self.softcap.is_some() || task.penalty.is_some() {
+            top = self.changed_scores(e, target, task);
+        }
         let sum = e.reduce(task.count, 2 * target.lanes, &[Reduction::Sum], |e, j, lanes, so_far| {
             let (score, top) = (e.load_at("%scratch", j, Elem::F32, lanes), e.splat(&top, lanes));
             let score = e.float2("subf", &score, &top, lanes);
@@ -149,12 +164,13 @@ impl AttentionCached {
     fn scores(&self, e: &mut Emitter, target: &Target, task: &Task) -> Value {
         let (zero, lowest) = (e.index(0), e.float(Reduction::Max.initial(), 1));
         let top = e.for_loop(&zero, task.count, 1, &[(lowest, float_type(1))], |e, j, so_far| {
-            let key = e.row(task.keys, j, self.kv_width(), self.elem);
+            let key = e.row(task.keys, j, self.key_heads().width(), self.elem);
             let count = e.index(self.head_dim as i64);
-            let dot = e.reduce(&count, self.lanes(target, 4), &[Reduction::Sum], |e, i, lanes, so_far| {
-                let (q, k) = (e.load_at(task.q, i, self.elem, lanes), e.load_at(&key, i, self.elem, lanes));
-                vec![e.fma(&q, &k, &so_far[0], lanes)]
-            });
+            let dot =
+                e.reduce(&count, self.lanes(self.head_dim, target, 4), &[Reduction::Sum], |e, i, lanes, so_far| {
+                    let (q, k) = (e.load_at(task.q, i, self.elem, lanes), e.load_at(&key, i, self.elem, lanes));
+                    vec![e.fma(&q, &k, &so_far[0], lanes)]
+                });
             let scale = e.float(self.scale, 1);
             let score = e.float2("mulf", &dot[0], &scale, 1);
             e.store_at(&score, "%scratch", j, Elem::F32, 1);
@@ -163,13 +179,35 @@ impl AttentionCached {
         top[0].clone()
     }
 
+    /// Scores that were only scaled, capped and lowered by the distance; returns the largest.
+    fn changed_scores(&self, e: &mut Emitter, target: &Target, task: &Task) -> Value {
+        let last = e.plus(task.count, -1);
+        let top = e.reduce(task.count, target.lanes, &[Reduction::Max], |e, j, lanes, so_far| {
+            let mut score = e.load_at("%scratch", j, Elem::F32, lanes);
+            if let Some(cap) = self.softcap {
+                let tanh = tanh_of(e, &score, 1.0 / cap, lanes);
+                score = times(e, &tanh, cap, lanes);
+            }
+            if let Some(penalty) = task.penalty {
+                let distance = e.int2("subi", &last, j);
+                let distances = distances_from(e, &distance, lanes);
+                let slope = e.float1("negf", penalty, 1);
+                let slope = e.splat(&slope, lanes);
+                score = e.fma(&slope, &distances, &score, lanes);
+            }
+            e.store_at(&score, "%scratch", j, Elem::F32, lanes);
+            vec![Reduction::Max.join(e, &so_far[0], &score, lanes)]
+        });
+        top[0].clone()
+    }
+
     /// `o = Σ weight · value / sum`
     fn weighted_values(&self, e: &mut Emitter, target: &Target, task: &Task, sum: &str) {
-        let head_dim = e.index(self.head_dim as i64);
-        e.each(&head_dim, self.lanes(target, 8), |e, i, lanes| {
+        let entries = e.index(self.value_dim as i64);
+        e.each(&entries, self.lanes(self.value_dim, target, 8), |e, i, lanes| {
             let (zero, nothing) = (e.index(0), e.float(0.0, lanes));
             let total = e.for_loop(&zero, task.count, 1, &[(nothing, float_type(lanes))], |e, j, so_far| {
-                let value = e.row(task.values, j, self.kv_width(), self.elem);
+                let value = e.row(task.values, j, self.value_heads().width(), self.elem);
                 let value = e.load_at(&value, i, self.elem, lanes);
                 let weight = e.load_at("%scratch", j, Elem::F32, 1);
                 let weight = e.splat(&weight, lanes);
@@ -180,4 +218,16 @@ impl AttentionCached {
             e.store_at(&mean, task.o, i, self.elem, lanes);
         });
     }
+}
+
+/// Distances of a query from successive keys, the first of which is `distance` behind it, as f32.
+fn distances_from(e: &mut Emitter, distance: &str, lanes: usize) -> Value {
+    let distance = e.op(format!("arith.sitofp {distance} : i64 to f32"));
+    if lanes == 1 {
+        return distance;
+    }
+    let distance = e.splat(&distance, lanes);
+    let steps: Vec<String> = (0..lanes).map(|lane| format!("{lane}.0")).collect();
+    let steps = e.op(format!("arith.constant dense<[{}]> : {}", steps.join(", "), float_type(lanes)));
+    e.float2("subf", &distance, &steps, lanes)
 }

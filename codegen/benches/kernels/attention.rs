@@ -14,8 +14,11 @@ pub fn cases(target: &Target) -> Vec<Case> {
         heads: 9,
         kv_heads: 3,
         head_dim: 64,
+        value_dim: 64,
         scale: 0.125,
         window: None,
+        softcap: None,
+        alibi: None,
         elem,
     };
     let problems = [F32, Bf16].into_iter().flat_map(|elem| sizes.map(|size| problem(elem, size)));

@@ -47,12 +47,12 @@ struct Arrays {
 
 /// Results and their gradients: o, lse, dq, dk, dv.
 fn reference(a: &Attention, x: &Arrays) -> [Vec<f64>; 5] {
-    let d = a.head_dim;
-    let mut result = [&x.q, &x.q, &x.q, &x.k, &x.k].map(|like| vec![0.0; like.len()]);
+    let (d, value_dim) = (a.head_dim, a.value_dim);
+    let mut result = [&x.gradient, &x.gradient, &x.q, &x.k, &x.v].map(|like| vec![0.0; like.len()]);
     result[1] = vec![0.0; a.batch * a.seq * a.heads];
     for query in 0..a.batch * a.seq {
         for h in 0..a.heads {
-            let qi = (query * a.heads + h) * d;
+            let own = query * a.heads + h;
             let row = query / a.seq * a.seq;
             let sees = |key: &usize| {
                 x.segments[*key] > 0
@@ -63,23 +63,27 @@ fn reference(a: &Attention, x: &Arrays) -> [Vec<f64>; 5] {
             if keys.is_empty() {
                 continue;
             }
-            let place = |key: usize| (key * a.kv_heads + h / (a.heads / a.kv_heads)) * d;
-            let dot = |a: &[f64], b: &[f64]| (0..d).map(|i| a[i] * b[i]).sum::<f64>();
-            let scores: Vec<f64> =
-                keys.iter().map(|&key| f64::from(a.scale) * dot(&x.q[qi..], &x.k[place(key)..])).collect();
-            let top = scores.iter().fold(f64::MIN, |a, &b| a.max(b));
-            let lse = top + scores.iter().map(|s| (s - top).exp()).sum::<f64>().ln();
-            result[1][query * a.heads + h] = lse;
-            let p: Vec<f64> = scores.iter().map(|s| (s - lse).exp()).collect();
-            let slopes: Vec<f64> = keys.iter().map(|&key| dot(&x.gradient[qi..], &x.v[place(key)..])).collect();
+            let place = |key: usize| key * a.kv_heads + h / (a.heads / a.kv_heads);
+            let dot = |a: &[f64], b: &[f64], n: usize| (0..n).map(|i| a[i] * b[i]).sum::<f64>();
+            let product = |key: usize| dot(&x.q[own * d..], &x.k[place(key) * d..], d);
+            let scores: Vec<(f64, f64)> = keys.iter().map(|&key| score(a, h, product(key), query - key)).collect();
+            let top = scores.iter().fold(f64::MIN, |top, (score, _)| top.max(*score));
+            let lse = top + scores.iter().map(|(s, _)| (s - top).exp()).sum::<f64>().ln();
+            result[1][own] = lse;
+            let p: Vec<f64> = scores.iter().map(|(s, _)| (s - lse).exp()).collect();
+            let gradient = &x.gradient[own * value_dim..][..value_dim];
+            let slopes: Vec<f64> =
+                keys.iter().map(|&key| dot(gradient, &x.v[place(key) * value_dim..], value_dim)).collect();
             let mean: f64 = p.iter().zip(&slopes).map(|(p, s)| p * s).sum();
             for (j, &key) in keys.iter().enumerate() {
-                let ds = p[j] * (slopes[j] - mean) * f64::from(a.scale);
+                let ds = p[j] * (slopes[j] - mean) * scores[j].1;
                 for c in 0..d {
-                    result[0][qi + c] += p[j] * x.v[place(key) + c];
-                    result[2][qi + c] += ds * x.k[place(key) + c];
-                    result[3][place(key) + c] += ds * x.q[qi + c];
-                    result[4][place(key) + c] += p[j] * x.gradient[qi + c];
+                    result[2][own * d + c] += ds * x.k[place(key) * d + c];
+                    result[3][place(key) * d + c] += ds * x.q[own * d + c];
+                }
+                for c in 0..value_dim {
+                    result[0][own * value_dim + c] += p[j] * x.v[place(key) * value_dim + c];
+                    result[4][place(key) * value_dim + c] += p[j] * gradient[c];
                 }
             }
         }
@@ -87,15 +91,36 @@ fn reference(a: &Attention, x: &Arrays) -> [Vec<f64>; 5] {
     result
 }
 
+/// What head `h` makes of the product of a query and a key that is so far behind it, and the derivative of that by the product.
+fn score(a: &Attention, h: usize, product: f64, distance: usize) -> (f64, f64) {
+    let scale = f64::from(a.scale);
+    let (score, slope) = a.softcap.map_or((scale * product, 1.0), |cap| {
+        let tanh = (scale * product / f64::from(cap)).tanh();
+        (f64::from(cap) * tanh, 1.0 - tanh * tanh)
+    });
+    (score - penalty(a.alibi, a.heads, h) * distance as f64, scale * slope)
+}
+
+/// What a distance of one token takes from a score with ALiBi: of 2^k heads, the first's slope is the 2^k-th root of 1/256, and
+/// every other's the one before times that. What are more have the first, third and so on of twice as many heads.
+pub fn penalty(alibi: Option<f32>, heads: usize, h: usize) -> f64 {
+    let whole = if heads.is_power_of_two() { heads } else { heads.next_power_of_two() / 2 };
+    let root = |n: usize| (1.0f64 / 256.0).powf(1.0 / n as f64);
+    let slope =
+        if h < whole { root(whole).powi(h as i32 + 1) } else { root(2 * whole).powi(2 * (h - whole) as i32 + 1) };
+    alibi.map_or(0.0, |alibi| f64::from(alibi) * slope)
+}
+
 /// What the kernels make of `q`, `k`, `v`, the documents and the gradient of the output: `o`, `lse`, `dq`, `dk`, `dv`.
 pub fn results(a: &Attention, [q, k, v]: [Buffer; 3], documents: Buffer, gradient: Buffer) -> [Buffer; 5] {
     let target = super::target();
-    let (tokens, width, kv_width) = (a.batch * a.seq, a.heads * a.head_dim, a.kv_heads * a.head_dim);
+    let tokens = a.batch * a.seq;
     let (forward, gradients) = (target.attention(a), target.attention_gradient(a));
     let kernels = [&forward].into_iter().chain(gradients.launches.iter().map(|(kernel, _)| kernel));
     let library = load(&kernels.collect::<Vec<_>>());
-    let (o, lse) = (Buffer::garbage(a.elem, tokens * width), Buffer::garbage(Elem::F32, tokens * a.heads));
-    let results = [width, kv_width, kv_width].map(|width| Buffer::garbage(a.elem, tokens * width));
+    let (o, lse) = (Buffer::garbage(a.elem, gradient.values().len()), Buffer::garbage(Elem::F32, tokens * a.heads));
+    let widths = [a.heads * a.head_dim, a.kv_heads * a.head_dim, a.kv_heads * a.value_dim];
+    let results = widths.map(|width| Buffer::garbage(a.elem, tokens * width));
     let temporaries = gradients.temporaries.iter().map(|bytes| Buffer::garbage(Elem::F32, bytes / 4));
     let mut buffers: Vec<Buffer> = [q, k, v, documents, o, lse, gradient].into_iter().chain(results).collect();
     let operands = buffers.len();
@@ -124,16 +149,26 @@ pub fn check(case: &Case) {
 
 /// A case whose tokens have these segments.
 pub fn check_segments(case: &Case, segments: Vec<i32>) {
+    check_problem(&problem(case), segments);
+}
+
+/// A case's problem.
+pub fn problem(case: &Case) -> Attention {
     let &(batch, seq, heads, kv_heads, head_dim, window, elem, _) = case;
-    let a = Attention { batch, seq, heads, kv_heads, head_dim, scale: 1.3 / (head_dim as f32).sqrt(), window, elem };
-    let (tokens, width, kv_width) = (batch * seq, heads * head_dim, kv_heads * head_dim);
-    let (q, qs) = random_buffer(1, elem, tokens * width);
-    let (k, ks) = random_buffer(2, elem, tokens * kv_width);
-    let (v, vs) = random_buffer(3, elem, tokens * kv_width);
-    let (gradient, gradients) = random_buffer(4, elem, tokens * width);
+    let (scale, value_dim) = (1.3 / (head_dim as f32).sqrt(), head_dim);
+    Attention { batch, seq, heads, kv_heads, head_dim, value_dim, scale, window, softcap: None, alibi: None, elem }
+}
+
+/// The kernels of a problem whose tokens have these segments, against the reference.
+pub fn check_problem(a: &Attention, segments: Vec<i32>) {
+    let (tokens, elem) = (a.batch * a.seq, a.elem);
+    let (q, qs) = random_buffer(1, elem, tokens * a.heads * a.head_dim);
+    let (k, ks) = random_buffer(2, elem, tokens * a.kv_heads * a.head_dim);
+    let (v, vs) = random_buffer(3, elem, tokens * a.kv_heads * a.value_dim);
+    let (gradient, gradients) = random_buffer(4, elem, tokens * a.heads * a.value_dim);
     let documents = Buffer::ints(&segments);
-    let want = reference(&a, &Arrays { q: qs, k: ks, v: vs, gradient: gradients, segments });
-    let [o, lse, dq, dk, dv] = results(&a, [q, k, v], documents, gradient);
+    let want = reference(a, &Arrays { q: qs, k: ks, v: vs, gradient: gradients, segments });
+    let [o, lse, dq, dk, dv] = results(a, [q, k, v], documents, gradient);
     let close = |what: &str, got: &Buffer, want: &[f64], times: f64| {
         assert_close(&format!("{what} of {a:?}"), got, want, rounding(elem) * times, rounding(elem) * times);
     };

@@ -1,7 +1,6 @@
 //! Attention in every head size that models have, as a GPU cuts it.
-use super::attention::{check, results, segments};
+use super::attention::{check, problem, results, segments};
 use crate::harness::{Buffer, random};
-use amc_kernels::attention::Attention;
 use amc_kernels::emit::Elem::{Bf16, F32};
 
 #[test]
@@ -25,7 +24,7 @@ fn heads_of_f32() {
 fn tiles_of_other_documents_are_skipped() {
     for (elem, window, head_dim) in [(Bf16, None, 16), (Bf16, Some(150), 64), (F32, None, 16)] {
         let seq = 256;
-        let a = Attention { batch: 1, seq, heads: 1, kv_heads: 1, head_dim, scale: 0.25, window, elem };
+        let a = problem(&(1, seq, 1, 1, head_dim, window, elem, &[]));
         let documents = segments(seq, &[&[128, 128]]);
         for poisoned in [1, 2] {
             let array = |seed| {

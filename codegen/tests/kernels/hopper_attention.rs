@@ -1,6 +1,5 @@
 //! Attention by warpgroups.
-use super::attention::{Case, check, check_segments, segments};
-use amc_kernels::attention::Attention;
+use super::attention::{Case, check, check_segments, problem, segments};
 use amc_kernels::emit::Elem::Bf16;
 use amc_kernels::{Kernel, Machine};
 
@@ -63,8 +62,7 @@ fn large_heads() {
 /// Both ways: all kernels of the gradient but the first, which lays out what belongs to a query.
 fn by_warpgroups(cases: &[Case]) {
     for case in cases {
-        let (batch, seq, heads, kv_heads, head_dim, window, elem, _) = *case;
-        let attention = Attention { batch, seq, heads, kv_heads, head_dim, scale: 1.0, window, elem };
+        let attention = problem(case);
         let forward = super::target().attention(&attention);
         let gradient = super::target().attention_gradient(&attention).launches;
         let kernels = [&forward].into_iter().chain(gradient[1..].iter().map(|(kernel, _)| kernel));

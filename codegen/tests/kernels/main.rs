@@ -36,8 +36,17 @@ macro_rules! on {
     };
 }
 
-on!(lanes8, amc_kernels::Target, amc_kernels::Target::avx2(), attention_cached, gemm_plans, gemv, packing);
-on!(lanes16, amc_kernels::Target, crate::wide(), attention_cached, gemm_plans, gemv, packing);
+on!(
+    lanes8,
+    amc_kernels::Target,
+    amc_kernels::Target::avx2(),
+    attention_cached,
+    attention_scores,
+    gemm_plans,
+    gemv,
+    packing
+);
+on!(lanes16, amc_kernels::Target, crate::wide(), attention_cached, attention_scores, gemm_plans, gemv, packing);
 on!(gpu, amc_kernels::Gpu, amc_kernels::Gpu::ALL[0], gpu_gemm, gpu_attention);
 
 /// Products and attention of a Hopper GPU; its other kernels are those of any.

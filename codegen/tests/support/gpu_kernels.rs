@@ -113,7 +113,8 @@ fn head(gpu: &Gpu) -> Vec<Named> {
 fn attention(gpu: &Gpu, elem: Elem, head_dim: usize, window: Option<usize>) -> Vec<Named> {
     let (batch, seq, heads, kv_heads) = (2, 4096, 32, 8);
     let scale = (head_dim as f32).powf(-0.5);
-    let attention = Attention { batch, seq, heads, kv_heads, head_dim, scale, window, elem };
+    let (value_dim, softcap, alibi) = (head_dim, None, None);
+    let attention = Attention { batch, seq, heads, kv_heads, head_dim, value_dim, scale, window, softcap, alibi, elem };
     let gradients = gpu.attention_gradient(&attention).launches.into_iter().map(|(kernel, _)| kernel);
     let kernels = [gpu.attention(&attention)].into_iter().chain(gradients);
     let window = window.map_or(String::new(), |window| format!(", window {window}"));
@@ -198,7 +199,20 @@ pub fn small(gpu: &Gpu) -> Vec<Named> {
     let norm = RmsNorm { rows, n, eps: 1e-5, plus_one: false, residual: false, elem, weight: elem };
     let narrow = gemm(TOKENS, RANK, vec![term((TOKENS, RANK, 32), "nt", [elem; 2])], Region::identity(F32, elem));
     let (seq, heads, head_dim) = (64, 1, 16);
-    let attention = Attention { batch: 1, seq, heads, kv_heads: heads, head_dim, scale: 0.25, window: None, elem };
+    let (value_dim, window, softcap, alibi) = (head_dim, None, None, None);
+    let attention = Attention {
+        batch: 1,
+        seq,
+        heads,
+        kv_heads: heads,
+        head_dim,
+        value_dim,
+        scale: 0.25,
+        window,
+        softcap,
+        alibi,
+        elem,
+    };
     let adam = Adam { n: 256, elem, beta1: 0.9, beta2: 0.999, eps: 1e-8, decoupled: true };
     let kernels = [
         ("norm", norm.build(gpu)),

@@ -71,30 +71,55 @@ pub fn integers(count: usize, value: impl Fn(usize) -> i32) -> Vec<u8> {
     (0..count).flat_map(|i| value(i).to_le_bytes()).collect()
 }
 
-/// Causal attention over two documents that were packed into a row, and over a cache.
+/// Causal attention over two documents that were packed into a row, with its variants, and over a cache.
 fn attention(elem: Elem, target: &Target) -> Vec<Problem> {
-    let (heads, kv_heads, head_dim, scale, window) = (3, 1, 64, 0.125, None);
-    let lengths = [128, 64];
-    let seq: usize = lengths.iter().sum();
-    let attention = Attention { batch: 1, seq, heads, kv_heads, head_dim, scale, window, elem };
-    let cached = AttentionCached { chunk: 1, capacity: seq, heads, kv_heads, head_dim, scale, window, elem };
-    let (q, kv) = (|| numbers(elem, seq * heads * head_dim), || numbers(elem, seq * kv_heads * head_dim));
-    let (lse, workspace) = (|| numbers(F32, seq * heads), || numbers(F32, attention.workspace_len(target)));
-    let segments = || integers(seq, |i| if i < lengths[0] { 1 } else { 2 });
-    let token = || numbers(elem, heads * head_dim);
-    let pairs: usize = lengths.iter().map(|length| length * (length + 1) / 2).sum();
-    let amount = |pairs: usize, products: usize| Amount::MultiplyAdds(pairs * heads * head_dim * products);
-    let forward = vec![q(), kv(), kv(), segments(), q(), lse()];
-    let gradient = vec![q(), kv(), kv(), segments(), q(), lse(), q(), q(), workspace()];
-    let finish = vec![workspace(), kv(), kv()];
-    let cache = vec![token(), kv(), kv(), integers(1, |_| seq as i32 - 1), token()];
+    let (heads, kv_heads, head_dim, value_dim, scale) = (3, 1, 64, 64, 0.125);
+    let (window, softcap, alibi) = (None, None, None);
+    let seq: usize = LENGTHS.iter().sum();
+    let attention =
+        Attention { batch: 1, seq, heads, kv_heads, head_dim, value_dim, scale, window, softcap, alibi, elem };
+    let (chunk, capacity) = (1, seq);
+    let cached =
+        AttentionCached { chunk, capacity, heads, kv_heads, head_dim, value_dim, scale, window, softcap, alibi, elem };
+    let (token, kv) = (|| numbers(elem, heads * head_dim), || numbers(elem, seq * kv_heads * head_dim));
+    let workspace = numbers(F32, attention.workspace_len(target));
     let name = |kind: &str| format!("{kind}, {}", elem.name());
     let finished = Amount::Elements(2 * seq * kv_heads * head_dim);
+    let amount = Amount::MultiplyAdds(seq * heads * head_dim * 2);
+    let cache = vec![token(), kv(), kv(), integers(1, |_| seq as i32 - 1), token()];
+    let mut problems = both_ways(&attention, "", target);
+    problems.extend([
+        problem(
+            name("attention gradient, its end"),
+            attention.gradient_finish(target),
+            finished,
+            vec![workspace, kv(), kv()],
+        ),
+        problem(name("attention with a cache"), cached.build(target), amount, cache),
+    ]);
+    let capped = Attention { softcap: Some(2.0), ..attention.clone() };
+    problems.extend(both_ways(&capped, ", capped", target));
+    problems.extend(both_ways(&Attention { alibi: Some(1.0), ..attention }, ", ALiBi", target));
+    problems
+}
+
+/// The documents of attention's row.
+const LENGTHS: [usize; 2] = [128, 64];
+
+/// Attention and its gradient, but for the end of that.
+fn both_ways(a: &Attention, variant: &str, target: &Target) -> Vec<Problem> {
+    let (q, kv) =
+        (|| numbers(a.elem, a.seq * a.heads * a.head_dim), || numbers(a.elem, a.seq * a.kv_heads * a.head_dim));
+    let (lse, workspace) = (|| numbers(F32, a.seq * a.heads), numbers(F32, a.workspace_len(target)));
+    let segments = || integers(a.seq, |i| if i < LENGTHS[0] { 1 } else { 2 });
+    let pairs: usize = LENGTHS.iter().map(|length| length * (length + 1) / 2).sum();
+    let amount = |products: usize| Amount::MultiplyAdds(pairs * a.heads * a.head_dim * products);
+    let name = |kind: &str| format!("{kind}{variant}, {}", a.elem.name());
+    let forward = vec![q(), kv(), kv(), segments(), q(), lse()];
+    let gradient = vec![q(), kv(), kv(), segments(), q(), lse(), q(), q(), workspace];
     vec![
-        problem(name("attention"), attention.forward(target), amount(pairs, 2), forward),
-        problem(name("attention gradient"), attention.gradient(target), amount(pairs, 5), gradient),
-        problem(name("attention gradient, its end"), attention.gradient_finish(target), finished, finish),
-        problem(name("attention with a cache"), cached.build(target), amount(seq, 2), cache),
+        problem(name("attention"), a.forward(target), amount(2), forward),
+        problem(name("attention gradient"), a.gradient(target), amount(5), gradient),
     ]
 }
 

@@ -193,7 +193,8 @@ op! {
 }
 
 impl AttentionGrad {
-    fn forward(&self) -> Attention {
+    /// What it is the gradient of.
+    pub fn forward(&self) -> Attention {
         let AttentionGrad { seq, heads, kv_heads, scale, window, softcap, alibi } = self.clone();
         Attention { seq, heads, kv_heads, scale, window, softcap, alibi }
     }

@@ -2,7 +2,8 @@
 //! of keys inside.
 //!
 //! With `p = e^(s - lse)`, `D = Σ do · o` and `ds = p (do · v - D)`: `dv = pᵀ do`, `dk = scale · dsᵀ q`,
-//! `dq = scale · ds k`. Where products go in pairs of bf16, `ds` holds the scale instead of the queries. Gradients of keys and values grow in the task's part of the workspace.
+//! `dq = scale · ds k`; where scores are capped, `ds` is multiplied by their derivatives. Where products go in pairs of bf16, `ds` holds the scale instead of the queries. Gradients of keys and values grow in the task's part of the workspace.
+use super::scores::{Scored, penalty};
 use super::sight::{Meeting, Segments, Sight};
 use super::tile::{Left, Right};
 use super::{Attention, Layout, QUERIES, Scratch, count_from, digits, strips};
@@ -17,7 +18,7 @@ struct Buffers {
     k: Value,
     v: Value,
     k_along: Value,
-    /// Queries and result gradients of a block: `[head_dim, QUERIES]` and `[QUERIES, width]`.
+    /// Queries and result gradients of a block: `[entries of a head, QUERIES]` and `[QUERIES, width]`.
     q_columns: Value,
     q_rows: Value,
     do_columns: Value,
@@ -35,6 +36,10 @@ struct Buffers {
     ds: Value,
     p_rows: Value,
     ds_rows: Value,
+    /// Derivatives of capped scores, if they are that.
+    derivatives: Option<Value>,
+    /// What a distance of one token takes from a score, with ALiBi.
+    penalty: Option<Value>,
 }
 
 struct Backward<'a> {
@@ -48,7 +53,7 @@ struct Head {
     /// First token of the row.
     row: Value,
     head: Value,
-    /// Gradients of keys and values, `[padded_keys, width]` each.
+    /// Gradients of keys and values, `[padded_keys, width]` each, of their widths.
     dk: Value,
     dv: Value,
 }
@@ -69,8 +74,8 @@ pub fn build(attention: &Attention, target: &Target) -> Kernel {
     let operands = std::array::from_fn(|i| e.arg(i));
     let mut scratch = Scratch::default();
     let mut take = |count| scratch.take(&mut e, count);
-    let (words, head_words) = (layout.words, layout.head_words(d));
-    let k = take(keys * head_words);
+    let (words, [key_words, value_words]) = (layout.words, [d, attention.value_dim].map(|n| layout.head_words(n)));
+    let k = take(keys * key_words);
     let k_along = if layout.paired() { take(keys / words * d) } else { k.clone() };
     let scores = layout.keys * QUERIES;
     let [p, ds] = [take(scores), take(scores / words)];
@@ -84,23 +89,25 @@ pub fn build(attention: &Attention, target: &Target) -> Kernel {
         ds,
         p_rows,
         ds_rows,
-        v: take(keys * head_words),
-        q_columns: take(head_words * QUERIES),
-        q_rows: take(layout.width * QUERIES / words),
-        do_columns: take(head_words * QUERIES),
-        do_rows: take(layout.width * QUERIES / words),
+        v: take(keys * value_words),
+        q_columns: take(key_words * QUERIES),
+        q_rows: take(layout.key_width * QUERIES / words),
+        do_columns: take(value_words * QUERIES),
+        do_rows: take(layout.value_width * QUERIES / words),
         dq: take(d * QUERIES),
         dots: take(QUERIES),
         lse: take(QUERIES),
         scale: take(QUERIES),
         query_segments: take(QUERIES),
         key_segments: take(layout.keys),
+        derivatives: attention.softcap.map(|_| take(scores)),
+        penalty: attention.alibi.map(|_| take(1)),
     };
     let scale = e.float(layout.query_scale(), QUERIES);
     e.store(&scale, &buffers.scale, Elem::F32, QUERIES);
     let backward = Backward { attention, layout, buffers };
     e.tasks(|e, task| backward.task(e, task));
-    let work = attention.work(backward.layout.family(["attention_grad", "attention_grad_bf16"]), 5, 2);
+    let work = attention.work(backward.layout.family(["attention_grad", "attention_grad_bf16"]), [3, 2], 2);
     let tasks = attention.batch * attention.heads * attention.query_parts().len();
     e.finish(&attention.name("attention_grad"), tasks, scratch.bytes(), work)
 }
@@ -108,26 +115,28 @@ pub fn build(attention: &Attention, target: &Target) -> Kernel {
 impl Backward<'_> {
     fn task(&self, e: &mut Emitter, task: &str) {
         let (a, b, keys) = (self.attention, &self.buffers, self.layout.padded_keys());
-        let part = keys * self.layout.width;
-        let dk = e.row(&b.operands[8], task, 2 * part, Elem::F32);
-        let dv = e.at(&dk, part as i64, Elem::F32);
+        let dk = e.row(&b.operands[8], task, self.layout.part(), Elem::F32);
+        let dv = e.at(&dk, self.layout.key_part() as i64, Elem::F32);
         let parts = a.query_parts();
         let [row, head, number] = digits(e, task, [a.batch, a.heads, parts.len()]);
         let row = e.times(&row, a.seq);
         let (first, end) = queries_of_part(e, &number, &parts);
-        let (group, both) = (e.index(a.group() as i64), e.index(2 * part as i64));
+        let (group, both) = (e.index(a.group() as i64), e.index(self.layout.part() as i64));
         let kv_head = e.int2("divui", &head, &group);
-        for (operand, block) in [(1, &b.k), (2, &b.v)] {
-            let rows = a.head_at(e, &b.operands[operand], a.kv_heads, &row, &kv_head);
-            let rows = a.head_rows(&rows, a.kv_heads);
+        for (operand, heads, block) in [(1, a.key_heads(), &b.k), (2, a.value_heads(), &b.v)] {
+            let rows = a.head_at(e, &b.operands[operand], heads, &row, &kv_head);
+            let rows = a.head_rows(&rows, heads);
             let words = self.layout.along_head(rows);
             // No query sees a key behind the last query.
-            words.pack(e, &end, keys, 1.0, (block, words.head_dim));
+            words.pack(e, &end, keys, 1.0, (block, words.entries));
             if operand == 1 && self.layout.paired() {
                 rows.pack_pairs(e, &end, keys, (&b.k_along, a.head_dim));
             }
         }
         e.fill(&dk, &both, Elem::F32, 4 * self.layout.tile.lanes);
+        if let (Some(place), Some(penalty)) = (&b.penalty, penalty(e, a.alibi, a.heads, &head)) {
+            e.store(&penalty, place, Elem::F32, 1);
+        }
         let head = Head { row, head, dk, dv };
         e.repeat(&first, &end, QUERIES as i64, |e, first| self.query_block(e, &head, first));
     }
@@ -137,13 +146,15 @@ impl Backward<'_> {
         let count = count_from(e, first, QUERIES, a.seq);
         let token = e.int2("addi", &head.row, first);
         let segments = Sight::segments(e, (&b.operands[3], &token, &count), (&b.query_segments, QUERIES), 0);
-        let rows = [0, 4, 6, 7].map(|i| a.head_at(e, &b.operands[i], a.heads, &token, &head.head));
-        let [q, o, result_gradient, dq] = [0, 1, 2, 3].map(|i| a.head_rows(&rows[i], a.heads));
+        let heads = [a.query_heads(), a.result_heads(), a.result_heads(), a.query_heads()];
+        let rows: [Value; 4] =
+            std::array::from_fn(|i| a.head_at(e, &b.operands[[0, 4, 6, 7][i]], heads[i], &token, &head.head));
+        let [q, o, result_gradient, dq] = [0, 1, 2, 3].map(|i| a.head_rows(&rows[i], heads[i]));
         let (layout, scale) = (&self.layout, self.layout.query_scale());
         layout.along_head(q).pack_transposed(e, &count, QUERIES, scale, &b.q_columns);
-        layout.pack_along(e, q, &count, QUERIES, scale, (&b.q_rows, layout.width));
+        layout.pack_along(e, q, &count, QUERIES, scale, (&b.q_rows, layout.key_width));
         layout.along_head(result_gradient).pack_transposed(e, &count, QUERIES, 1.0, &b.do_columns);
-        layout.pack_along(e, result_gradient, &count, QUERIES, 1.0, (&b.do_rows, layout.width));
+        layout.pack_along(e, result_gradient, &count, QUERIES, 1.0, (&b.do_rows, layout.value_width));
         self.dots(e, (o.pointer, result_gradient.pointer), &count);
         self.load_lse(e, head, &token, &count);
         let elements = e.index((d * QUERIES) as i64);
@@ -159,11 +170,11 @@ impl Backward<'_> {
 
     /// `D` of every query, 0 beyond the last.
     fn dots(&self, e: &mut Emitter, (o, gradient): (&str, &str), count: &str) {
-        let (a, b, d) = (self.attention, &self.buffers, self.attention.head_dim);
+        let (a, b, heads) = (self.attention, &self.buffers, self.attention.result_heads());
         self.clear(e, &b.dots);
-        let (zero, columns) = (e.index(0), e.index(d as i64));
+        let (zero, columns) = (e.index(0), e.index(heads.entries as i64));
         e.repeat(&zero, count, 1, |e, i| {
-            let [o, gradient] = [o, gradient].map(|rows| e.row(rows, i, a.heads * d, a.elem));
+            let [o, gradient] = [o, gradient].map(|rows| e.row(rows, i, heads.width(), a.elem));
             let dot = e.reduce(&columns, self.layout.panel, &[Reduction::Sum], |e, c, lanes, so_far| {
                 let [o, gradient] = [&o, &gradient].map(|row| e.load_at(row, c, a.elem, lanes));
                 vec![e.fma(&o, &gradient, &so_far[0], lanes)]
@@ -198,7 +209,8 @@ impl Backward<'_> {
         let meet = Sight::may_meet(e, &queries.segments, &segments);
         let one_document = Sight::one_document(e, &queries.segments, &segments);
         let work = |e: &mut Emitter| {
-            let [k, v] = [&b.k, &b.v].map(|all| e.row(all, first_key, layout.head_words(a.head_dim), Elem::F32));
+            let [k, v] = [(&b.k, a.head_dim), (&b.v, a.value_dim)]
+                .map(|(all, entries)| e.row(all, first_key, layout.head_words(entries), Elem::F32));
             let first_word = e.divided(first_key, layout.words);
             let k_along = e.row(&b.k_along, &first_word, a.head_dim, Elem::F32);
             let zero = e.index(0);
@@ -211,6 +223,7 @@ impl Backward<'_> {
                     first_key,
                     key_segments: &b.key_segments,
                     one_document: &one_document,
+                    penalty: b.penalty.as_deref(),
                 };
                 let (from, to) = layout.sight().tiles(e, at.first_query, at.first_key, layout.tiles());
                 e.repeat(&from, &to, 1, |e, t| self.tile(e, (&k, &v), panel, t, &at));
@@ -225,21 +238,28 @@ impl Backward<'_> {
     /// `p` and `ds` of a tile.
     fn tile(&self, e: &mut Emitter, (k, v): (&str, &str), panel: &str, t: &str, at: &Meeting) {
         let (b, tile) = (&self.buffers, self.layout.tile);
-        let d = self.layout.head_words(self.attention.head_dim);
+        let [d, value_dim] =
+            [self.attention.head_dim, self.attention.value_dim].map(|entries| self.layout.head_words(entries));
         let key = e.times(t, tile.rows);
-        let [k, v] = [k, v].map(|block| e.row(block, &key, d, Elem::F32));
+        let (k, v) = (e.row(k, &key, d, Elem::F32), e.row(v, &key, value_dim, Elem::F32));
         let [q, gradient, lse, dots] =
             [&b.q_columns, &b.do_columns, &b.lse, &b.dots].map(|block| e.offset(block, panel, Elem::F32));
         let p = e.row(&b.p, &key, QUERIES, Elem::F32);
         let p = e.offset(&p, panel, Elem::F32);
-        let left = |pointer| Left { pointer, row_step: d, step: 1 };
+        let left = |pointer, row_step| Left { pointer, row_step, step: 1 };
         let right = |pointer| Right { pointer, step: QUERIES };
         let start = tile.zeros(e);
-        let scores = tile.multiply_fixed(e, left(&k), right(&q), d, start);
-        let scores = self.layout.scaled(e, scores);
+        let products = tile.multiply_fixed(e, left(&k, d), right(&q), d, start);
         let first_key = e.int2("addi", at.first_key, &key);
         let key_segments = e.offset(at.key_segments, &key, Elem::I32);
         let at = Meeting { first_key: &first_key, key_segments: &key_segments, ..*at };
+        let Scored { scores, derivatives } = self.layout.scored(e, products, &at);
+        let derivatives = derivatives.zip(b.derivatives.as_ref()).map(|(values, block)| {
+            let place = e.row(block, &key, QUERIES, Elem::F32);
+            let place = e.offset(&place, panel, Elem::F32);
+            tile.store(e, &values, &place, QUERIES);
+            place
+        });
         let scores = self.layout.sight().masked(e, tile, scores, &at);
         let lse = tile.load_row(e, &lse);
         let mut values = vec![];
@@ -254,10 +274,11 @@ impl Backward<'_> {
         let dots = tile.load_row(e, &dots);
         let start: Vec<Value> =
             (0..tile.count()).map(|i| e.float1("negf", &dots[i % tile.vectors], tile.lanes)).collect();
-        let slopes = tile.multiply_fixed(e, left(&v), right(&gradient), d, start);
-        let values = tile.load(e, &p, QUERIES);
-        let slopes: Vec<Value> =
-            slopes.iter().zip(&values).map(|(slope, p)| e.float2("mulf", slope, p, tile.lanes)).collect();
+        let mut slopes = tile.multiply_fixed(e, left(&v, value_dim), right(&gradient), value_dim, start);
+        for factors in [Some(p), derivatives].into_iter().flatten() {
+            let factors = tile.load(e, &factors, QUERIES);
+            slopes = slopes.iter().zip(&factors).map(|(s, factor)| e.float2("mulf", s, factor, tile.lanes)).collect();
+        }
         let slopes = self.layout.scaled(e, slopes);
         let row = e.divided(&key, self.layout.words);
         let ds = e.row(&b.ds, &row, QUERIES, Elem::F32);
@@ -312,19 +333,21 @@ impl Backward<'_> {
         let row_step = QUERIES / layout.words;
         let terms = e.int2("subi", &to, &from);
         let zero = e.index(0);
-        let width = e.index(layout.width as i64);
-        for (weights, rows, gradients) in [(&b.p_rows, &b.do_rows, &head.dv), (&b.ds_rows, &b.q_rows, &head.dk)] {
+        let of_values = (layout.value_width, &b.p_rows, &b.do_rows, &head.dv);
+        let of_keys = (layout.key_width, &b.ds_rows, &b.q_rows, &head.dk);
+        for (width, weights, rows, gradients) in [of_values, of_keys] {
             let weights = e.row(weights, &key, row_step, Elem::F32);
             let weights = e.offset(&weights, &from, Elem::F32);
-            let rows = e.row(rows, &from, layout.width, Elem::F32);
-            let gradients = e.row(gradients, &position, layout.width, Elem::F32);
-            e.repeat(&zero, &width, layout.panel as i64, |e, column| {
+            let rows = e.row(rows, &from, width, Elem::F32);
+            let gradients = e.row(gradients, &position, width, Elem::F32);
+            let columns = e.index(width as i64);
+            e.repeat(&zero, &columns, layout.panel as i64, |e, column| {
                 let (rows, place) = (e.offset(&rows, column, Elem::F32), e.offset(&gradients, column, Elem::F32));
-                let start = tile.load(e, &place, layout.width);
+                let start = tile.load(e, &place, width);
                 let (left, right) =
-                    (Left { pointer: &weights, row_step, step: 1 }, Right { pointer: &rows, step: layout.width });
+                    (Left { pointer: &weights, row_step, step: 1 }, Right { pointer: &rows, step: width });
                 let sums = tile.multiply(e, left, right, (&terms, 4), start);
-                tile.store(e, &sums, &place, layout.width);
+                tile.store(e, &sums, &place, width);
             });
         }
     }

@@ -1,8 +1,8 @@
 //! Forward: a task is a block of queries of one key head, with all query heads of its group.
-use super::pack::HeadRows;
+use super::scores::penalty;
 use super::sight::{Meeting, Segments, Sight};
 use super::tile::{Left, Right, Tile};
-use super::{Attention, Layout, QUERIES, Scratch, block_of_turn, count_from, digits, strips};
+use super::{Attention, Heads, Layout, QUERIES, Scratch, block_of_turn, count_from, digits, strips};
 use crate::emit::{Elem, Emitter, Value, float_type};
 use crate::loops::Reduction;
 use crate::{Kernel, Target, math, pairs};
@@ -10,7 +10,7 @@ use crate::{Kernel, Target, math, pairs};
 /// Maximum of a query that has seen nothing; far below every score, but finite.
 const NOTHING: f32 = -1e30;
 
-/// Operand pointers and scratch. Blocks by head: `q`, `o` are `[head_dim, QUERIES]`, `top`, `sum` are `[QUERIES]`. Where
+/// Operand pointers and scratch. Blocks by head: `q` is `[head_dim, QUERIES]`, `o` `[value_dim, QUERIES]`, `top`, `sum` are `[QUERIES]`. Where
 /// products go in pairs, two steps share a word: of the head in `q` and `k`, of the keys in `v` and `weights`.
 struct Buffers {
     operands: [Value; 6],
@@ -26,6 +26,8 @@ struct Buffers {
     weights: Value,
     query_segments: Value,
     key_segments: Value,
+    /// What a distance of one token takes from a score, of every head, with ALiBi.
+    penalties: Option<Value>,
 }
 
 struct Forward<'a> {
@@ -47,7 +49,7 @@ struct Queries {
 pub fn build(attention: &Attention, target: &Target) -> Kernel {
     let mut e = Emitter::for_cpu(target.lanes, target.pairs);
     let layout = Layout::new(attention, target);
-    let (d, group) = (attention.head_dim, attention.group());
+    let (d, value_dim, group) = (attention.head_dim, attention.value_dim, attention.group());
     let operands = [0, 1, 2, 3, 4, 5].map(|i| e.arg(i));
     let mut scratch = Scratch::default();
     let mut take = |count| scratch.take(&mut e, count);
@@ -59,13 +61,14 @@ pub fn build(attention: &Attention, target: &Target) -> Kernel {
         scores,
         weights,
         q: take(group * layout.head_words(d) * QUERIES),
-        o: take(group * d * QUERIES),
+        o: take(group * value_dim * QUERIES),
         top: take(group * QUERIES),
         sum: take(group * QUERIES),
         k: take(layout.keys * layout.head_words(d)),
-        v: take(layout.keys / words * d),
+        v: take(layout.keys / words * value_dim),
         query_segments: take(QUERIES),
         key_segments: take(layout.keys),
+        penalties: attention.alibi.map(|_| take(group)),
     };
     let forward = Forward { attention, layout, buffers };
     e.tasks(|e, task| forward.task(e, task));
@@ -74,7 +77,7 @@ pub fn build(attention: &Attention, target: &Target) -> Kernel {
         &attention.name("attention"),
         tasks,
         scratch.bytes(),
-        attention.work(layout.family(["attention", "attention_bf16"]), 2, 1),
+        attention.work(layout.family(["attention", "attention_bf16"]), [1, 1], 1),
     )
 }
 
@@ -108,30 +111,37 @@ impl Forward<'_> {
 
     /// The sums of head `h`.
     fn o_of(&self, e: &mut Emitter, h: &str) -> Value {
-        e.row(&self.buffers.o, h, self.attention.head_dim * QUERIES, Elem::F32)
+        e.row(&self.buffers.o, h, self.attention.value_dim * QUERIES, Elem::F32)
     }
 
-    /// The rows of query head `h` of the group in operand `i`, and the head's number.
-    fn query_rows(&self, e: &mut Emitter, i: usize, queries: &Queries, h: &str) -> (Value, Value) {
-        let a = self.attention;
+    /// The number of query head `h` of the group.
+    fn head(&self, e: &mut Emitter, queries: &Queries, h: &str) -> Value {
+        let head = e.times(&queries.kv_head, self.attention.group());
+        e.int2("addi", &head, h)
+    }
+
+    /// Where the queries' rows of a head are in operand `i`, which has such heads.
+    fn query_rows(&self, e: &mut Emitter, (i, heads): (usize, Heads), queries: &Queries, head: &str) -> Value {
         let token = e.int2("addi", &queries.row, &queries.first);
-        let head = e.times(&queries.kv_head, a.group());
-        let head = e.int2("addi", &head, h);
-        (a.head_at(e, &self.buffers.operands[i], a.heads, &token, &head), head)
+        self.attention.head_at(e, &self.buffers.operands[i], heads, &token, head)
     }
 
     fn start_head(&self, e: &mut Emitter, queries: &Queries, h: &str) {
         let (a, b) = (self.attention, &self.buffers);
-        let (rows, _) = self.query_rows(e, 0, queries, h);
+        let (head, heads) = (self.head(e, queries, h), a.query_heads());
+        let rows = self.query_rows(e, (0, heads), queries, &head);
         let (block, scale) = (self.q_of(e, h), self.layout.query_scale());
-        let rows = self.layout.along_head(a.head_rows(&rows, a.heads));
+        let rows = self.layout.along_head(a.head_rows(&rows, heads));
         rows.pack_transposed(e, &queries.count, QUERIES, scale, &block);
-        let (o, elements) = (self.o_of(e, h), e.index((a.head_dim * QUERIES) as i64));
+        let (o, elements) = (self.o_of(e, h), e.index((a.value_dim * QUERIES) as i64));
         e.fill(&o, &elements, Elem::F32, 4 * self.layout.tile.lanes);
         let (top, sum, lanes) = (e.row(&b.top, h, QUERIES, Elem::F32), e.row(&b.sum, h, QUERIES, Elem::F32), QUERIES);
         let (nothing, zero) = (e.float(NOTHING, lanes), e.float(0.0, lanes));
         e.store(&nothing, &top, Elem::F32, lanes);
         e.store(&zero, &sum, Elem::F32, lanes);
+        if let (Some(all), Some(penalty)) = (&b.penalties, penalty(e, a.alibi, a.heads, &head)) {
+            e.store_at(&penalty, all, h, Elem::F32, 1);
+        }
     }
 
     fn key_block(&self, e: &mut Emitter, queries: &Queries, first_key: &str) {
@@ -142,12 +152,14 @@ impl Forward<'_> {
         let meet = Sight::may_meet(e, &queries.segments, &segments);
         let one_document = Sight::one_document(e, &queries.segments, &segments);
         let work = |e: &mut Emitter| {
-            let [k, v] = [1, 2].map(|i| a.head_at(e, &b.operands[i], a.kv_heads, &token, &queries.kv_head));
-            let [k, v] = [&k, &v].map(|rows| a.head_rows(rows, a.kv_heads));
+            let heads = [a.key_heads(), a.value_heads()];
+            let rows = [0, 1].map(|i| a.head_at(e, &b.operands[1 + i], heads[i], &token, &queries.kv_head));
+            let [k, v] = [0, 1].map(|i| a.head_rows(&rows[i], heads[i]));
             let k = self.layout.along_head(k);
-            k.pack(e, &count, keys, 1.0, (&b.k, k.head_dim));
-            self.layout.pack_along(e, v, &count, keys, 1.0, (&b.v, a.head_dim));
+            k.pack(e, &count, keys, 1.0, (&b.k, k.entries));
+            self.layout.pack_along(e, v, &count, keys, 1.0, (&b.v, v.entries));
             self.each_head(e, |e, h| {
+                let penalty = b.penalties.as_ref().map(|all| e.offset(all, h, Elem::F32));
                 let zero = e.index(0);
                 e.repeat(&zero, &queries.count, self.layout.panel as i64, |e, panel| {
                     let first_query = e.int2("addi", &queries.first, panel);
@@ -158,6 +170,7 @@ impl Forward<'_> {
                         first_key,
                         key_segments: &b.key_segments,
                         one_document: &one_document,
+                        penalty: penalty.as_deref(),
                     };
                     self.panel(e, h, panel, &at);
                 });
@@ -196,7 +209,7 @@ impl Forward<'_> {
         row.store(e, &new, &top, 0);
         let [from, to] = [from, to].map(|key| e.divided(&key, self.layout.words));
         let (v, weights) =
-            (e.row(&b.v, &from, self.attention.head_dim, Elem::F32), e.row(&b.weights, &from, width, Elem::F32));
+            (e.row(&b.v, &from, self.attention.value_dim, Elem::F32), e.row(&b.weights, &from, width, Elem::F32));
         let terms = e.int2("subi", &to, &from);
         self.values(e, &o, (&v, &weights, &terms), &factors);
     }
@@ -211,11 +224,11 @@ impl Forward<'_> {
             let k = e.row(&self.buffers.k, &key, d, Elem::F32);
             let (left, right) = (Left { pointer: &k, row_step: d, step: 1 }, Right { pointer: q, step: QUERIES });
             let start = tile.zeros(e);
-            let scores = tile.multiply_fixed(e, left, right, d, start);
-            let scores = self.layout.scaled(e, scores);
+            let products = tile.multiply_fixed(e, left, right, d, start);
             let first_key = e.int2("addi", at.first_key, &key);
             let key_segments = e.offset(at.key_segments, &key, Elem::I32);
             let at = Meeting { first_key: &first_key, key_segments: &key_segments, ..*at };
+            let scores = self.layout.scored(e, products, &at).scores;
             let scores = self.layout.sight().masked(e, tile, scores, &at);
             let place = e.row(&self.buffers.scores, &key, width, Elem::F32);
             tile.store(e, &scores, &place, width);
@@ -264,7 +277,7 @@ impl Forward<'_> {
 
     /// `o = o · factors + vᵀ · exponentials` over so many words of keys.
     fn values(&self, e: &mut Emitter, o: &str, (v, exponentials, terms): (&str, &str, &str), factors: &[Value]) {
-        let d = self.attention.head_dim;
+        let d = self.attention.value_dim;
         strips(e, d, self.layout.tile, |e, first, tile| {
             let (place, v) = (e.row(o, first, QUERIES, Elem::F32), e.offset(v, first, Elem::F32));
             let old = tile.load(e, &place, QUERIES);
@@ -298,10 +311,10 @@ impl Forward<'_> {
             e.store_at(&inverse, &sum, i, Elem::F32, lanes);
             e.store_at(&log, &top, i, Elem::F32, lanes);
         });
-        let (rows, head) = self.query_rows(e, 4, queries, h);
+        let (head, heads) = (self.head(e, queries, h), a.result_heads());
+        let rows = self.query_rows(e, (4, heads), queries, &head);
         let block = self.o_of(e, h);
-        let rows: HeadRows = a.head_rows(&rows, a.heads);
-        rows.unpack_transposed(e, &queries.count, QUERIES, &sum, &block);
+        a.head_rows(&rows, heads).unpack_transposed(e, &queries.count, QUERIES, &sum, &block);
         let token = e.int2("addi", &queries.row, &queries.first);
         let lse = e.row(&b.operands[5], &token, a.heads, Elem::F32);
         let lse = e.offset(&lse, &head, Elem::F32);

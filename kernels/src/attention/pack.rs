@@ -7,7 +7,7 @@ use crate::transpose::transposed;
 pub struct HeadRows<'a> {
     pub pointer: &'a str,
     pub pitch: usize,
-    pub head_dim: usize,
+    pub entries: usize,
     pub elem: Elem,
 }
 
@@ -17,13 +17,13 @@ const BLOCK: usize = 8;
 impl HeadRows<'_> {
     /// The same rows as words of two bf16 each, to be copied as if they were f32. Rows begin at whole words.
     pub fn as_words(self) -> Self {
-        HeadRows { pitch: self.pitch / 2, head_dim: self.head_dim / 2, elem: Elem::F32, ..self }
+        HeadRows { pitch: self.pitch / 2, entries: self.entries / 2, elem: Elem::F32, ..self }
     }
 
     /// `block[row / 2 * width + c]` becomes the word of `rows[row][c]` and `rows[row + 1][c]`, for an even number of `rows`;
-    /// zeros from row `count` and column `head_dim` on.
+    /// zeros from row `count` and column `entries` on.
     pub fn pack_pairs(self, e: &mut Emitter, count: &str, rows: usize, (block, width): (&str, usize)) {
-        let (zero, all, columns) = (e.index(0), e.index(rows as i64 / 2), e.index(self.head_dim as i64));
+        let (zero, all, columns) = (e.index(0), e.index(rows as i64 / 2), e.index(self.entries as i64));
         let full_width = e.index(width as i64);
         let whole = e.divided(count, 2);
         let end = e.plus(count, 1);
@@ -48,9 +48,9 @@ impl HeadRows<'_> {
         });
     }
 
-    /// `block[row * width + c] = scale · rows[row][c]` for `rows` rows; zeros from row `count` and column `head_dim` on.
+    /// `block[row * width + c] = scale · rows[row][c]` for `rows` rows; zeros from row `count` and column `entries` on.
     pub fn pack(self, e: &mut Emitter, count: &str, rows: usize, scale: f32, (block, width): (&str, usize)) {
-        let (zero, all, columns) = (e.index(0), e.index(rows as i64), e.index(self.head_dim as i64));
+        let (zero, all, columns) = (e.index(0), e.index(rows as i64), e.index(self.entries as i64));
         let full_width = e.index(width as i64);
         e.repeat(&zero, count, 1, |e, row| {
             let (from, to) = (e.row(self.pointer, row, self.pitch, self.elem), e.row(block, row, width, Elem::F32));
@@ -67,10 +67,10 @@ impl HeadRows<'_> {
         });
     }
 
-    /// Zeros from column `head_dim` on of a row of `width`.
+    /// Zeros from column `entries` on of a row of `width`.
     fn clear_beyond(self, e: &mut Emitter, row: &str, width: usize) {
-        if self.head_dim < width {
-            let (to, count) = (e.at(row, self.head_dim as i64, Elem::F32), e.index((width - self.head_dim) as i64));
+        if self.entries < width {
+            let (to, count) = (e.at(row, self.entries as i64, Elem::F32), e.index((width - self.entries) as i64));
             e.fill(&to, &count, Elem::F32, BLOCK);
         }
     }
@@ -136,8 +136,8 @@ impl HeadRows<'_> {
                     let place = e.offset(&line, row, Elem::F32);
                     body(e, &Group { row, column, place: &place, left: left.as_deref(), columns });
                 };
-                let rest = self.head_dim % BLOCK;
-                let blocked = e.index((self.head_dim - rest) as i64);
+                let rest = self.entries % BLOCK;
+                let blocked = e.index((self.entries - rest) as i64);
                 e.repeat(&zero, &blocked, BLOCK as i64, |e, column| group(e, column, BLOCK));
                 if rest > 0 {
                     group(e, &blocked, rest);

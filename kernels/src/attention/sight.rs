@@ -26,6 +26,9 @@ pub struct Meeting<'a> {
     pub key_segments: &'a str,
     /// i1: all segments of both blocks are one and the same document.
     pub one_document: &'a str,
+    /// Where it is kept, with ALiBi, what a distance of one token takes from a score of this head; in a register it would push
+    /// others out of the loops.
+    pub penalty: Option<&'a str>,
 }
 
 impl Sight {
@@ -160,14 +163,14 @@ impl Sight {
 }
 
 /// The i32 numbers of the tokens in vector `v` of a panel that starts at `first`.
-fn lane_tokens(e: &mut Emitter, first: &str, v: usize, lanes: usize) -> Value {
+pub fn lane_tokens(e: &mut Emitter, first: &str, v: usize, lanes: usize) -> Value {
     let first = splat_int(e, first, lanes);
     let steps: Vec<String> = (0..lanes).map(|lane| (v * lanes + lane).to_string()).collect();
     let steps = e.op(format!("arith.constant dense<[{}]> : {}", steps.join(", "), int_type(lanes, 32)));
     e.op(format!("arith.addi {first}, {steps} : {}", int_type(lanes, 32)))
 }
 
-fn splat_int(e: &mut Emitter, value: &str, lanes: usize) -> Value {
+pub fn splat_int(e: &mut Emitter, value: &str, lanes: usize) -> Value {
     let value = e.op(format!("arith.trunci {value} : i64 to i32"));
     e.op(format!("vector.broadcast {value} : i32 to {}", int_type(lanes, 32)))
 }

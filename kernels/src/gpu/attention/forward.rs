@@ -63,7 +63,7 @@ pub fn build(walk: &Walk) -> Kernel {
         .collect();
     walk.store(&mut e, &finished, (&o, heads, &head), &b, (&query, &column));
     store_logarithms(walk, &mut e, &logarithms, &lse, (&b, &head), (&query, &column));
-    let work = walk.attention.work("attention", 2, 2);
+    let work = walk.attention.work("attention", [1, 1], 2);
     e.finish(&walk.attention.name("attention"), batch * heads * blocks, 0, work)
 }
 

@@ -128,10 +128,10 @@ impl Gradient<'_> {
             walk.store(&mut e, sums, (array, own_heads, &own_head), &b, (&token, &column));
         }
         let (kind, products) = match self.wanted {
-            Wanted::Queries => ("attention_grad_q", 3),
-            Wanted::Keys => ("attention_grad_k", 3),
-            Wanted::Values => ("attention_grad_v", 2),
-            Wanted::KeysAndValues => ("attention_grad_kv", 4),
+            Wanted::Queries => ("attention_grad_q", [2, 1]),
+            Wanted::Keys => ("attention_grad_k", [2, 1]),
+            Wanted::Values => ("attention_grad_v", [1, 1]),
+            Wanted::KeysAndValues => ("attention_grad_kv", [2, 2]),
         };
         let work = walk.attention.work("attention_grad", products, 2);
         e.finish(&walk.attention.name(kind), batch * own_heads * blocks, 0, work)

@@ -77,7 +77,7 @@ impl Forward<'_> {
         let warps = e.index(self.walk.warps as i64);
         let consumes = e.less("%warp", &warps);
         e.branch(&consumes, |e| self.consume(e, &start), |e| self.produce(e, &start));
-        let work = attention.work("attention", 2, 2);
+        let work = attention.work("attention", [1, 1], 2);
         e.finish(&attention.name("attention_wg"), batch * heads * blocks, 0, work)
     }
 

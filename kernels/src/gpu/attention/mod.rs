@@ -35,6 +35,7 @@ const MOST_SUMS: usize = 128;
 /// The forward kernel; operands as [`Attention::forward`] has them. By warpgroups where the GPU has them, they can compute it
 /// and the tuning table wants them to.
 pub fn forward(attention: &Attention, gpu: &Gpu) -> Kernel {
+    want_plain(attention);
     let cut = match gpu.arch {
         Arch::Sm80 => None,
         Arch::Sm90a => hopper_attention(attention.seq, attention.head_dim).filter(|_| hopper::suits(attention)),
@@ -51,6 +52,7 @@ pub fn forward(attention: &Attention, gpu: &Gpu) -> Kernel {
 /// seven products instead of five, and no sum is shared between blocks. By warpgroups as [`forward`] is; elsewhere heads so
 /// large that the sums of both do not fit into the registers of a warp walk once for `dk` and once for `dv`: eight products.
 pub fn gradient(attention: &Attention, gpu: &Gpu) -> Steps {
+    want_plain(attention);
     let cut = match gpu.arch {
         Arch::Sm80 => None,
         Arch::Sm90a => {
@@ -75,6 +77,17 @@ pub fn gradient(attention: &Attention, gpu: &Gpu) -> Steps {
         launches.extend([kernel(Wanted::Keys, &[8]), kernel(Wanted::Values, &[9])]);
     }
     Steps { temporaries: vec![attention.batch * attention.seq * attention.heads * 4], launches }
+}
+
+/// A GPU's kernels compute scores as they are, of heads of one size.
+fn want_plain(attention: &Attention) {
+    let Attention { head_dim, value_dim, softcap, alibi, .. } = attention;
+    assert!(softcap.is_none(), "a GPU has no attention with softcap = {softcap:?}, wanted none: compile for a CPU");
+    assert!(alibi.is_none(), "a GPU has no attention with alibi = {alibi:?}, wanted none: compile for a CPU");
+    assert!(
+        head_dim == value_dim,
+        "a GPU has no attention with values of {value_dim} entries beside keys of {head_dim}, wanted equal: compile for a CPU"
+    );
 }
 
 /// A block's way through a problem.

@@ -1,7 +1,7 @@
 //! Attention, lookups, dropout and the optimizer.
 use super::{accumulation, operands, value_elem};
 use crate::select::{Operand, Selector, rows};
-use amc_ir::{Op, Type};
+use amc_ir::{Op, ops};
 use amc_kernels::{attention, attention_cached, dropout, embedding, optimizer, reduce};
 
 pub(super) fn claim(s: &mut Selector, at: usize, op: &Op, done: &mut [bool]) {
@@ -82,29 +82,25 @@ fn attend(s: &mut Selector, at: usize, op: &Op) {
     let (args, results) = (&inst.args[..], &inst.results[..]);
     let elem = value_elem(function, args[0]);
     let (tokens, width) = rows(function.ty(args[0]));
-    match op {
-        Op::Attention(a) => want_plain(op, (a.softcap, a.alibi), function.ty(args[2]), function.ty(args[1])),
-        Op::AttentionGrad(a) => want_plain(op, (a.softcap, a.alibi), function.ty(args[2]), function.ty(args[1])),
-        Op::AttentionCached(a) => want_plain(op, (a.softcap, a.alibi), function.ty(args[2]), function.ty(args[1])),
-        _ => {}
-    }
-    let problem = |seq: usize, heads: usize, kv_heads: usize, scale: f32, window| attention::Attention {
-        batch: tokens / seq,
-        seq,
-        heads,
-        kv_heads,
-        head_dim: width / heads,
-        scale,
-        window,
+    let problem = |op: &ops::Attention| attention::Attention {
+        batch: tokens / op.seq,
+        seq: op.seq,
+        heads: op.heads,
+        kv_heads: op.kv_heads,
+        head_dim: width / op.heads,
+        value_dim: rows(function.ty(args[2])).1 / op.kv_heads,
+        scale: op.scale,
+        window: op.window,
+        softcap: op.softcap,
+        alibi: op.alibi,
         elem,
     };
     match op {
         Op::Attention(a) => {
-            let problem = problem(a.seq, a.heads, a.kv_heads, a.scale, a.window);
-            s.launch(s.target.attention(&problem), operands(args, results), "attention");
+            s.launch(s.target.attention(&problem(a)), operands(args, results), "attention");
         }
         Op::AttentionGrad(a) => {
-            let problem = problem(a.seq, a.heads, a.kv_heads, a.scale, a.window);
+            let problem = problem(&a.forward());
             let [q, k, v, o, lse, dy, segments] = args.iter().map(|a| Operand::from(*a)).collect::<Vec<_>>()[..] else {
                 unreachable!("checked by infer")
             };
@@ -125,8 +121,11 @@ fn attend(s: &mut Selector, at: usize, op: &Op) {
                 heads: a.heads,
                 kv_heads: a.kv_heads,
                 head_dim: width / a.heads,
+                value_dim: rows(function.ty(args[2])).1 / a.kv_heads,
                 scale: a.scale,
                 window: a.window,
+                softcap: a.softcap,
+                alibi: a.alibi,
                 elem,
             };
             let kernel = s.target.attention_cached(&kernel).expect("text is generated on CPUs only");
@@ -134,12 +133,4 @@ fn attend(s: &mut Selector, at: usize, op: &Op) {
         }
         other => unreachable!("`{}` is no attention", other.name()),
     }
-}
-
-/// Kernels compute scores as they are, of heads of one size.
-fn want_plain(op: &Op, (softcap, alibi): (Option<f32>, Option<f32>), v: &Type, k: &Type) {
-    let name = op.name();
-    assert!(softcap.is_none(), "no kernel computes `{name}` with softcap = {softcap:?}, wanted none");
-    assert!(alibi.is_none(), "no kernel computes `{name}` with alibi = {alibi:?}, wanted none");
-    assert!(v == k, "no kernel computes `{name}` of values {v} beside keys {k}, wanted equal sizes");
 }

@@ -126,10 +126,10 @@ impl Gradient<'_> {
         let consumes = e.less("%warp", &warps);
         e.branch(&consumes, |e| self.consume(e, &start, &results), |e| self.produce(e, &start));
         let (kind, products) = match self.wanted {
-            Wanted::Queries => ("attention_wg_grad_q", 3),
-            Wanted::Keys => ("attention_wg_grad_k", 3),
-            Wanted::Values => ("attention_wg_grad_v", 2),
-            Wanted::KeysAndValues => ("attention_wg_grad_kv", 4),
+            Wanted::Queries => ("attention_wg_grad_q", [2, 1]),
+            Wanted::Keys => ("attention_wg_grad_k", [2, 1]),
+            Wanted::Values => ("attention_wg_grad_v", [1, 1]),
+            Wanted::KeysAndValues => ("attention_wg_grad_kv", [2, 2]),
         };
         let work = attention.work("attention_grad", products, 2);
         e.finish(&attention.name(kind), attention.batch * own_heads * blocks, 0, work)
