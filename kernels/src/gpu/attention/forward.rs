@@ -1,6 +1,5 @@
 //! The forward pass: a block's queries walk over the keys that they see.
 use super::*;
-use crate::attention::digits;
 use crate::emit::float_type;
 
 /// The softmax so far of a thread's two rows: the largest score, and the thread's share of the sum of exponentials.
@@ -17,7 +16,7 @@ pub fn build(walk: &Walk) -> Kernel {
     let q_at = walk.place(&mut e, &walk.own_tile());
     let (k_at, v_at) = (walk.place(&mut e, &walk.other_tile()), walk.place(&mut e, &walk.other_tile()));
     let passed = walk.passed(&mut e);
-    let [b, head, block] = digits(&mut e, "%task", [batch, heads, blocks]);
+    let [b, head, block] = walk.block_of_task(&mut e, true);
     let kv_head = e.divided(&head, heads / kv_heads);
     let first = e.times(&block, walk.own());
     walk.load(&mut e, &walk.own_tile(), &q_at, (&q, heads), &Place { batch: &b, first: &first }, &head);

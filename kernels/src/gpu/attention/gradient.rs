@@ -3,7 +3,6 @@
 //! With `p` the probabilities and `delta = Σ do · o` of a query: `ds = p (do vᵀ - delta) scale`, `dq = ds k`, `dk = dsᵀ q`,
 //! `dv = pᵀ do`.
 use super::*;
-use crate::attention::digits;
 use crate::emit::float_type;
 use crate::gpu::block::ROW_THREADS;
 
@@ -88,7 +87,7 @@ impl Gradient<'_> {
         let arrays = self.arrays(&mut e);
         let count = if self.wanted == Wanted::KeysAndValues { 2 } else { 1 };
         let results: Vec<Value> = (0..count).map(|i| e.arg(7 + i)).collect();
-        let [b, own_head, block] = digits(&mut e, "%task", [batch, own_heads, blocks]);
+        let [b, own_head, block] = walk.block_of_task(&mut e, self.of_queries());
         let first = e.times(&block, walk.own());
         for (array, at) in arrays.own.iter().zip(&arrays.own_at) {
             walk.load(&mut e, &walk.own_tile(), at, (array, own_heads), &Place { batch: &b, first: &first }, &own_head);

@@ -10,7 +10,6 @@ use super::forward::{Softmax, masked, store_logarithms};
 use super::sight::WarpTokens;
 use super::warpgroups::{Registers, Ring, WARPS, as_fragments, begin_consumer, over_entries, over_tokens, whole_boxes};
 use super::*;
-use crate::attention::digits;
 use crate::emit::float_type;
 use crate::gpu::hopper::producer::by_producer;
 use crate::gpu::hopper::wgmma;
@@ -68,7 +67,7 @@ impl Forward<'_> {
         let queries_at = e.shared(self.walk.own_head().bytes());
         assert!(self.walk.own_head().may_begin_at(queries_at), "boxes begin patterns of the swizzle");
         let ring = Ring::new(&mut e, self.walk.other_head(), self.stages);
-        let [b, head, block] = digits(&mut e, "%task", [batch, heads, blocks]);
+        let [b, head, block] = self.walk.block_of_task(&mut e, true);
         let kv_head = e.divided(&head, heads / kv_heads);
         let first = e.times(&block, self.walk.own());
         let keys = self.walk.key_range(&mut e, &segments, &Place { batch: &b, first: &first });

@@ -8,6 +8,7 @@ mod forward;
 mod gradient;
 mod hopper;
 mod hopper_gradient;
+mod order;
 mod sight;
 mod statistics;
 mod warpgroups;

@@ -17,7 +17,6 @@ use super::gradient::Wanted;
 use super::statistics::{Query, Statistic, Statistics};
 use super::warpgroups::{Registers, Ring, WARPS, whole_boxes};
 use super::*;
-use crate::attention::digits;
 use crate::emit::int_type;
 use crate::gpu::hopper::pipeline;
 use crate::gpu::hopper::producer::{by_producer, copy_range};
@@ -25,7 +24,7 @@ use crate::gpu::hopper::{SWIZZLE_PERIOD, THREADS};
 use crate::tuning::{KeysWalk, WarpgroupGradient, WarpgroupWalk};
 
 /// Boxes of a tile that a producer with the fewest registers can copy without spills.
-const MOST_BOXES: usize = 6;
+const MOST_BOXES: usize = 3;
 
 /// Whether warpgroups can compute it, as the forward pass: heads of bf16 that are whole boxes.
 pub fn suits(attention: &Attention) -> bool {
@@ -119,7 +118,7 @@ impl Gradient<'_> {
         let attention = self.walk.attention;
         let (blocks, own_heads) = (attention.seq.div_ceil(self.walk.own()), self.heads().0);
         let mut e = Emitter::of_block(Block::aligned(THREADS, SWIZZLE_PERIOD).with_register_pool());
-        let start = self.start(&mut e, blocks);
+        let start = self.start(&mut e);
         let count = if self.wanted == Wanted::KeysAndValues { 2 } else { 1 };
         let results: Vec<Value> = (0..count).map(|i| e.arg(6 + i)).collect();
         let warps = e.index(self.walk.warps as i64);
@@ -135,7 +134,7 @@ impl Gradient<'_> {
         e.finish(&attention.name(kind), attention.batch * own_heads * blocks, 0, work)
     }
 
-    fn start(&self, e: &mut Emitter, blocks: usize) -> Start {
+    fn start(&self, e: &mut Emitter) -> Start {
         let attention = self.walk.attention;
         let (own_heads, other_heads) = self.heads();
         let (queries, keys) = ([0, 4], [1, 2]);
@@ -150,10 +149,7 @@ impl Gradient<'_> {
         assert!(begin, "boxes begin patterns of the swizzle");
         let ring = Ring::new(e, self.walk.other_head(), self.stages);
         let statistics_at = if self.of_queries() { 0 } else { e.shared(self.stages * self.statistic_bytes()) };
-        let [batch, head, block] = digits(e, "%task", [attention.batch, own_heads, blocks]);
-        // Long walks begin first: of early keys, of late queries.
-        let last = e.index(blocks as i64 - 1);
-        let block = if self.of_queries() { e.int2("subi", &last, &block) } else { block };
+        let [batch, head, block] = self.walk.block_of_task(e, self.of_queries());
         let first = e.times(&block, self.walk.own());
         let at = Place { batch: &batch, first: &first };
         let range = if self.of_queries() {
