@@ -1,4 +1,4 @@
-//! Whole steps on a GPU, in the interpreter: `amc run` follows the run on the CPU in losses and in what it leaves, for full
+//! Whole steps on a GPU, in the interpreter or on the GPU that there is: `amc run` follows the run on the CPU in losses and in what it leaves, for full
 //! fine-tuning and LoRA, in f32 and in bf16, and in bf16 by the warpgroups of a Hopper GPU and with its vendor's products.
 #![cfg(feature = "compiler")]
 #[path = "support/bench.rs"]
@@ -44,6 +44,14 @@ const ADAPTER: &str = "adapter_model.safetensors";
 const LORA: [&str; 3] =
     ["--peft._target_=nemo_automodel.components._peft.lora.PeftConfig", "--peft.target_modules=*_proj", "--peft.dim=4"];
 
+/// Runs a command where code for `target` runs: on a machine with such a GPU, or on this one, if `AMC_TEST_GPU` names an
+/// architecture that its GPU runs, `sm_90a` or `sm_80`.
+fn on_gpu(bench: &Bench, (target, machine): (&str, &str), arguments: &[&str]) -> std::process::Output {
+    let real = |arch: String| target == "cuda:sm_80" || target == format!("cuda:{arch}");
+    let real = std::env::var("AMC_TEST_GPU").is_ok_and(real);
+    if real { bench.run(arguments) } else { bench.on_machine(machine, arguments) }
+}
+
 fn run(bench: &Bench, (target, machine): (&str, &str), rows: &[usize], settings: &[&str], file: &str) -> Run {
     let row = |(number, count): (usize, &usize)| {
         let ids: Vec<String> = (0..*count).map(|i| ((3 + 37 * number + i * i * 7) % 128).to_string()).collect();
@@ -56,7 +64,7 @@ fn run(bench: &Bench, (target, machine): (&str, &str), rows: &[usize], settings:
         assert!(output.status.success(), "{target}: {}", String::from_utf8_lossy(&output.stderr));
     };
     ok(bench.run(&compile));
-    ok(bench.on_machine(machine, &["run", "a"]));
+    ok(on_gpu(bench, (target, machine), &["run", "a"]));
     let records = std::fs::read_to_string(bench.path("checkpoints/training.jsonl")).expect("the run's records");
     let loss = |line| serde_json::from_str::<serde_json::Value>(line).expect("a record")["loss"].as_f64();
     let file = Weights::open(&bench.path("checkpoints/LATEST/model").join(file)).expect("what was trained");
@@ -190,8 +198,8 @@ fn full_fine_tuning_with_the_vendors_products() {
     assert!(said(bench.run(&["show", "a"])).contains("\nlibraries  cublasLt\n"));
     assert!(said(bench.run(&["verify", "a"])).contains("the same bytes again"));
     std::fs::remove_dir_all(bench.path("checkpoints")).expect("the run's checkpoints");
+    let measured = said(on_gpu(&bench, AMPERE, &["run", "a", "--profile"]));
     let (_, ampere) = AMPERE;
-    let measured = said(bench.on_machine(ampere, &["run", "a", "--profile"]));
     assert!(measured.lines().any(|line| line.contains("  cublaslt_")), "{measured}");
     let missing = bench.on_machine(&format!("{ampere} cublaslt=none"), &["run", "a"]);
     let error = String::from_utf8_lossy(&missing.stderr);

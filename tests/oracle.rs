@@ -3,7 +3,7 @@
 //!
 //! Cases are the folders of `$AMC_ORACLE_DIR` (default `tests/oracle`), or those that `$AMC_ORACLE_CASES` names
 //! (separated by commas, `*` stands for anything), compiled for `$AMC_ORACLE_TARGET` (default `cpu`; the code for a GPU
-//! runs on the fake driver, in the interpreter). The last line is `oracle: N of M cases`.
+//! runs on the fake driver, in the interpreter, or with `$AMC_TEST_GPU` on the GPU that there is). The last line is `oracle: N of M cases`.
 #[path = "support/oracle/mod.rs"]
 mod oracle;
 #[path = "support/stages.rs"]
@@ -24,7 +24,8 @@ fn main() -> ExitCode {
         }
     };
     let target = std::env::var("AMC_ORACLE_TARGET").unwrap_or_else(|_| "cpu".into());
-    if target.starts_with("cuda") && std::env::var_os(amc_fake_cuda::SETTINGS).is_none() {
+    let found = ["AMC_TEST_GPU", amc_fake_cuda::SETTINGS].iter().any(|name| std::env::var_os(name).is_some());
+    if target.starts_with("cuda") && !found {
         return again_on_a_gpu();
     }
     let mut passed = 0;

@@ -1,4 +1,4 @@
-"""peer.py --amc BINARY --model FOLDER [--data FILE] [--masked] [--length N] [--only SUBSTRING]: amc beside PyTorch.
+"""peer.py --amc BINARY --model FOLDER [--target T] [--data FILE] [--masked] [--length N] [--only TEXT]: amc beside PyTorch.
 
 Both sides train the same model on the same tokens with the same optimizer from the same initial adapter, on all cores of
 one machine. They take turns in short blocks of steps, so that a drift of the machine meets both. Prints for every
@@ -10,7 +10,8 @@ configuration
 
 A step is a forward and backward pass over 2 rows of 512 tokens, clipping and AdamW. What counts of a block is its median
 step. Tokens a second are medians over the blocks, the ratio is the median over pairs of blocks side by side, the spread
-the distance between the quartiles of these. Memory is the peak that was resident in each process.
+the distance between the quartiles of these. Memory is the peak that was resident in each process. With a target such as
+cuda:sm_90a both sides train on the GPU, and memory is the peak of its own.
 
 With --masked only answers have labels, and amc is measured on all labels as well. In the configuration `padded` a row is
 one question with its answer, filled up to 512 tokens, and amc is measured with as many of them packed into a row as fit,
@@ -79,6 +80,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--amc", required=True, help="the amc binary")
     parser.add_argument("--model", type=Path, required=True, help="folder of SmolLM2-135M-Instruct")
+    parser.add_argument("--target", default="cpu", help="what amc compiles for: cpu, or cuda:sm_80 or cuda:sm_90a")
     parser.add_argument("--data", type=Path, default=os.environ.get("AMC_GSM8K", "recipes/data/oskerra_train.jsonl"),
                         help="JSON lines of question and answer; default $AMC_GSM8K, else the sample data")
     parser.add_argument("--masked", action="store_true", help="labels on the answers only")
@@ -97,7 +99,7 @@ def compare(configuration, arguments):
         if not blocks[-1].seconds:
             break
         pairs.append(blocks)
-    peer.finish()
+    peer.finish(pairs[-1][-1])
     report(configuration, pairs, sides, peer)
 
 

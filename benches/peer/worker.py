@@ -1,8 +1,9 @@
 """The PyTorch side of peer.py: a process that is told what to train, then asked for blocks of steps.
 
-Every line of standard input is a question in JSON, every line of standard output its answer: first what sides.Peer
-writes, answered by null when the model is ready (a new LoRA adapter is saved then, from where amc starts too); then a
-number of steps, answered by the seconds and the losses of steps over the first rows.
+Every line of standard input is a question in JSON, every line of standard output its answer: first what sides.Peer or
+large.py writes, answered by null when the model is ready (a new LoRA adapter is saved then, from where amc starts too); then
+a number of steps, answered by the seconds and the losses of steps over the first rows, and by the peak bytes of a GPU's
+memory so far (0 on a CPU). What does not fit into a GPU's memory is answered by a sentence.
 """
 
 import json
@@ -15,7 +16,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
 # After so many seconds of steps no block goes on, though none ends before two steps.
@@ -29,10 +30,13 @@ def main():
     logging.disable_progress_bar()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     questions = map(json.loads, sys.stdin)
-    training = Training(SimpleNamespace(**next(questions)))
-    answer(None)
-    for steps in questions:
-        answer(training.block(steps))
+    try:
+        training = Training(SimpleNamespace(**next(questions)))
+        answer(None)
+        for steps in questions:
+            answer(training.block(steps))
+    except torch.OutOfMemoryError as error:
+        answer(f"out of memory: {str(error).splitlines()[0]}")
 
 
 def answer(value):
@@ -42,20 +46,24 @@ def answer(value):
 class Training:
     def __init__(self, told):
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_pretrained(told.model, dtype=told.dtype, attn_implementation="sdpa")
+        self.device = told.device
+        model = load(told)
         model.config.use_cache = False
+        if told.checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
         if told.mode == "lora":
-            model = get_peft_model(model, LoraConfig(r=8, lora_alpha=32, lora_dropout=0.0, target_modules=PROJECTIONS))
+            lora = LoraConfig(r=told.rank, lora_alpha=32, lora_dropout=0.0, target_modules=PROJECTIONS)
+            model = get_peft_model(model, lora)
             model.save_pretrained(told.adapter)
         model.train()
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=LEARNING_RATE)
         self.model = torch.compile(model) if told.compiled else model
-        self.batches = list(batches(told))
+        self.batches = [{key: value.to(told.device) for key, value in batch.items()} for batch in batches(told)]
         self.spent, self.steps = 0.0, 0
 
     def block(self, steps):
-        """Seconds and losses of that many steps, or of fewer once the budget is spent."""
+        """Seconds and losses of that many steps, or of fewer once the budget is spent, and the GPU's peak."""
         seconds, losses = [], []
         for batch in self.batches[:steps]:
             if self.spent > BUDGET and self.steps >= 2:
@@ -65,7 +73,8 @@ class Training:
             seconds.append(time.perf_counter() - start)
             self.spent += seconds[-1]
             self.steps += 1
-        return seconds, losses
+        peak = torch.cuda.max_memory_allocated() if self.device == "cuda" else 0
+        return seconds, losses, peak
 
     def step(self, batch):
         loss = self.model(**batch).loss
@@ -73,7 +82,19 @@ class Training:
         torch.nn.utils.clip_grad_norm_(self.trained, MAX_NORM)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.device == "cuda":
+            torch.cuda.synchronize()
         return loss.item()
+
+
+def load(told):
+    """The model on its device: a checkpoint, or of a config alone with weights drawn at random."""
+    if told.model:
+        model = AutoModelForCausalLM.from_pretrained(told.model, dtype=told.dtype, attn_implementation=told.attention)
+        return model.to(told.device)
+    config, dtype = AutoConfig.from_pretrained(told.config), getattr(torch, told.dtype)
+    with torch.device(told.device):
+        return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=told.attention)
 
 
 def batches(told):

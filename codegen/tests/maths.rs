@@ -5,6 +5,8 @@ mod erf;
 #[path = "support/functions.rs"]
 mod functions;
 // Shared with the tests of kernels, which need more of it.
+#[path = "kernels/device.rs"]
+mod device;
 #[allow(dead_code)]
 #[path = "kernels/harness.rs"]
 mod harness;

@@ -220,7 +220,7 @@ impl Trainer<'_> {
         let (Some(path), Some(profile)) = (&self.profile, self.session.profile()) else { return Ok(()) };
         let forecast = self.expected.forecast(self.session.plan());
         let forecast = forecast.as_ref();
-        self.reporter.info(&report::profile::tables(self.session.plan(), profile, forecast));
+        self.reporter.info(&report::profile::tables(self.session.plan(), profile, forecast, self.expected.loads()));
         if let Some(forecast) = forecast {
             self.reporter.info(&format!("forecasts are {}", forecast.certainty()));
         }

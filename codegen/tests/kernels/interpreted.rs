@@ -1,4 +1,5 @@
-//! Runs a GPU's kernels in the interpreter.
+//! Runs a GPU's kernels in the interpreter, or on the GPU that there is ([`crate::device`]).
+use crate::device::OnDevice;
 use amc_codegen::ptx;
 use amc_kernels::emit::Elem;
 use amc_kernels::gpu::tensor_map::TensorMap;
@@ -8,6 +9,7 @@ use amc_ptx::{Argument, Device, Launch, Mode, Swizzle, TensorElement};
 /// A module of PTX.
 pub struct Interpreted {
     kernels: Vec<amc_ptx::Kernel>,
+    device: Option<OnDevice>,
 }
 
 impl Interpreted {
@@ -15,13 +17,18 @@ impl Interpreted {
         let kernels: Vec<Kernel> = kernels.iter().map(|kernel| (*kernel).clone()).collect();
         // Hopper's kernels are those with tensor maps.
         let wants_maps = |kernel: &Kernel| !geometry(kernel).maps.is_empty();
-        let gpu = Gpu::ALL[usize::from(kernels.iter().any(wants_maps))];
+        let hopper = kernels.iter().any(wants_maps);
+        let gpu = Gpu::ALL[usize::from(hopper)];
         let text = ptx(&kernels, gpu).unwrap_or_else(|error| panic!("{error}"));
-        Interpreted { kernels: amc_ptx::load(&text).unwrap_or_else(|error| panic!("{error}\n{text}")) }
+        let kernels = amc_ptx::load(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        Interpreted { kernels, device: OnDevice::load(&text, hopper) }
     }
 
     /// What operands with these contents hold after a launch; `aliases` are pairs that share the first one's memory.
     pub fn run(&self, kernel: &Kernel, contents: &[&[u8]], aliases: &[(usize, usize)], mode: Mode) -> Vec<Vec<u8>> {
+        if let Some(device) = &self.device {
+            return device.run(kernel, contents, aliases);
+        }
         let mut device = Device::new();
         let addresses: Vec<u64> =
             contents.iter().enumerate().map(|(i, bytes)| device.upload(&format!("operand {i}"), bytes)).collect();
@@ -44,7 +51,7 @@ impl Interpreted {
     }
 }
 
-fn geometry(kernel: &Kernel) -> &Geometry {
+pub fn geometry(kernel: &Kernel) -> &Geometry {
     let Code::Gpu(_, geometry) = &kernel.code else { panic!("`{}` is no kernel of a GPU's", kernel.symbol) };
     geometry
 }

@@ -2,6 +2,7 @@
 //! is interpreted. And the way from text to shared object and to PTX.
 // Loading the tests twice is the point.
 #![allow(clippy::duplicate_mod)]
+mod device;
 #[path = "../support/erf.rs"]
 mod erf;
 mod harness;

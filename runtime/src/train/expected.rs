@@ -44,6 +44,11 @@ impl Expected {
         self.rates.as_ref().map_or(0.0, of)
     }
 
+    /// What the batches so far held, by program.
+    pub fn loads(&self) -> &BTreeMap<String, Load> {
+        &self.loads
+    }
+
     /// Forgets the batches so far.
     pub fn forget(&mut self) {
         self.loads.clear();
