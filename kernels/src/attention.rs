@@ -1,8 +1,8 @@
 //! Causal attention over packed rows, grouped heads, optional window, softcap and ALiBi; forward and gradient.
 //!
-//! `o = softmax(s) v` with scores `s = scale · q kᵀ`, which `scores.rs` may change further, without scores in memory (Dao, "FlashAttention-2"). Everything is computed transposed:
-//! rows of a register tile are keys, its lanes are queries, so that keys and values are broadcast as they lie in memory,
-//! and maxima and sums of the softmax are lane-wise. The gradient recomputes the scores from the stored logarithm of
+//! `o = softmax(s) v` with scores `s = scale · q kᵀ`, which `scores.rs` may change further, without scores in memory
+//! (Dao, "FlashAttention-2"). Everything is computed transposed: rows of a register tile are keys, its lanes are queries, so
+//! that keys and values are broadcast as they lie in memory, and maxima and sums of the softmax are lane-wise. The gradient recomputes the scores from the stored logarithm of
 //! their sum. Token `i` sees key `j` of its row of the batch if `j <= i`, `j > i - window`, and their segments are equal
 //! and positive; a token that sees nothing gives zeros and has no gradient. Arithmetic is f32.
 mod backward;

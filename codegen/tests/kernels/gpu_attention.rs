@@ -1,6 +1,7 @@
 //! Attention in every head size that models have, as a GPU cuts it.
-use super::attention::{check, problem, results, segments};
+use super::attention::{check, check_problem, problem, results, segments};
 use crate::harness::{Buffer, random};
+use amc_kernels::attention::Attention;
 use amc_kernels::emit::Elem::{Bf16, F32};
 
 #[test]
@@ -9,6 +10,21 @@ fn heads_of_bf16() {
         check(&(1, 80, 2, 1, head_dim, None, Bf16, &[&[50, 30]]));
     }
     check(&(2, 70, 1, 1, 64, Some(20), Bf16, &[&[70], &[33, 30]]));
+}
+
+/// Gemma 2 caps the scores of heads of 256 and of 128, Baichuan lowers those of heads of 128, and DeepSeek's values are smaller.
+#[test]
+fn variants_of_bf16() {
+    let check = |head_dim, change: &dyn Fn(&mut Attention)| {
+        let mut attention = problem(&(1, 80, 2, 1, head_dim, None, Bf16, &[]));
+        change(&mut attention);
+        check_problem(&attention, segments(80, &[&[50, 30]]));
+    };
+    check(256, &|a| a.softcap = Some(0.7));
+    check(128, &|a| (a.softcap, a.window) = (Some(0.7), Some(40)));
+    check(128, &|a| a.alibi = Some(1.0));
+    check(192, &|a| a.value_dim = 128);
+    check(64, &|a| a.value_dim = 200);
 }
 
 #[test]

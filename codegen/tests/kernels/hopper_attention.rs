@@ -1,5 +1,6 @@
 //! Attention by warpgroups.
-use super::attention::{Case, check, check_segments, problem, segments};
+use super::attention::{Case, check_problem, check_segments, problem, segments};
+use amc_kernels::attention::Attention;
 use amc_kernels::emit::Elem::Bf16;
 use amc_kernels::{Kernel, Machine};
 
@@ -59,18 +60,49 @@ fn large_heads() {
     ]);
 }
 
-/// Both ways: all kernels of the gradient but the first, which lays out what belongs to a query.
+/// Scores that are capped, lowered by distances, or both, with a walk for keys and values together and with one for each.
+#[test]
+fn capped_and_lowered_scores() {
+    let cases: &[Case] = &[
+        (1, 290, 2, 1, 64, Some(150), Bf16, &[&[200, 80]]),
+        (1, 140, 6, 3, 128, None, Bf16, &[&[140]]),
+        (2, 131, 2, 2, 80, None, Bf16, &[&[131], &[60, 50]]),
+        (1, 150, 2, 1, 256, None, Bf16, &[&[150]]),
+    ];
+    for (softcap, alibi) in [(Some(0.6), None), (None, Some(1.0)), (Some(1.5), Some(0.5))] {
+        for case in cases {
+            by_warpgroups_of(&Attention { softcap, alibi, ..problem(case) }, segments(case.1, case.7));
+        }
+    }
+}
+
+/// Values that are smaller or larger than keys, in boxes of rows as long as theirs or others.
+#[test]
+fn values_of_another_size() {
+    for (head_dim, value_dim) in [(192, 128), (128, 192), (96, 64), (80, 64), (64, 112), (16, 256)] {
+        let case: Case = (1, 150, 4, 2, head_dim, None, Bf16, &[&[90, 50]]);
+        by_warpgroups_of(&Attention { value_dim, ..problem(&case) }, segments(case.1, case.7));
+    }
+    let case: Case = (2, 290, 1, 1, 192, Some(100), Bf16, &[&[290], &[]]);
+    let (value_dim, softcap, alibi) = (128, Some(1.5), Some(1.0));
+    by_warpgroups_of(&Attention { value_dim, softcap, alibi, ..problem(&case) }, segments(case.1, case.7));
+}
+
 fn by_warpgroups(cases: &[Case]) {
     for case in cases {
-        let attention = problem(case);
-        let forward = super::target().attention(&attention);
-        let gradient = super::target().attention_gradient(&attention).launches;
-        let kernels = [&forward].into_iter().chain(gradient[1..].iter().map(|(kernel, _)| kernel));
-        for Kernel { symbol, .. } in kernels {
-            assert!(symbol.starts_with("attention_wg"), "{attention:?}: {symbol}");
-        }
-        check(case);
+        by_warpgroups_of(&problem(case), segments(case.1, case.7));
     }
+}
+
+/// Both ways: all kernels of the gradient but the first, which lays out what belongs to a query.
+fn by_warpgroups_of(attention: &Attention, segments: Vec<i32>) {
+    let forward = super::target().attention(attention);
+    let gradient = super::target().attention_gradient(attention).launches;
+    let kernels = [&forward].into_iter().chain(gradient[1..].iter().map(|(kernel, _)| kernel));
+    for Kernel { symbol, .. } in kernels {
+        assert!(symbol.starts_with("attention_wg"), "{attention:?}: {symbol}");
+    }
+    check_problem(attention, segments);
 }
 
 /// The last tile of queries ends behind the blocks of 128: what belongs to its queries is there nevertheless.

@@ -48,7 +48,7 @@ on!(
     packing
 );
 on!(lanes16, amc_kernels::Target, crate::wide(), attention_cached, attention_scores, gemm_plans, gemv, packing);
-on!(gpu, amc_kernels::Gpu, amc_kernels::Gpu::ALL[0], gpu_gemm, gpu_attention);
+on!(gpu, amc_kernels::Gpu, amc_kernels::Gpu::ALL[0], attention_scores, gpu_gemm, gpu_attention);
 
 /// Products and attention of a Hopper GPU; its other kernels are those of any.
 #[path = "."]

@@ -35,6 +35,7 @@ pub fn all(gpu: &Gpu) -> Vec<Named> {
     list.extend([64, 80, 96, 112, 128, 192, 256].into_iter().flat_map(|size| attention(gpu, Bf16, size, None)));
     list.extend([128, 256].into_iter().flat_map(|size| attention(gpu, Bf16, size, Some(1024))));
     list.extend([64, 128].into_iter().flat_map(|size| attention(gpu, F32, size, None)));
+    list.extend(attention_variants(gpu));
     list.extend([F32, Bf16].into_iter().flat_map(|elem| rows(gpu, elem)));
     list.extend(loss(gpu));
     list.extend([F32, Bf16].into_iter().flat_map(|elem| flat(gpu, elem)));
@@ -110,15 +111,36 @@ fn head(gpu: &Gpu) -> Vec<Named> {
     ]
 }
 
+/// Attention of heads of one size, and its gradient.
 fn attention(gpu: &Gpu, elem: Elem, head_dim: usize, window: Option<usize>) -> Vec<Named> {
-    let (batch, seq, heads, kv_heads) = (2, 4096, 32, 8);
-    let scale = (head_dim as f32).powf(-0.5);
-    let (value_dim, softcap, alibi) = (head_dim, None, None);
+    let what = window.map_or(format!("head {head_dim}"), |window| format!("head {head_dim}, window {window}"));
+    let (batch, seq, heads, kv_heads, value_dim) = (2, 4096, 32, 8, head_dim);
+    let (scale, softcap, alibi) = ((head_dim as f32).powf(-0.5), None, None);
     let attention = Attention { batch, seq, heads, kv_heads, head_dim, value_dim, scale, window, softcap, alibi, elem };
-    let gradients = gpu.attention_gradient(&attention).launches.into_iter().map(|(kernel, _)| kernel);
-    let kernels = [gpu.attention(&attention)].into_iter().chain(gradients);
-    let window = window.map_or(String::new(), |window| format!(", window {window}"));
-    kernels.enumerate().map(|(i, k)| (format!("{}, head {head_dim}{window}, {}", part(i), elem.name()), k)).collect()
+    both_ways(gpu, &what, &attention)
+}
+
+/// Gemma 2 caps scores, Baichuan lowers them with the distance, and DeepSeek's values are smaller than its keys.
+fn attention_variants(gpu: &Gpu) -> Vec<Named> {
+    let plain = |elem, head_dim| {
+        let (batch, seq, heads, kv_heads, value_dim) = (2, 4096, 40, 40, head_dim);
+        let (scale, window, softcap, alibi) = ((head_dim as f32).powf(-0.5), None, None, None);
+        Attention { batch, seq, heads, kv_heads, head_dim, value_dim, scale, window, softcap, alibi, elem }
+    };
+    let variants = [
+        ("head 128, capped", Attention { softcap: Some(50.0), ..plain(Bf16, 128) }),
+        ("head 256, capped", Attention { softcap: Some(50.0), ..plain(Bf16, 256) }),
+        ("head 64, capped", Attention { softcap: Some(50.0), ..plain(F32, 64) }),
+        ("head 128, ALiBi", Attention { alibi: Some(1.0), ..plain(Bf16, 128) }),
+        ("head 192, values 128", Attention { value_dim: 128, ..plain(Bf16, 192) }),
+    ];
+    variants.iter().flat_map(|(what, attention)| both_ways(gpu, what, attention)).collect()
+}
+
+fn both_ways(gpu: &Gpu, what: &str, attention: &Attention) -> Vec<Named> {
+    let gradients = gpu.attention_gradient(attention).launches.into_iter().map(|(kernel, _)| kernel);
+    let kernels = [gpu.attention(attention)].into_iter().chain(gradients);
+    kernels.enumerate().map(|(i, k)| (format!("{}, {what}, {}", part(i), attention.elem.name()), k)).collect()
 }
 
 fn part(number: usize) -> String {

@@ -2,7 +2,8 @@
 //! of keys inside.
 //!
 //! With `p = e^(s - lse)`, `D = Σ do · o` and `ds = p (do · v - D)`: `dv = pᵀ do`, `dk = scale · dsᵀ q`,
-//! `dq = scale · ds k`; where scores are capped, `ds` is multiplied by their derivatives. Where products go in pairs of bf16, `ds` holds the scale instead of the queries. Gradients of keys and values grow in the task's part of the workspace.
+//! `dq = scale · ds k`; where scores are capped, `ds` is multiplied by their derivatives. Where products go in pairs of
+//! bf16, `ds` holds the scale instead of the queries. Gradients of keys and values grow in the task's part of the workspace.
 use super::scores::{Scored, penalty};
 use super::sight::{Meeting, Segments, Sight};
 use super::tile::{Left, Right};

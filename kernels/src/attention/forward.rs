@@ -10,8 +10,8 @@ use crate::{Kernel, Target, math, pairs};
 /// Maximum of a query that has seen nothing; far below every score, but finite.
 const NOTHING: f32 = -1e30;
 
-/// Operand pointers and scratch. Blocks by head: `q` is `[head_dim, QUERIES]`, `o` `[value_dim, QUERIES]`, `top`, `sum` are `[QUERIES]`. Where
-/// products go in pairs, two steps share a word: of the head in `q` and `k`, of the keys in `v` and `weights`.
+/// Operand pointers and scratch. Blocks by head: `q` is `[head_dim, QUERIES]`, `o` `[value_dim, QUERIES]`, `top`, `sum` are
+/// `[QUERIES]`. Where products go in pairs, two steps share a word: of the head in `q` and `k`, of the keys in `v` and `weights`.
 struct Buffers {
     operands: [Value; 6],
     q: Value,

@@ -41,7 +41,7 @@ pub fn tanh_of(e: &mut Emitter, x: &str, factor: f32, lanes: usize) -> Value {
 }
 
 /// `1 - tanh²`
-fn derivative(e: &mut Emitter, tanh: &str, lanes: usize) -> Value {
+pub fn derivative(e: &mut Emitter, tanh: &str, lanes: usize) -> Value {
     let (negative, one) = (e.float1("negf", tanh, lanes), e.float(1.0, lanes));
     e.fma(&negative, tanh, &one, lanes)
 }

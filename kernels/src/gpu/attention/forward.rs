@@ -1,4 +1,5 @@
 //! The forward pass: a block's queries walk over the keys that they see.
+use super::scores::Distances;
 use super::*;
 use crate::emit::float_type;
 
@@ -9,75 +10,79 @@ pub struct Softmax {
 }
 
 pub fn build(walk: &Walk) -> Kernel {
-    let Attention { batch, seq, heads, kv_heads, .. } = *walk.attention;
+    let attention = walk.attention;
+    let Attention { batch, seq, heads, kv_heads, .. } = *attention;
     let blocks = seq.div_ceil(walk.own());
     let mut e = walk.emitter();
     let [q, k, v, segments, o, lse] = [0, 1, 2, 3, 4, 5].map(|i| e.arg(i));
-    let q_at = walk.place(&mut e, &walk.own_tile());
-    let (k_at, v_at) = (walk.place(&mut e, &walk.other_tile()), walk.place(&mut e, &walk.other_tile()));
+    let q_at = walk.place(&mut e, &walk.own_tile(0));
+    let [k_at, v_at] = [0, 1].map(|array| walk.place(&mut e, &walk.other_tile(array)));
     let passed = walk.passed(&mut e);
     let [b, head, block] = walk.block_of_task(&mut e, true);
     let kv_head = e.divided(&head, heads / kv_heads);
     let first = e.times(&block, walk.own());
-    walk.load(&mut e, &walk.own_tile(), &q_at, (&q, heads), &Place { batch: &b, first: &first }, &head);
+    let at = Place { batch: &b, first: &first };
+    walk.load(&mut e, &walk.own_tile(0), &q_at, (&q, attention.query_heads()), &at, &head);
     let (row, column) = Part::origin(&mut e);
     let warp_row = e.times("%warp", WARP_ROWS);
     let row = e.int2("addi", &row, &warp_row);
     let query = e.int2("addi", &first, &row);
     let queries = walk.tokens(&mut e, &segments, &b, &query, [0, 8].into_iter());
-    let mine = walk.mine(&mut e, &walk.own_tile(), &q_at);
-    let (from, to) = walk.key_range(&mut e, &segments, &Place { batch: &b, first: &first });
+    let mine = walk.mine(&mut e, &walk.own_tile(0), &q_at);
+    let (from, to) = walk.key_range(&mut e, &segments, &at);
+    let slope = walk.slope(&mut e, &head);
     let (lowest, zero) = (e.float(f32::NEG_INFINITY, 1), e.float(0.0, 1));
-    let mut carried = walk.results().zeros(&mut e);
+    let mut carried = walk.results(1).zeros(&mut e);
     let results = carried.len();
     carried.extend([&lowest, &lowest, &zero, &zero].map(|value| (value.clone(), float_type(1))));
     let last = e.for_loop(&from, &to, walk.others as i64, &carried, |e, key, so_far| {
         e.sync();
         let at = Place { batch: &b, first: key };
-        walk.load(e, &walk.other_tile(), &k_at, (&k, kv_heads), &at, &kv_head);
-        walk.load(e, &walk.other_tile(), &v_at, (&v, kv_heads), &at, &kv_head);
+        walk.load(e, &walk.other_tile(0), &k_at, (&k, attention.key_heads()), &at, &kv_head);
+        walk.load(e, &walk.other_tile(1), &v_at, (&v, attention.value_heads()), &at, &kv_head);
         walk.arrived(e);
         let scores: Vec<Value> = walk.scores().zeros(e).into_iter().map(|(value, _)| value).collect();
-        let (a, b_factor) = (walk.own_factor(&walk.own_tile(), &mine), walk.other_factor(&k_at, true));
-        let scores = walk.scores().multiply(e, scores, &a, &b_factor, walk.width);
+        let (a, b_factor) = (walk.own_factor(&walk.own_tile(0), &mine), walk.other_factor((0, &k_at), true));
+        let scores = walk.scores().multiply(e, scores, &a, &b_factor, walk.width(0));
         let first_key = e.int2("addi", key, &column);
         let keys = walk.tokens(e, &segments, &b, &first_key, column_distances(walk.scores()));
-        let scores = masked(walk, e, &scores, &queries, &keys);
+        let distances = walk.distances(e, slope.as_deref(), (&query, &first_key), true);
+        let scores = masked(walk, e, &scores, [&queries, &keys], distances.as_ref());
         let softmax = Softmax { top: so_far[results..results + 2].to_vec(), sum: so_far[results + 2..].to_vec() };
         let (softmax, factors, probabilities) = softmax.with(walk, e, &scores);
         let scaled = walk
-            .results()
+            .results(1)
             .elements()
             .map(|element| e.float2("mulf", &so_far[element.register], by_row(&factors, &element), 1));
         let scaled = scaled.collect();
-        let mut next = walk.pass_on(e, scaled, &probabilities, &v_at, passed.as_deref());
+        let mut next = walk.pass_on(e, scaled, &probabilities, (1, &v_at), passed.as_deref());
         next.extend(softmax.top);
         next.extend(softmax.sum);
         next
     });
     let softmax = Softmax { top: last[results..results + 2].to_vec(), sum: last[results + 2..].to_vec() };
     let (factors, logarithms) = softmax.finish(&mut e);
-    let finished: Vec<Value> = (walk.results().elements())
+    let finished: Vec<Value> = (walk.results(1).elements())
         .map(|element| e.float2("mulf", &last[element.register], by_row(&factors, &element), 1))
         .collect();
-    walk.store(&mut e, &finished, (&o, heads, &head), &b, (&query, &column));
+    walk.store(&mut e, &finished, (&o, attention.result_heads(), &head), &b, (&query, &column));
     store_logarithms(walk, &mut e, &logarithms, &lse, (&b, &head), (&query, &column));
-    let work = walk.attention.work("attention", [1, 1], 2);
-    e.finish(&walk.attention.name("attention"), batch * heads * blocks, 0, work)
+    let work = attention.work("attention", [1, 1], 2);
+    e.finish(&attention.name("attention"), batch * heads * blocks, 0, work)
 }
 
-/// Scores times their scale, -infinity where the query does not see the key.
+/// The scores of products, -infinity where the query does not see the key.
 pub fn masked(
     walk: &Walk,
     e: &mut Emitter,
-    scores: &[Value],
-    queries: &[(Value, Value)],
-    keys: &[(Value, Value)],
+    products: &[Value],
+    [queries, keys]: [&[(Value, Value)]; 2],
+    distances: Option<&Distances>,
 ) -> Vec<Value> {
-    let (scale, lowest) = (e.float(walk.attention.scale, 1), e.float(f32::NEG_INFINITY, 1));
+    let lowest = e.float(f32::NEG_INFINITY, 1);
     let one = |element: Element| {
         let sees = walk.sees(e, &queries[element.row / 8], &keys[column_number(&element)]);
-        let score = e.float2("mulf", &scores[element.register], &scale, 1);
+        let (score, _) = walk.score(e, &products[element.register], &element, distances);
         e.select(&sees, &score, &lowest, 1)
     };
     walk.scores().elements().map(one).collect()

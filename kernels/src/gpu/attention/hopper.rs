@@ -18,12 +18,12 @@ use crate::tuning::WarpgroupAttention;
 
 /// Whether warpgroups can compute it: heads of bf16 that are whole boxes, none of which reaches into the next head.
 pub fn suits(attention: &Attention) -> bool {
-    attention.elem == Elem::Bf16 && whole_boxes(attention.head_dim)
+    whole_boxes(attention)
 }
 
 /// The kernel; operands as [`Attention::forward`] has them.
 pub fn build(attention: &Attention, cut: WarpgroupAttention) -> Kernel {
-    let walk = Walk { attention, warps: WARPS, others: cut.keys, width: attention.head_dim, arrays: 1 };
+    let walk = Walk { attention, warps: WARPS, others: cut.keys, arrays: 1 };
     Forward { walk, stages: cut.stages }.build()
 }
 
@@ -58,15 +58,15 @@ impl Forward<'_> {
         let blocks = seq.div_ceil(self.walk.own());
         let mut e = Emitter::of_block(Block::aligned(THREADS, SWIZZLE_PERIOD).with_register_pool());
         let maps = [
-            (0, heads, self.walk.own_head()),
-            (1, kv_heads, self.walk.other_head()),
-            (2, kv_heads, self.walk.other_head()),
+            (0, heads, self.walk.own_head(0)),
+            (1, kv_heads, self.walk.other_head(0)),
+            (2, kv_heads, self.walk.other_head(1)),
         ];
         let maps = maps.map(|(operand, heads, tile)| e.tensor_map(tile.map(attention, operand, heads)));
         let [segments, o, lse] = [3, 4, 5].map(|i| e.arg(i));
-        let queries_at = e.shared(self.walk.own_head().bytes());
-        assert!(self.walk.own_head().may_begin_at(queries_at), "boxes begin patterns of the swizzle");
-        let ring = Ring::new(&mut e, self.walk.other_head(), self.stages);
+        let queries_at = e.shared(self.walk.own_head(0).bytes());
+        assert!(self.walk.own_head(0).may_begin_at(queries_at), "boxes begin patterns of the swizzle");
+        let ring = Ring::new(&mut e, [0, 1].map(|array| self.walk.other_head(array)), self.stages);
         let [b, head, block] = self.walk.block_of_task(&mut e, true);
         let kv_head = e.divided(&head, heads / kv_heads);
         let first = e.times(&block, self.walk.own());
@@ -95,20 +95,20 @@ impl Forward<'_> {
                 let begins = e.op(format!("arith.cmpi eq, {key}, {from} : i64"));
                 let number = self.number(e, start, key);
                 let key_row = e.int2("addi", &row, key);
-                let tile = e.index(self.walk.other_head().bytes() as i64);
+                let [keys, values] = [0, 1].map(|array| e.index(self.walk.other_head(array).bytes() as i64));
                 // The queries come with the first keys.
-                let both = e.plus(&tile, self.walk.own_head().bytes() as i64);
-                let bytes = e.choose(&begins, &both, &tile);
+                let both = e.plus(&keys, self.walk.own_head(0).bytes() as i64);
+                let bytes = e.choose(&begins, &both, &keys);
                 let place = (start.kv_head.as_str(), key_row.as_str());
-                let (_, barrier) = start.ring.copy(e, &number, &start.maps[1], place, &bytes);
+                let (_, barrier) = start.ring.copy(e, (0, &number), &start.maps[1], place, &bytes);
                 let queries = |e: &mut Emitter| {
                     let row = e.int2("addi", &row, &start.first);
                     let at = (start.queries_at, "%zero");
-                    self.walk.own_head().copy(e, (&start.maps[0], &barrier), at, (&start.head, &row));
+                    self.walk.own_head(0).copy(e, (&start.maps[0], &barrier), at, (&start.head, &row));
                 };
                 e.branch(&begins, queries, |_| {});
                 let next = e.plus(&number, 1);
-                start.ring.copy(e, &next, &start.maps[2], place, &tile);
+                start.ring.copy(e, (1, &next), &start.maps[2], place, &values);
             });
         };
         by_producer(e, Registers::FOR_SUMS.producer, walk);
@@ -120,33 +120,39 @@ impl Forward<'_> {
         let queries = walk.tokens(e, &start.segments, &start.batch, &query, [0, 8].into_iter());
         let warp = WarpTokens::new(walk, e, &start.segments, &start.batch, &start.first, &queries);
         let (lowest, zero) = (e.float(f32::NEG_INFINITY, 1), e.float(0.0, 1));
-        let mut carried = self.walk.result_sums().part().zeros(e);
+        let slope = walk.slope(e, &start.head);
+        let mut carried = self.walk.result_sums(1).part().zeros(e);
         let results = carried.len();
         carried.extend([&lowest, &lowest, &zero, &zero].map(|value| (value.clone(), float_type(1))));
         let (from, to) = &start.keys;
         let last = e.for_loop(from, to, walk.others as i64, &carried, |e, key, so_far| {
             let number = self.number(e, start, key);
-            let mine = self.walk.own_head().mine(e, start.queries_at);
+            let mine = self.walk.own_head(0).mine(e, start.queries_at);
             let scores = self.scored(e, start, &number, &mine);
             let batch = e.anew(&start.batch);
             let segments = walk.spread_segments(e, &start.segments, &batch, key);
             let all = warp.see_all(walk, e, key, &segments);
             let types = vec![float_type(1); scores.len()];
+            let distances = slope.as_deref().and_then(|slope| {
+                let first_key = e.int2("addi", key, &column);
+                walk.distances(e, Some(slope), (&query, &first_key), true)
+            });
+            let distances = distances.as_ref();
             let plain = |e: &mut Emitter| {
-                let scale = e.float(walk.attention.scale, 1);
-                scores.iter().map(|score| e.float2("mulf", score, &scale, 1)).collect()
+                let one = |element: Element| walk.score(e, &scores[element.register], &element, distances).0;
+                walk.scores().elements().map(one).collect()
             };
             let some = |e: &mut Emitter| {
                 let first_key = e.int2("addi", key, &column);
-                let distances = column_distances(self.walk.score_sums().part());
-                let keys = walk.tokens(e, &start.segments, &batch, &first_key, distances);
-                masked(walk, e, &scores, &queries, &keys)
+                let columns = column_distances(self.walk.score_sums().part());
+                let keys = walk.tokens(e, &start.segments, &batch, &first_key, columns);
+                masked(walk, e, &scores, [&queries, &keys], distances)
             };
             let scores = e.either(&all, &types, plain, some);
             let softmax = Softmax { top: so_far[results..results + 2].to_vec(), sum: so_far[results + 2..].to_vec() };
             let (softmax, factors, probabilities) = softmax.with(walk, e, &scores);
             let scale = |element: Element| e.float2("mulf", &so_far[element.register], by_row(&factors, &element), 1);
-            let scaled: Vec<Value> = self.walk.result_sums().part().elements().map(scale).collect();
+            let scaled: Vec<Value> = self.walk.result_sums(1).part().elements().map(scale).collect();
             let values = e.plus(&number, 1);
             let mut next = self.passed_on(e, start, &values, (&scaled, &probabilities));
             next.extend(softmax.top);
@@ -156,8 +162,8 @@ impl Forward<'_> {
         let softmax = Softmax { top: last[results..results + 2].to_vec(), sum: last[results + 2..].to_vec() };
         let (factors, logarithms) = softmax.finish(e);
         let scale = |element: Element| e.float2("mulf", &last[element.register], by_row(&factors, &element), 1);
-        let finished: Vec<Value> = self.walk.result_sums().part().elements().map(scale).collect();
-        let heads = walk.attention.heads;
+        let finished: Vec<Value> = self.walk.result_sums(1).part().elements().map(scale).collect();
+        let heads = walk.attention.result_heads();
         walk.store(e, &finished, (&start.o, heads, &start.head), &start.batch, (&query, &column));
         store_logarithms(walk, e, &logarithms, &start.lse, (&start.batch, &start.head), (&query, &column));
     }
@@ -166,9 +172,9 @@ impl Forward<'_> {
     fn scored(&self, e: &mut Emitter, start: &Start, number: &str, mine: &str) -> Vec<Value> {
         let pipeline = &start.ring.pipeline;
         let slot = pipeline.slot(e, number);
-        let keys = start.ring.along(e, &slot.stage);
+        let keys = start.ring.along(e, 0, &slot.stage);
         pipeline.wait_full(e, &slot);
-        let sums = over_entries(e, (self.walk.own_head(), mine), (self.walk.other_head(), &keys));
+        let sums = over_entries(e, (self.walk.own_head(0), mine), (self.walk.other_head(0), &keys));
         wgmma::wait(e, 0);
         pipeline.release(e, number);
         self.walk.score_sums().waited_for(e, &sums)
@@ -185,12 +191,12 @@ impl Forward<'_> {
         let pipeline = &start.ring.pipeline;
         let slot = pipeline.slot(e, number);
         let fragments = as_fragments(e, probabilities);
-        let sums = self.walk.result_sums().pinned(e, results);
-        let values = start.ring.down(e, &slot.stage);
+        let sums = self.walk.result_sums(1).pinned(e, results);
+        let values = start.ring.down(e, 1, &slot.stage);
         pipeline.wait_full(e, &slot);
-        let sums = over_tokens(e, sums, &fragments, (self.walk.other_head(), &values));
+        let sums = over_tokens(e, sums, &fragments, (self.walk.other_head(1), &values));
         wgmma::wait(e, 0);
         pipeline.release(e, number);
-        self.walk.result_sums().waited_for(e, &sums)
+        self.walk.result_sums(1).waited_for(e, &sums)
     }
 }

@@ -9,6 +9,7 @@ mod gradient;
 mod hopper;
 mod hopper_gradient;
 mod order;
+mod scores;
 mod sight;
 mod statistics;
 mod warpgroups;
@@ -17,7 +18,7 @@ use super::block::{Block, WARP};
 use super::tile::{self, Source, Tile};
 use super::warp::{Element, Factor, Part};
 use super::{Arch, Gpu};
-use crate::attention::Attention;
+use crate::attention::{Attention, Heads};
 use crate::emit::{Elem, Emitter, Value};
 use crate::loops::Reduction;
 use crate::steps::{Slot, Steps};
@@ -36,10 +37,9 @@ const MOST_SUMS: usize = 128;
 /// The forward kernel; operands as [`Attention::forward`] has them. By warpgroups where the GPU has them, they can compute it
 /// and the tuning table wants them to.
 pub fn forward(attention: &Attention, gpu: &Gpu) -> Kernel {
-    want_plain(attention);
     let cut = match gpu.arch {
         Arch::Sm80 => None,
-        Arch::Sm90a => hopper_attention(attention.seq, attention.head_dim).filter(|_| hopper::suits(attention)),
+        Arch::Sm90a => hopper_attention(attention.seq, most_entries(attention)).filter(|_| hopper::suits(attention)),
     };
     match cut {
         Some(cut) => hopper::build(attention, cut),
@@ -53,11 +53,10 @@ pub fn forward(attention: &Attention, gpu: &Gpu) -> Kernel {
 /// seven products instead of five, and no sum is shared between blocks. By warpgroups as [`forward`] is; elsewhere heads so
 /// large that the sums of both do not fit into the registers of a warp walk once for `dk` and once for `dv`: eight products.
 pub fn gradient(attention: &Attention, gpu: &Gpu) -> Steps {
-    want_plain(attention);
     let cut = match gpu.arch {
         Arch::Sm80 => None,
         Arch::Sm90a => {
-            let cut = hopper_attention_gradient(attention.seq, attention.head_dim);
+            let cut = hopper_attention_gradient(attention.seq, most_entries(attention));
             cut.filter(|_| hopper_gradient::suits(attention))
         }
     };
@@ -72,7 +71,7 @@ pub fn gradient(attention: &Attention, gpu: &Gpu) -> Steps {
     };
     let kernel = |wanted, results: &[usize]| (gradient::build(&walk, wanted), operands(&[0, 1, 2, 3, 5, 6], results));
     let mut launches = vec![(gradient::delta(attention), operands(&[4, 6], &[])), kernel(Wanted::Queries, &[7])];
-    if 2 * walk.results().registers() <= MOST_SUMS {
+    if walk.results(0).registers() + walk.results(1).registers() <= MOST_SUMS {
         launches.push(kernel(Wanted::KeysAndValues, &[8, 9]));
     } else {
         launches.extend([kernel(Wanted::Keys, &[8]), kernel(Wanted::Values, &[9])]);
@@ -80,26 +79,19 @@ pub fn gradient(attention: &Attention, gpu: &Gpu) -> Steps {
     Steps { temporaries: vec![attention.batch * attention.seq * attention.heads * 4], launches }
 }
 
-/// A GPU's kernels compute scores as they are, of heads of one size.
-fn want_plain(attention: &Attention) {
-    let Attention { head_dim, value_dim, softcap, alibi, .. } = attention;
-    assert!(softcap.is_none(), "a GPU has no attention with softcap = {softcap:?}, wanted none: compile for a CPU");
-    assert!(alibi.is_none(), "a GPU has no attention with alibi = {alibi:?}, wanted none: compile for a CPU");
-    assert!(
-        head_dim == value_dim,
-        "a GPU has no attention with values of {value_dim} entries beside keys of {head_dim}, wanted equal: compile for a CPU"
-    );
+/// Entries of the larger heads.
+fn most_entries(attention: &Attention) -> usize {
+    attention.head_dim.max(attention.value_dim)
 }
 
-/// A block's way through a problem.
+/// A block's way through a problem. Each side has two arrays: of queries, and of results or their gradients; of keys, and of
+/// values. So array 0 of either side has heads of `head_dim`, array 1 of `value_dim` entries.
 struct Walk<'a> {
     attention: &'a Attention,
     warps: usize,
     /// Tokens of a tile of the other side.
     others: usize,
-    /// Entries of a head, rounded up to what the tensor cores take.
-    width: usize,
-    /// How many tiles of each side are in shared memory.
+    /// How many arrays of the own side are in shared memory.
     arrays: usize,
 }
 
@@ -111,10 +103,9 @@ struct Place<'a> {
 
 impl Walk<'_> {
     fn new<'a>(attention: &'a Attention, gpu: &Gpu, arrays: usize) -> Walk<'a> {
-        let width = attention.head_dim.next_multiple_of(16);
-        let walks = CUTS.map(|(warps, others)| Walk { attention, warps, others, width, arrays });
+        let walks = CUTS.map(|(warps, others)| Walk { attention, warps, others, arrays });
         let fits = |walk: &Walk| walk.shared_bytes() <= gpu.shared_bytes();
-        walks.into_iter().find(fits).unwrap_or_else(|| panic!("no attention for heads of {}", attention.head_dim))
+        walks.into_iter().find(fits).unwrap_or_else(|| panic!("no attention for heads of {}", most_entries(attention)))
     }
 
     fn elem(&self) -> Elem {
@@ -126,12 +117,17 @@ impl Walk<'_> {
         WARP_ROWS * self.warps
     }
 
-    fn own_tile(&self) -> Tile {
-        Tile { rows: self.own(), columns: self.width, elem: self.elem() }
+    /// Entries of a head of an array, rounded up to what the tensor cores take.
+    fn width(&self, array: usize) -> usize {
+        [self.attention.head_dim, self.attention.value_dim][array].next_multiple_of(16)
     }
 
-    fn other_tile(&self) -> Tile {
-        Tile { rows: self.others, columns: self.width, elem: self.elem() }
+    fn own_tile(&self, array: usize) -> Tile {
+        Tile { rows: self.own(), columns: self.width(array), elem: self.elem() }
+    }
+
+    fn other_tile(&self, array: usize) -> Tile {
+        Tile { rows: self.others, columns: self.width(array), elem: self.elem() }
     }
 
     /// What passes from registers to the next product where there are no tensor cores.
@@ -143,17 +139,17 @@ impl Walk<'_> {
         Part { rows: WARP_ROWS, columns: self.others }
     }
 
-    fn results(&self) -> Part {
-        Part { rows: WARP_ROWS, columns: self.width }
+    /// Results like the tokens of an array.
+    fn results(&self, array: usize) -> Part {
+        Part { rows: WARP_ROWS, columns: self.width(array) }
     }
 
     fn shared_bytes(&self) -> usize {
         let aligned = |bytes: usize| bytes.next_multiple_of(128);
         let passed = if self.elem() == Elem::F32 { self.passed_tile().bytes() } else { 0 };
-        // The forward pass has one tile of queries, and keys and values.
-        let others = self.arrays.max(2);
-        let tiles = self.arrays * aligned(self.own_tile().bytes()) + others * aligned(self.other_tile().bytes());
-        tiles + aligned(passed) + sight::SHARED_BYTES
+        let own: usize = (0..self.arrays).map(|array| aligned(self.own_tile(array).bytes())).sum();
+        let others: usize = (0..2).map(|array| aligned(self.other_tile(array).bytes())).sum();
+        own + others + aligned(passed) + sight::SHARED_BYTES
     }
 
     fn emitter(&self) -> Emitter {
@@ -168,23 +164,24 @@ impl Walk<'_> {
 
     /// Copies the tokens from `first` on, of a row of the batch and a head, to a tile; whoever reads it calls
     /// [`Walk::arrived`] first.
-    fn load(&self, e: &mut Emitter, tile: &Tile, to: &str, (array, heads): (&str, usize), at: &Place, head: &str) {
-        let Attention { seq, head_dim, elem, .. } = *self.attention;
-        let pitch = heads * head_dim;
+    fn load(&self, e: &mut Emitter, tile: &Tile, to: &str, (array, heads): (&str, Heads), at: &Place, head: &str) {
+        let Attention { seq, elem, .. } = *self.attention;
+        let pitch = heads.width();
         let row = e.times(at.batch, seq);
         let row = e.row(array, &row, pitch, elem);
-        let pointer = e.row(&row, head, head_dim, elem);
-        let (rows, columns) = (e.index(seq as i64), e.index(head_dim as i64));
+        let pointer = e.row(&row, head, heads.entries, elem);
+        let (rows, columns) = (e.index(seq as i64), e.index(heads.entries as i64));
         let source = Source { pointer: &pointer, elem, pitch, rows: &rows, columns: &columns };
-        if self.copies_ahead() {
+        if Source::is_aligned(elem, heads.entries) {
             tile.copy_async(e, to, &source, at.first, "%zero");
         } else {
             tile.copy(e, to, &source, (at.first, "%zero"), 1);
         }
     }
 
+    /// Whether any array is copied asynchronously.
     fn copies_ahead(&self) -> bool {
-        Source::is_aligned(self.elem(), self.attention.head_dim)
+        [self.attention.head_dim, self.attention.value_dim].iter().any(|n| Source::is_aligned(self.elem(), *n))
     }
 
     /// Waits until all that was loaded is there.
@@ -207,23 +204,23 @@ impl Walk<'_> {
         e.row(pointer, &row, tile.pitch(), tile.elem)
     }
 
-    /// A tile of the other side, as the second factor: summed over a head's entries, or over its tokens.
-    fn other_factor<'v>(&self, pointer: &'v str, over_entries: bool) -> Factor<'v> {
-        let tile = self.other_tile();
+    /// A tile of an array of the other side, as the second factor: summed over a head's entries, or over its tokens.
+    fn other_factor<'v>(&self, (array, pointer): (usize, &'v str), over_entries: bool) -> Factor<'v> {
+        let tile = self.other_tile(array);
         Factor { pointer, pitch: tile.pitch(), elem: tile.elem, along: over_entries }
     }
 
-    /// `results + values · other`, summed over the other side's tokens; `values` are laid out as scores.
+    /// `results + values · other`, summed over the other side's tokens, of an array; `values` are laid out as scores.
     fn pass_on(
         &self,
         e: &mut Emitter,
         results: Vec<Value>,
         values: &[Value],
-        other: &str,
+        other: (usize, &str),
         passed: Option<&str>,
     ) -> Vec<Value> {
-        let b = self.other_factor(other, false);
-        let Some(passed) = passed else { return self.results().multiply_registers(e, results, values, &b) };
+        let (b, part) = (self.other_factor(other, false), self.results(other.0));
+        let Some(passed) = passed else { return part.multiply_registers(e, results, values, &b) };
         let tile = self.passed_tile();
         let mine = self.mine(e, &tile, passed);
         let (row, column) = Part::origin(e);
@@ -238,7 +235,7 @@ impl Walk<'_> {
         });
         e.sync();
         let a = Factor { pointer: &mine, pitch: tile.pitch(), elem: Elem::F32, along: true };
-        self.results().multiply(e, results, &a, &b, self.others)
+        part.multiply(e, results, &a, &b, self.others)
     }
 
     /// Where the tile is that scores pass through, if they do.
@@ -273,23 +270,24 @@ impl Walk<'_> {
         distances.map(one).collect()
     }
 
-    /// Stores results, a warp's rows of 16 own tokens, to an array with that many heads; `first` is the thread's token.
+    /// Stores results, a warp's rows of 16 own tokens, to an array with such heads; `first` is the thread's token.
     fn store(
         &self,
         e: &mut Emitter,
         results: &[Value],
-        (array, heads, head): (&str, usize, &str),
+        (array, heads, head): (&str, Heads, &str),
         batch: &str,
         (first, column): (&str, &str),
     ) {
-        let Attention { head_dim, elem, .. } = *self.attention;
-        let limit = e.index(head_dim as i64);
+        let elem = self.elem();
+        let limit = e.index(heads.entries as i64);
+        let part = Part { rows: WARP_ROWS, columns: heads.entries.next_multiple_of(16) };
         for row in [0, 8] {
             let token = e.plus(first, row as i64);
             let (number, inside) = self.token(e, batch, &token);
-            let pointer = e.row(array, &number, heads * head_dim, elem);
-            let pointer = e.row(&pointer, head, head_dim, elem);
-            for Element { register, column: c, .. } in self.results().elements().filter(|element| element.row == row) {
+            let pointer = e.row(array, &number, heads.width(), elem);
+            let pointer = e.row(&pointer, head, heads.entries, elem);
+            for Element { register, column: c, .. } in part.elements().filter(|element| element.row == row) {
                 let c = e.plus(column, c as i64);
                 let fits = e.less(&c, &limit);
                 let wanted = e.op(format!("arith.andi {inside}, {fits} : i1"));

@@ -63,7 +63,7 @@ mod tests {
                 alibi: None,
                 elem: Elem::Bf16,
             };
-            let walk = Walk { attention: &attention, warps: 4, others: 64, width: 128, arrays: 2 };
+            let walk = Walk { attention: &attention, warps: 4, others: 64, arrays: 2 };
             assert_eq!(walk.band(of_queries), wanted, "{attention:?}, of queries: {of_queries}");
         }
     }

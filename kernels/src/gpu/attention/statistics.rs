@@ -57,7 +57,7 @@ impl Statistics<'_> {
 
     /// The kernel that fills the array, from operands `o`, `do`, `lse` and the array; a warp for each query.
     pub fn build(&self) -> Kernel {
-        let Attention { batch, seq, heads, head_dim, elem, .. } = *self.attention;
+        let Attention { batch, seq, heads, value_dim, elem, .. } = *self.attention;
         let warps = ROW_THREADS / WARP;
         let mut e = Emitter::of_block(Block::new(ROW_THREADS));
         let [o, dy, lse, array] = [0, 1, 2, 3].map(|i| e.arg(i));
@@ -70,7 +70,7 @@ impl Statistics<'_> {
         let row = e.int2("addi", &row, &real);
         let row = e.times(&row, heads);
         let row = e.int2("addi", &row, &head);
-        let delta = delta(&mut e, [&o, &dy].map(|array| (array.as_str(), row.as_str())), head_dim, elem);
+        let delta = delta(&mut e, [&o, &dy].map(|array| (array.as_str(), row.as_str())), value_dim, elem);
         let (logarithm, factor) = (e.load_at(&lse, &row, Elem::F32, 1), e.float(-std::f32::consts::LOG2_E, 1));
         let logarithm = e.float2("mulf", &logarithm, &factor, 1);
         let leads = e.op("arith.cmpi eq, %lane, %zero : i64");
@@ -82,7 +82,7 @@ impl Statistics<'_> {
         };
         e.branch(&leads, store, |_| {});
         let rows = batch * seq * heads;
-        let work = Work::new("attention_grad", 2 * rows * head_dim).moving(2 * rows * head_dim, elem);
+        let work = Work::new("attention_grad", 2 * rows * value_dim).moving(2 * rows * value_dim, elem);
         let work = work.moving(rows + 2 * self.count(), Elem::F32);
         e.finish(&self.attention.name("attention_statistics"), batch * heads * self.padded / warps, 0, work)
     }

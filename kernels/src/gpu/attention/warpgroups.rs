@@ -31,9 +31,10 @@ const _: () = assert!(registers_fit(Registers::FOR_BOXES.consumer, Registers::FO
 /// Warps of the consumers.
 pub const WARPS: usize = CONSUMERS * WARPGROUP / WARP;
 
-/// Whether heads are copied in boxes none of which reaches into the next head.
-pub fn whole_boxes(head_dim: usize) -> bool {
-    whole_box_row(ENTRY_BYTES * head_dim).is_some()
+/// Whether heads are of bf16 and copied in boxes none of which reaches into the next head.
+pub fn whole_boxes(attention: &Attention) -> bool {
+    let whole = |entries: usize| whole_box_row(ENTRY_BYTES * entries).is_some();
+    attention.elem == Elem::Bf16 && whole(attention.head_dim) && whole(attention.value_dim)
 }
 
 /// Of bf16.
@@ -49,7 +50,7 @@ pub struct HeadTile {
 }
 
 impl HeadTile {
-    fn box_row_bytes(self) -> usize {
+    pub fn box_row_bytes(self) -> usize {
         whole_box_row(ENTRY_BYTES * self.width).expect("heads are whole boxes")
     }
 
@@ -64,8 +65,12 @@ impl HeadTile {
 
     /// Whether a tile at that byte begins patterns of the swizzle with all of its boxes.
     pub fn may_begin_at(self, at: usize) -> bool {
-        let pattern = PATTERN_ROWS * self.box_row_bytes();
-        at.is_multiple_of(pattern) && self.box_bytes().is_multiple_of(pattern)
+        at.is_multiple_of(self.pattern()) && self.box_bytes().is_multiple_of(self.pattern())
+    }
+
+    /// Bytes of a pattern of the swizzle.
+    fn pattern(self) -> usize {
+        PATTERN_ROWS * self.box_row_bytes()
     }
 
     pub fn bytes(self) -> usize {
@@ -74,7 +79,7 @@ impl HeadTile {
 
     /// The map of an operand with that many heads, of which it is copied.
     pub fn map(self, attention: &Attention, operand: usize, heads: usize) -> TensorMap {
-        let (rows, columns) = (attention.batch * attention.seq, heads * attention.head_dim);
+        let (rows, columns) = (attention.batch * attention.seq, heads * self.width);
         let (elem, stride, box_row_bytes) = (attention.elem, columns, self.box_row_bytes());
         TensorMap { operand, elem, rows, columns, stride, box_rows: self.tokens, box_row_bytes }
     }
@@ -117,22 +122,23 @@ impl HeadTile {
 }
 
 impl Walk<'_> {
-    /// The block's own tokens.
-    pub fn own_head(&self) -> HeadTile {
-        HeadTile { tokens: self.own(), width: self.width }
+    /// The block's own tokens of an array.
+    pub fn own_head(&self, array: usize) -> HeadTile {
+        HeadTile { tokens: self.own(), width: self.width(array) }
     }
 
-    /// A tile of the other side's.
-    pub fn other_head(&self) -> HeadTile {
-        HeadTile { tokens: self.others, width: self.width }
+    /// A tile of an array of the other side's.
+    pub fn other_head(&self, array: usize) -> HeadTile {
+        HeadTile { tokens: self.others, width: self.width(array) }
     }
 
     pub fn score_sums(&self) -> Sums {
         Sums { columns: self.others }
     }
 
-    pub fn result_sums(&self) -> Sums {
-        Sums { columns: self.width }
+    /// Of results like the tokens of an array.
+    pub fn result_sums(&self, array: usize) -> Sums {
+        Sums { columns: self.width(array) }
     }
 }
 
@@ -148,23 +154,28 @@ pub fn begin_consumer(e: &mut Emitter, registers: Registers, first: &str) -> (Va
 /// The tiles that a block walks over, on their way.
 pub struct Ring {
     pub pipeline: Pipeline,
-    pub tile: HeadTile,
+    /// Of the two arrays.
+    tiles: [HeadTile; 2],
+    stage_bytes: usize,
     at: usize,
 }
 
 impl Ring {
-    pub fn new(e: &mut Emitter, tile: HeadTile, stages: usize) -> Ring {
-        let at = e.shared(stages * tile.bytes());
-        assert!(tile.may_begin_at(at), "boxes begin patterns of the swizzle");
-        Ring { pipeline: Pipeline::new(e, stages), tile, at }
+    pub fn new(e: &mut Emitter, tiles: [HeadTile; 2], stages: usize) -> Ring {
+        // Any stage may have a tile of either array.
+        let [bytes, pattern] = [tiles.map(HeadTile::bytes), tiles.map(HeadTile::pattern)].map(|[a, b]| a.max(b));
+        let stage_bytes = bytes.next_multiple_of(pattern);
+        let at = e.shared(stages * stage_bytes);
+        assert!(tiles.iter().all(|tile| tile.may_begin_at(at)), "boxes begin patterns of the swizzle");
+        Ring { pipeline: Pipeline::new(e, stages), tiles, stage_bytes, at }
     }
 
-    /// The producer's turn: starts the copy of the tile of that number, from a map and a row on, when its stage is free. So many
-    /// bytes, an i64, come on the stage's barrier, which is returned.
+    /// The producer's turn: starts the copy of an array's tile, that number in the ring, from a map and a row on, when its stage is
+    /// free. So many bytes, an i64, come on the stage's barrier, which is returned.
     pub fn copy(
         &self,
         e: &mut Emitter,
-        number: &str,
+        (array, number): (usize, &str),
         map: &str,
         (head, row): (&str, &str),
         bytes: &str,
@@ -173,21 +184,22 @@ impl Ring {
         self.pipeline.wait_empty(e, &slot);
         let bytes = e.op(format!("arith.trunci {bytes} : i64 to i32"));
         let barrier = self.pipeline.expect(e, &slot, &bytes);
-        let stage = e.times(&slot.stage, self.tile.bytes());
-        self.tile.copy(e, (map, &barrier), (self.at, &stage), (head, row));
+        let stage = e.times(&slot.stage, self.stage_bytes);
+        self.tiles[array].copy(e, (map, &barrier), (self.at, &stage), (head, row));
         (slot, barrier)
     }
 
-    /// The descriptor of a stage's tile, summed over entries.
-    pub fn along(&self, e: &mut Emitter, stage: &str) -> Value {
-        let (first, behind) = (self.tile.along(e, self.at), e.times(stage, distance(self.tile.bytes()) as usize));
+    /// The descriptor of a stage's tile of an array, summed over entries.
+    pub fn along(&self, e: &mut Emitter, array: usize, stage: &str) -> Value {
+        let first = self.tiles[array].along(e, self.at);
+        let behind = e.times(stage, distance(self.stage_bytes) as usize);
         e.int2("addi", &first, &behind)
     }
 
     /// The same, summed over tokens.
-    pub fn down(&self, e: &mut Emitter, stage: &str) -> Value {
-        let along = self.along(e, stage);
-        descriptor::leading(e, &along, self.tile.box_bytes())
+    pub fn down(&self, e: &mut Emitter, array: usize, stage: &str) -> Value {
+        let along = self.along(e, array, stage);
+        descriptor::leading(e, &along, self.tiles[array].box_bytes())
     }
 }
 

@@ -1,10 +1,12 @@
 //! What a consumer does: scores and their gradients in registers, and sums of them.
 use super::*;
+use crate::attention::scores::{derivative, times};
 use crate::emit::{float_type, int_type};
+use crate::gpu::attention::scores::Distances;
 use crate::gpu::attention::sight::WarpTokens;
 use crate::gpu::attention::warpgroups::{as_fragments, begin_consumer, over_entries, over_tokens};
 use crate::gpu::hopper::descriptor::distance;
-use crate::gpu::hopper::wgmma;
+use crate::gpu::hopper::wgmma::{self, Sums};
 
 /// A thread's scores whose bits are in one word.
 const WORD: usize = 32;
@@ -33,23 +35,34 @@ impl Gradient<'_> {
         let walk = &self.walk;
         let (token, column) = begin_consumer(e, self.registers(), &start.first);
         let mine = self.mine(e, start, &token);
-        let zeros: Vec<_> = results.iter().flat_map(|_| self.walk.result_sums().part().zeros(e)).collect();
+        let parts: Vec<Sums> = self.results().iter().map(|array| walk.result_sums(*array)).collect();
+        let zeros: Vec<_> = parts.iter().flat_map(|sums| sums.part().zeros(e)).collect();
         let sums = self.each_tile(e, start, &zeros, |e, turn, sums| self.tile(e, start, turn, &mine, sums));
-        let (own_heads, _) = self.heads();
-        for (i, (sums, array)) in sums.chunks(self.walk.result_sums().part().registers()).zip(results).enumerate() {
+        for ((array, sums), result) in self.of_results(&sums).into_iter().zip(results) {
             // Gradients of scores lack their scale so far.
-            let by_slope = i == 0 && self.wanted != Wanted::Values;
-            let factor = e.float(if by_slope { walk.attention.scale } else { 1.0 }, 1);
+            let factor = e.float(if array == 0 { walk.attention.scale } else { 1.0 }, 1);
             let sums: Vec<Value> = sums.iter().map(|sum| e.float2("mulf", sum, &factor, 1)).collect();
-            walk.store(e, &sums, (array, own_heads, &start.head), &start.batch, (&token, &column));
+            let heads = Heads { count: self.heads().0, entries: walk.width(array) };
+            walk.store(e, &sums, (result, heads, &start.head), &start.batch, (&token, &column));
         }
+    }
+
+    /// Sums as those of each result, with its array.
+    fn of_results<'v>(&self, mut sums: &'v [Value]) -> Vec<(usize, &'v [Value])> {
+        let mut parts = vec![];
+        for array in self.results() {
+            let (part, rest) = sums.split_at(self.walk.result_sums(*array).part().registers());
+            parts.push((*array, part));
+            sums = rest;
+        }
+        parts
     }
 
     fn mine(&self, e: &mut Emitter, start: &Start, token: &str) -> Mine {
         let walk = &self.walk;
         let tokens = walk.tokens(e, &start.segments, &start.batch, token, [0, 8].into_iter());
         let warp = WarpTokens::new(walk, e, &start.segments, &start.batch, &start.first, &tokens);
-        let descriptor = self.walk.own_head().mine(e, start.own_at[0]);
+        let descriptor = self.walk.own_head(0).mine(e, start.own_at[0]);
         let statistic = |e: &mut Emitter, which| {
             let query = Query { batch: &start.batch, head: &start.head, token };
             let first = self.statistics.at(e, &start.statistics, which, &query);
@@ -71,36 +84,60 @@ impl Gradient<'_> {
         let slots = [0, 1].map(|array| pipeline.slot(e, &numbers[array]));
         let mut running = vec![];
         let own = e.anew(&mine.descriptor);
-        for (slot, at) in slots.iter().zip(&start.own_at) {
-            let own = e.plus(&own, distance(at - start.own_at[0]));
-            let other = start.ring.along(e, &slot.stage);
+        for (array, (slot, at)) in slots.iter().zip(&start.own_at).enumerate() {
+            let own = if self.walk.own_head(array).box_row_bytes() == self.walk.own_head(0).box_row_bytes() {
+                e.plus(&own, distance(at - start.own_at[0]))
+            } else {
+                self.walk.own_head(array).mine(e, *at)
+            };
+            let other = start.ring.along(e, array, &slot.stage);
             pipeline.wait_full(e, slot);
-            running.push(over_entries(e, (self.walk.own_head(), &own), (self.walk.other_head(), &other)));
+            running.push(over_entries(e, (self.walk.own_head(array), &own), (self.walk.other_head(array), &other)));
         }
         // Computed for every tile, so that it takes no registers between them.
         let lane = e.anew("%lane");
         let origin = Part::origin_of(e, &lane);
         let (all, seen) = self.seen(e, start, turn, mine, &origin);
+        let distances = self.distances(e, turn, mine, &origin);
         let logarithms = self.of_queries_at(e, start, mine, (&slots[0], &origin.1), Statistic::Logarithm);
         wgmma::wait(e, running.len() - 1);
-        let scores = self.walk.score_sums().waited_for(e, &running[0]);
-        let probabilities = self.probabilities(e, &scores, &logarithms, (&all, &seen));
+        let mut scores = self.walk.score_sums().waited_for(e, &running[0]);
+        let mut slopes = None;
+        let of_slopes = |e: &mut Emitter| {
+            let deltas = self.of_queries_at(e, start, mine, (&slots[1], &origin.1), Statistic::Delta);
+            wgmma::wait(e, 0);
+            let slopes = self.walk.score_sums().waited_for(e, &running[1]);
+            if self.of_queries() {
+                pipeline.release(e, &numbers[1]);
+            }
+            (slopes, deltas)
+        };
+        let tanhs: Option<Vec<Value>> = scores.iter().map(|score| self.walk.tanh(e, score)).collect();
+        if let Some(tanhs) = tanhs {
+            scores = tanhs;
+            if self.wanted != Wanted::Values {
+                // Before anything else, so that the derivatives of scores take no registers.
+                let (values, deltas) = of_slopes(e);
+                slopes = Some(self.capped_slopes(e, &scores, &values, &deltas));
+            }
+        }
+        let probabilities = self.probabilities(e, &scores, (&logarithms, distances.as_ref()), (&all, &seen));
         if self.wanted == Wanted::Values {
             pipeline.wait_full(e, &slots[1]);
-            let of_values = self.passed_on(e, start, &slots[1], sums, &probabilities);
+            let of_values = self.passed_on(e, start, (1, &slots[1]), sums, &probabilities);
             return self.ended(e, start, &numbers, &[of_values]);
         }
-        let deltas = self.of_queries_at(e, start, mine, (&slots[1], &origin.1), Statistic::Delta);
-        wgmma::wait(e, 0);
-        let slopes = self.walk.score_sums().waited_for(e, &running[1]);
-        if self.of_queries() {
-            pipeline.release(e, &numbers[1]);
-        }
-        let gradients = self.gradients(e, &probabilities, &slopes, &deltas);
-        let (by_slope, by_probability) = sums.split_at(self.walk.result_sums().part().registers());
-        let of_values =
-            (!by_probability.is_empty()).then(|| self.passed_on(e, start, &slots[1], by_probability, &probabilities));
-        let of_keys = self.passed_on(e, start, &slots[0], by_slope, &gradients);
+        let gradients = match slopes {
+            Some(slopes) => probabilities.iter().zip(&slopes).map(|(p, slope)| e.float2("mulf", p, slope, 1)).collect(),
+            None => {
+                let (slopes, deltas) = of_slopes(e);
+                self.gradients(e, &probabilities, &slopes, &deltas)
+            }
+        };
+        let (by_slope, by_probability) = sums.split_at(self.walk.result_sums(0).part().registers());
+        let of_values = (!by_probability.is_empty())
+            .then(|| self.passed_on(e, start, (1, &slots[1]), by_probability, &probabilities));
+        let of_keys = self.passed_on(e, start, (0, &slots[0]), by_slope, &gradients);
         let held = if self.of_queries() { &numbers[..1] } else { &numbers };
         let results: Vec<Value> = [of_keys].into_iter().chain(of_values).collect();
         self.ended(e, start, held, &results)
@@ -112,22 +149,37 @@ impl Gradient<'_> {
         for number in numbers.iter().rev() {
             start.ring.pipeline.release(e, number);
         }
-        results.iter().flat_map(|sums| self.walk.result_sums().waited_for(e, sums)).collect()
+        let arrays = self.results().iter().zip(results);
+        arrays.flat_map(|(array, sums)| self.walk.result_sums(*array).waited_for(e, sums)).collect()
     }
 
-    /// Starts adding the products of what is in registers with the tile in a stage to some sums.
+    /// Starts adding the products of what is in registers with an array's tile in a stage to some sums.
     fn passed_on(
         &self,
         e: &mut Emitter,
         start: &Start,
-        slot: &pipeline::Slot,
+        (array, slot): (usize, &pipeline::Slot),
         sums: &[Value],
         values: &[Value],
     ) -> Value {
         let values = as_fragments(e, values);
-        let other = start.ring.down(e, &slot.stage);
-        let sums = self.walk.result_sums().pinned(e, sums);
-        over_tokens(e, sums, &values, (self.walk.other_head(), &other))
+        let other = start.ring.down(e, array, &slot.stage);
+        let sums = self.walk.result_sums(array).pinned(e, sums);
+        over_tokens(e, sums, &values, (self.walk.other_head(array), &other))
+    }
+
+    /// What lowers the scores of a tile, with ALiBi, as powers of 2 have them.
+    fn distances(
+        &self,
+        e: &mut Emitter,
+        turn: &Turn,
+        mine: &Mine,
+        (row, column): &(Value, Value),
+    ) -> Option<Distances> {
+        let slope = times(e, turn.slope.as_deref()?, std::f32::consts::LOG2_E, 1);
+        let (own, other) = (e.int2("addi", &mine.warp.first, row), e.int2("addi", &turn.other, column));
+        let tokens = if self.of_queries() { (own.as_str(), other.as_str()) } else { (other.as_str(), own.as_str()) };
+        self.walk.distances(e, Some(&slope), tokens, self.of_queries())
     }
 
     /// A statistic of the queries of a tile's scores.
@@ -148,12 +200,12 @@ impl Gradient<'_> {
         OfQueries::Columns(e.offset(&first, column, Elem::F32))
     }
 
-    /// `one(register, statistic)` of every score.
+    /// `one(element, statistic)` of every score.
     fn each_score(
         &self,
         e: &mut Emitter,
         statistic: &OfQueries,
-        mut one: impl FnMut(&mut Emitter, usize, &str) -> Value,
+        mut one: impl FnMut(&mut Emitter, &Element, &str) -> Value,
     ) -> Vec<Value> {
         let elements: Vec<Element> = self.walk.score_sums().part().elements().collect();
         let mut values = vec![];
@@ -168,9 +220,9 @@ impl Gradient<'_> {
                     [0, 1].map(|i| e.slice(&both, 2, i, 1))
                 }
             };
-            for Element { register, row, column } in piece {
-                let place = if self.of_queries() { row / 8 } else { column % 2 };
-                values.push(one(e, *register, &pair[place]));
+            for element in piece {
+                let place = if self.of_queries() { element.row / 8 } else { element.column % 2 };
+                values.push(one(e, element, &pair[place]));
             }
         }
         values
@@ -246,17 +298,20 @@ impl Gradient<'_> {
         words
     }
 
-    /// `2^(score scale log2 e - lse log2 e)`, zero where the score does not count.
+    /// `2^(score factor log2 e - lse log2 e)`, lowered by distances, zero where the score does not count. The factor is the scale, or
+    /// the softcap of scores that are so far what it is multiplied by.
     fn probabilities(
         &self,
         e: &mut Emitter,
         scores: &[Value],
-        logarithms: &OfQueries,
+        (logarithms, distances): (&OfQueries, Option<&Distances>),
         (all, seen): (&str, &[Value]),
     ) -> Vec<Value> {
-        let factor = e.float(self.walk.attention.scale * std::f32::consts::LOG2_E, 1);
-        let values = self.each_score(e, logarithms, |e, register, logarithm| {
-            let x = e.fma(&scores[register], &factor, logarithm, 1);
+        let Attention { scale, softcap, .. } = *self.walk.attention;
+        let factor = e.float(softcap.unwrap_or(scale) * std::f32::consts::LOG2_E, 1);
+        let values = self.each_score(e, logarithms, |e, element, logarithm| {
+            let x = e.fma(&scores[element.register], &factor, logarithm, 1);
+            let x = distances.map_or(x.clone(), |distances| distances.lowered(e, &x, element));
             power_of_two(e, &x)
         });
         let masked = |e: &mut Emitter| {
@@ -275,9 +330,18 @@ impl Gradient<'_> {
 
     /// Gradients of the scores, but for their scale.
     fn gradients(&self, e: &mut Emitter, probabilities: &[Value], slopes: &[Value], deltas: &OfQueries) -> Vec<Value> {
-        self.each_score(e, deltas, |e, register, delta| {
-            let slope = e.float2("subf", &slopes[register], delta, 1);
-            e.float2("mulf", &probabilities[register], &slope, 1)
+        self.each_score(e, deltas, |e, element, delta| {
+            let slope = e.float2("subf", &slopes[element.register], delta, 1);
+            e.float2("mulf", &probabilities[element.register], &slope, 1)
+        })
+    }
+
+    /// What gradients of capped scores are, but for their probabilities and their scale.
+    fn capped_slopes(&self, e: &mut Emitter, tanhs: &[Value], slopes: &[Value], deltas: &OfQueries) -> Vec<Value> {
+        self.each_score(e, deltas, |e, element, delta| {
+            let slope = e.float2("subf", &slopes[element.register], delta, 1);
+            let derivative = derivative(e, &tanhs[element.register], 1);
+            e.float2("mulf", &slope, &derivative, 1)
         })
     }
 }

@@ -28,7 +28,7 @@ const MOST_BOXES: usize = 3;
 
 /// Whether warpgroups can compute it, as the forward pass: heads of bf16 that are whole boxes.
 pub fn suits(attention: &Attention) -> bool {
-    attention.elem == Elem::Bf16 && whole_boxes(attention.head_dim)
+    whole_boxes(attention)
 }
 
 /// The whole gradient, with the operands of `super::gradient`.
@@ -41,7 +41,7 @@ pub fn steps(attention: &Attention, cut: WarpgroupGradient) -> Steps {
     };
     let statistics = Statistics::new(attention, of_keys.iter().map(|(_, walk, _)| walk.tokens));
     let kernel = |(wanted, cut, results): (Wanted, WarpgroupWalk, Vec<usize>)| {
-        let walk = Walk { attention, warps: WARPS, others: cut.tokens, width: attention.head_dim, arrays: 2 };
+        let walk = Walk { attention, warps: WARPS, others: cut.tokens, arrays: 2 };
         let kernel = Gradient { walk, stages: cut.stages, wanted, statistics }.build();
         (kernel, [operands(&[0, 1, 2, 3, 6]), vec![array], operands(&results)].concat())
     };
@@ -83,6 +83,8 @@ struct Turn {
     number: Value,
     batch: Value,
     query_head: Value,
+    /// What the head of queries adds to scores for a distance of one token, with ALiBi.
+    slope: Option<Value>,
     other_head: Value,
     /// The first of the other tokens.
     other: Value,
@@ -100,7 +102,8 @@ impl Gradient<'_> {
     }
 
     fn registers(&self) -> Registers {
-        if self.walk.other_head().boxes() > MOST_BOXES { Registers::FOR_BOXES } else { Registers::FOR_SUMS }
+        let most = [0, 1].map(|array| self.walk.other_head(array).boxes()).into_iter().fold(0, usize::max);
+        if most > MOST_BOXES { Registers::FOR_BOXES } else { Registers::FOR_SUMS }
     }
 
     /// Bytes of a statistic of a tile of queries.
@@ -114,13 +117,21 @@ impl Gradient<'_> {
         if self.of_queries() { (heads, kv_heads) } else { (kv_heads, heads) }
     }
 
+    /// The block's arrays whose gradients it computes.
+    fn results(&self) -> &'static [usize] {
+        match self.wanted {
+            Wanted::Queries | Wanted::Keys => &[0],
+            Wanted::Values => &[1],
+            Wanted::KeysAndValues => &[0, 1],
+        }
+    }
+
     fn build(&self) -> Kernel {
         let attention = self.walk.attention;
         let (blocks, own_heads) = (attention.seq.div_ceil(self.walk.own()), self.heads().0);
         let mut e = Emitter::of_block(Block::aligned(THREADS, SWIZZLE_PERIOD).with_register_pool());
         let start = self.start(&mut e);
-        let count = if self.wanted == Wanted::KeysAndValues { 2 } else { 1 };
-        let results: Vec<Value> = (0..count).map(|i| e.arg(6 + i)).collect();
+        let results: Vec<Value> = (0..self.results().len()).map(|i| e.arg(6 + i)).collect();
         let warps = e.index(self.walk.warps as i64);
         let consumes = e.less("%warp", &warps);
         e.branch(&consumes, |e| self.consume(e, &start, &results), |e| self.produce(e, &start));
@@ -139,15 +150,17 @@ impl Gradient<'_> {
         let (own_heads, other_heads) = self.heads();
         let (queries, keys) = ([0, 4], [1, 2]);
         let (own, others) = if self.of_queries() { (queries, keys) } else { (keys, queries) };
-        let own = own[..self.own_arrays()].iter();
-        let own: Vec<Value> =
-            own.map(|operand| e.tensor_map(self.walk.own_head().map(attention, *operand, own_heads))).collect();
-        let others = others.map(|operand| e.tensor_map(self.walk.other_head().map(attention, operand, other_heads)));
+        let own: Vec<Value> = (0..self.own_arrays())
+            .map(|array| e.tensor_map(self.walk.own_head(array).map(attention, own[array], own_heads)))
+            .collect();
+        let others =
+            [0, 1].map(|array| e.tensor_map(self.walk.other_head(array).map(attention, others[array], other_heads)));
         let (segments, statistics) = (e.arg(3), e.arg(5));
-        let own_at: Vec<usize> = own.iter().map(|_| e.shared(self.walk.own_head().bytes())).collect();
-        let begin = own_at.iter().all(|at| self.walk.own_head().may_begin_at(*at));
+        let own_at: Vec<usize> =
+            (0..self.own_arrays()).map(|array| e.shared(self.walk.own_head(array).bytes())).collect();
+        let begin = own_at.iter().enumerate().all(|(array, at)| self.walk.own_head(array).may_begin_at(*at));
         assert!(begin, "boxes begin patterns of the swizzle");
-        let ring = Ring::new(e, self.walk.other_head(), self.stages);
+        let ring = Ring::new(e, [0, 1].map(|array| self.walk.other_head(array)), self.stages);
         let statistics_at = if self.of_queries() { 0 } else { e.shared(self.stages * self.statistic_bytes()) };
         let [batch, head, block] = self.walk.block_of_task(e, self.of_queries());
         let first = e.times(&block, self.walk.own());
@@ -178,13 +191,15 @@ impl Gradient<'_> {
         let types: Vec<String> = numbered.iter().map(|(_, ty)| ty.clone()).collect();
         let last = e.for_loop(&first_head, &last_head, 1, &numbered, |e, other_head, so_far| {
             let query_head = if self.of_queries() { start.head.clone() } else { other_head.into() };
+            let slope = self.walk.slope(e, &query_head);
             let so_far: Vec<_> = so_far.iter().cloned().zip(types).collect();
             e.for_loop(from, to, self.walk.others as i64, &so_far, |e, other, so_far| {
                 let (number, so_far) = so_far.split_first().expect("a number comes first");
                 let (number, other) = (number.clone(), e.anew(other));
                 let batch = e.anew(&start.batch);
                 let next = e.plus(&number, 2);
-                let so_far = body(e, &Turn { number, batch, query_head, other_head: other_head.into(), other }, so_far);
+                let turn = Turn { number, batch, query_head, slope, other_head: other_head.into(), other };
+                let so_far = body(e, &turn, so_far);
                 [vec![next], so_far].concat()
             })
         });
@@ -198,16 +213,17 @@ impl Gradient<'_> {
                 let begins = e.op(format!("arith.cmpi eq, {}, %zero : i64", turn.number));
                 let row = e.int2("addi", &batch_row, &turn.other);
                 let statistic = if self.of_queries() { 0 } else { self.statistic_bytes() };
-                let tile = e.index((self.walk.other_head().bytes() + statistic) as i64);
-                // The own tokens come with the first tiles.
-                let both = e.plus(&tile, self.walk.own_head().bytes() as i64);
-                let bytes = e.choose(&begins, &both, &tile);
                 for (array, which) in [Statistic::Logarithm, Statistic::Delta].into_iter().enumerate() {
                     let number = e.plus(&turn.number, array as i64);
                     let place = (turn.other_head.as_str(), row.as_str());
                     let copies_own = array < start.own.len();
-                    let bytes = if copies_own { &bytes } else { &tile };
-                    let (slot, barrier) = start.ring.copy(e, &number, &start.others[array], place, bytes);
+                    let mut bytes = e.index((self.walk.other_head(array).bytes() + statistic) as i64);
+                    if copies_own {
+                        // The own tokens come with the first tiles.
+                        let both = e.plus(&bytes, self.walk.own_head(array).bytes() as i64);
+                        bytes = e.choose(&begins, &both, &bytes);
+                    }
+                    let (slot, barrier) = start.ring.copy(e, (array, &number), &start.others[array], place, &bytes);
                     if !self.of_queries() {
                         self.copy_statistic(e, start, turn, which, (&slot, &barrier));
                     }
@@ -218,7 +234,7 @@ impl Gradient<'_> {
                         let (head, first) = (e.anew(&start.head), e.anew(&start.first));
                         let row = e.int2("addi", &batch_row, &first);
                         let (map, at) = ((start.own[array].as_str(), barrier.as_str()), (start.own_at[array], "%zero"));
-                        self.walk.own_head().copy(e, map, at, (&head, &row));
+                        self.walk.own_head(array).copy(e, map, at, (&head, &row));
                     };
                     e.branch(&begins, own, |_| {});
                 }
