@@ -181,6 +181,29 @@ fn lora_in_bf16() {
     check(Bench::new, &[&["--model.torch_dtype=bfloat16"], &LORA[..]].concat(), ADAPTER, &BF16);
 }
 
+/// Layers so wide that LoRA's products of them are computed in parts of their steps.
+#[test]
+fn lora_in_parts_of_steps() {
+    let wide = || {
+        let bench = Bench::new();
+        bench.without_weights();
+        let config = bench.path("model/config.json");
+        let text = std::fs::read_to_string(&config).expect("the model's config");
+        let narrow = "\"intermediate_size\": 96";
+        assert!(text.contains(narrow), "{text}");
+        std::fs::write(&config, text.replace(narrow, "\"intermediate_size\": 1104")).expect("the model's config");
+        bench
+    };
+    let settings = [&["--model.torch_dtype=bfloat16"], &LORA[..]].concat();
+    let cpu = run(&wide(), ("cpu", ""), SHORT, &settings, ADAPTER);
+    let bench = wide();
+    let gpu = run(&bench, AMPERE, SHORT, &settings, ADAPTER);
+    compare(&cpu, &gpu, &BF16);
+    let plan = said(bench.run(&["show", "a", "plan"]));
+    let count = |template: &str| plan.lines().filter(|line| line.contains(template)).count();
+    assert!(count(" gemm_parts_") > 0 && count(" gemm_parts_") == count(" gemm_added_"), "{plan}");
+}
+
 #[test]
 fn full_fine_tuning_by_warpgroups() {
     check_hopper(Bench::new, LONG, (&[], SHARD), [20, 0]);

@@ -36,6 +36,11 @@ pub trait Machine {
     /// The matrix product; operands as [`Gemm`] has them.
     fn product(&self, problem: &Gemm) -> Kernel;
 
+    /// The same in several launches, if that is better: parts of K, which are then added in order.
+    fn product_in_parts(&self, _problem: &Gemm) -> Option<Steps> {
+        None
+    }
+
     /// How many logits are worth computing at a time.
     fn logits_block(&self) -> LogitsBlock;
 
@@ -102,6 +107,10 @@ impl Machine for Gpu {
 
     fn product(&self, problem: &Gemm) -> Kernel {
         gpu::product(problem, self)
+    }
+
+    fn product_in_parts(&self, problem: &Gemm) -> Option<Steps> {
+        gpu::product_in_parts(problem, self)
     }
 
     /// So many rows that their input gradient, of a few thousand columns, has blocks for all multiprocessors. No figures yet:

@@ -88,12 +88,19 @@ pub struct GpuGemmTuning {
 }
 
 /// The tensor cores, largest first. The first is that of the reference GEMM for sm_80 (128 x 128, four warps of 64 x 64, no
-/// spills); the others serve results that are narrow (LoRA's products) or small. No figures yet: they wait for a GPU.
-const GPU_BF16: [GpuGemmTuning; 4] = [
+/// spills); the other serves small results. No figures yet: they wait for a GPU.
+const GPU_BF16: [GpuGemmTuning; 2] = [
     GpuGemmTuning { rows: 128, columns: 128, depth: 32, warp_rows: 64, warp_columns: 64, stages: 4 },
-    GpuGemmTuning { rows: 128, columns: 16, depth: 32, warp_rows: 32, warp_columns: 16, stages: 4 },
-    GpuGemmTuning { rows: 16, columns: 128, depth: 32, warp_rows: 16, warp_columns: 32, stages: 4 },
     GpuGemmTuning { rows: 64, columns: 64, depth: 32, warp_rows: 32, warp_columns: 32, stages: 4 },
+];
+
+/// The tensor cores, for results with few columns, the fewest first; with few rows it is the other way round. LoRA's products
+/// have them: they read one matrix once and do little with it, so what counts is how many of its bytes are on their way. With
+/// these tiles of 64 steps it is 48 KiB for a block, 24 where the other matrix is f32; memory of 3.35 TB/s and 800 ns, as an H100
+/// has it, takes 20 KiB for each multiprocessor. No figures yet: they wait for a GPU.
+const GPU_BF16_THIN: [GpuGemmTuning; 2] = [
+    GpuGemmTuning { rows: 64, columns: 16, depth: 64, warp_rows: 16, warp_columns: 16, stages: 8 },
+    GpuGemmTuning { rows: 64, columns: 32, depth: 64, warp_rows: 16, warp_columns: 32, stages: 8 },
 ];
 
 /// The ordinary units.
@@ -105,14 +112,63 @@ const GPU_F32: [GpuGemmTuning; 2] = [
 /// Blocks that keep a GPU of some hundred multiprocessors busy.
 const BUSY_BLOCKS: usize = 96;
 
-/// The cut for an `[m, n]` result: the first that has blocks enough and wastes nothing on a narrow side, else the last.
+impl GpuGemmTuning {
+    /// Blocks of an `[m, n]` result.
+    pub fn blocks(&self, m: usize, n: usize) -> usize {
+        m.div_ceil(self.rows) * n.div_ceil(self.columns)
+    }
+
+    /// The same for the transposed result.
+    fn turned(self) -> GpuGemmTuning {
+        let GpuGemmTuning { rows, columns, warp_rows, warp_columns, .. } = self;
+        GpuGemmTuning { rows: columns, columns: rows, warp_rows: warp_columns, warp_columns: warp_rows, ..self }
+    }
+}
+
+/// The cut for an `[m, n]` result: a thin one where it has few columns or rows, otherwise the first that has blocks enough, else
+/// the last.
 pub fn gpu_gemm(m: usize, n: usize, elem: Elem) -> GpuGemmTuning {
+    if elem == Elem::Bf16 {
+        if let Some(cut) = GPU_BF16_THIN.into_iter().find(|cut| n <= cut.columns) {
+            return cut;
+        }
+        if let Some(cut) = GPU_BF16_THIN.into_iter().find(|cut| m <= cut.columns) {
+            return cut.turned();
+        }
+    }
     let rows: &[GpuGemmTuning] = if elem == Elem::Bf16 { &GPU_BF16 } else { &GPU_F32 };
-    let blocks = |cut: &GpuGemmTuning| m.div_ceil(cut.rows) * n.div_ceil(cut.columns);
-    let narrow = |cut: &GpuGemmTuning| (cut.columns <= 16 && n > 32) || (cut.rows <= 16 && m > 32);
-    let wasteful = |cut: &GpuGemmTuning| (n <= 32 && cut.columns > 32) || (m <= 32 && cut.rows > 32);
-    let suits = |cut: &&GpuGemmTuning| blocks(cut) >= BUSY_BLOCKS && !narrow(cut) && !wasteful(cut);
+    let wasteful = |cut: &GpuGemmTuning| m.min(n) <= 32 && cut.rows.max(cut.columns) > 32;
+    let suits = |cut: &&GpuGemmTuning| cut.blocks(m, n) >= BUSY_BLOCKS && !wasteful(cut);
     *rows.iter().find(suits).unwrap_or_else(|| rows.last().expect("a table has rows"))
+}
+
+/// When a GPU computes a product of few blocks in parts of K, which blocks of their own sum.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PartsTuning {
+    /// Blocks of all parts together at the most: one for each multiprocessor.
+    pub most_blocks: usize,
+    /// Steps of a part at the least, so that what a part adds in memory, 4 bytes to write and to read for an element of the result, is
+    /// little beside what it reads.
+    pub least_steps: usize,
+}
+
+/// Of an A100 (108 multiprocessors), and of an H100 or H200 with SXM (132). No figures yet: they wait for a GPU.
+const PARTS_SM80: PartsTuning = PartsTuning { most_blocks: 108, least_steps: 512 };
+const PARTS_SM90A: PartsTuning = PartsTuning { most_blocks: 132, ..PARTS_SM80 };
+
+/// The row for GPUs of an architecture.
+pub fn product_parts(arch: Arch) -> PartsTuning {
+    match arch {
+        Arch::Sm80 => PARTS_SM80,
+        Arch::Sm90a => PARTS_SM90A,
+    }
+}
+
+impl PartsTuning {
+    /// In how many parts a product of so many blocks and steps is computed; in one that is the whole.
+    pub fn parts(&self, blocks: usize, steps: usize) -> usize {
+        (self.most_blocks / blocks).min(steps / self.least_steps).max(1)
+    }
 }
 
 /// How warpgroups of a Hopper GPU cut a product of bf16 matrices: blocks of 128 rows, tiles of 64 steps of K.

@@ -235,6 +235,9 @@ impl<'a> Selector<'a> {
                 self.target.packing(&product, term).filter(|(packing, _)| self.matrices.packings.allow(packing));
             packed.extend(found.map(|(packing, times)| Packed { operand, packing, times }));
         }
+        if let Some(steps) = self.target.product_in_parts(&product) {
+            return self.launch_steps(steps, &operands, label);
+        }
         packed.iter().for_each(|Packed { operand, .. }| product.terms[operand / 2].packed = true);
         let kernel = self.target.product(&product);
         if let Code::Vendor(product) = &kernel.code {
@@ -250,24 +253,35 @@ impl<'a> Selector<'a> {
     }
 
     fn launch_packed(&mut self, kernel: Kernel, operands: Vec<Operand>, packed: Vec<Packed>, label: &str) {
-        let kernel = self.kernels.add(kernel);
-        let label = match self.computed(&operands) {
+        let label = self.labelled(&operands, label);
+        self.push(kernel, operands, packed, label);
+    }
+
+    /// The label of a launch on `operands`.
+    fn labelled(&self, operands: &[Operand], label: &str) -> String {
+        match self.computed(operands) {
             Some(value) => format!("{}: %{} {label}", self.function.name, value.0),
             None => format!("{}: {label}", self.function.name),
-        };
+        }
+    }
+
+    fn push(&mut self, kernel: Kernel, operands: Vec<Operand>, packed: Vec<Packed>, label: String) {
+        let kernel = self.kernels.add(kernel);
         self.out.steps.push(Step::Launch { kernel, operands, writes: vec![], packed, label });
     }
 
     /// Launches several kernels, between them temporaries of their own.
     fn launch_steps(&mut self, steps: Steps, operands: &[Operand], label: &str) {
         let temporaries: Vec<Operand> = steps.temporaries.iter().map(|bytes| self.temporary(*bytes)).collect();
+        let whole = self.labelled(operands, label);
         for (kernel, slots) in steps.launches {
             let operand = |slot: &Slot| match slot {
                 Slot::Operand(i) => operands[*i],
                 Slot::Temporary(i) => temporaries[*i],
             };
-            let operands = slots.iter().map(operand).collect();
-            self.launch(kernel, operands, label);
+            let operands: Vec<Operand> = slots.iter().map(operand).collect();
+            let label = if self.claimed.is_some() { self.labelled(&operands, label) } else { whole.clone() };
+            self.push(kernel, operands, vec![], label);
         }
     }
 

@@ -67,13 +67,18 @@ fn assert_sums(what: &str, got: &Buffer, want: &[f64], magnitudes: &[f64], outpu
 pub fn check(cases: Vec<(Gemm, Kernel)>) {
     let library = load(&cases.iter().map(|(_, kernel)| kernel).collect::<Vec<_>>());
     for (gemm, kernel) in &cases {
-        let mut p = problem(gemm, usize::MAX);
-        let output = gemm.epilogue.outputs[0].elem;
-        let mut c = Buffer::garbage(output, gemm.m * gemm.n);
-        let mut operands: Vec<&mut Buffer> = p.buffers.iter_mut().chain([&mut c]).collect();
-        library.run(kernel, &mut operands);
-        assert_sums(&format!("{gemm:?}"), &c, &p.sums, &p.magnitudes, output);
+        check_run(gemm, |operands| library.run(kernel, operands));
     }
+}
+
+/// Compares what `run` makes of a product's operands.
+pub fn check_run(gemm: &Gemm, run: impl FnOnce(&mut [&mut Buffer])) {
+    let mut p = problem(gemm, usize::MAX);
+    let output = gemm.epilogue.outputs[0].elem;
+    let mut c = Buffer::garbage(output, gemm.m * gemm.n);
+    let mut operands: Vec<&mut Buffer> = p.buffers.iter_mut().chain([&mut c]).collect();
+    run(&mut operands);
+    assert_sums(&format!("{gemm:?}"), &c, &p.sums, &p.magnitudes, output);
 }
 
 fn built(gemm: Gemm) -> (Gemm, Kernel) {
@@ -177,6 +182,11 @@ pub fn with_epilogue(m: usize, n: usize, terms: Vec<Term>, elem: Elem) -> Gemm {
 
 /// Runs a kernel of [`with_epilogue`] and compares.
 pub fn check_epilogue(gemm: &Gemm, kernel: &Kernel) {
+    check_epilogue_run(gemm, |operands, aliases| load(&[kernel]).run_aliased(kernel, operands, aliases));
+}
+
+/// Compares what `run` makes of the operands of [`with_epilogue`], of which the pairs of operands that it is given share memory.
+pub fn check_epilogue_run(gemm: &Gemm, run: impl FnOnce(&mut [&mut Buffer], &[(usize, usize)])) {
     let (m, n, elem) = (gemm.m, gemm.n, gemm.epilogue.outputs[0].elem);
     let mut p = problem(gemm, usize::MAX);
     let (mut c, before) = random_buffer(1, elem, m * n);
@@ -187,7 +197,7 @@ pub fn check_epilogue(gemm: &Gemm, kernel: &Kernel) {
     let mut operands: Vec<&mut Buffer> = p.buffers.iter_mut().collect();
     operands.extend([&mut c, &mut row, &mut column, &mut alpha, &mut first, &mut second]);
     let accumulated = 2 * gemm.terms.len();
-    load(&[kernel]).run_aliased(kernel, &mut operands, &[(accumulated, accumulated + 4)]);
+    run(&mut operands, &[(accumulated, accumulated + 4)]);
     let want: Vec<f64> = (0..m * n).map(|i| p.sums[i] * 0.5 + rows[i % n] + before[i]).collect();
     let room: Vec<f64> = p.magnitudes.iter().map(|x| x + 3.0).collect();
     assert_sums("accumulated", &first, &want, &room, elem);

@@ -1,7 +1,9 @@
 //! Products that go to the tensor cores, in every cut of the tuning table.
-use super::gemm::{check, plain, steps_stop, term};
+use super::gemm::{check, check_epilogue_run, check_run, plain, steps_stop, term, with_epilogue};
+use crate::harness::{Buffer, load};
 use amc_kernels::emit::Elem::{Bf16, F32};
 use amc_kernels::gemm::Gemm;
+use amc_kernels::steps::{Slot, Steps};
 use amc_kernels::{Kernel, Machine};
 
 /// Aligned rows of bf16, several tiles each way, in all layouts; two terms.
@@ -84,6 +86,70 @@ fn ranks() {
         .map(tensor_cores)
     };
     check([4, 6, 12].into_iter().flat_map(cases).collect());
+}
+
+/// Few blocks with many steps, of which several tasks have parts: aligned and not, in bf16, beside f32, and in f32 alone.
+#[test]
+fn parts_of_steps() {
+    for form in ["nn", "nt", "tn", "tt"] {
+        for (m, n, k, elems, gap) in [
+            (70, 12, 1100, [Bf16, Bf16], 4),
+            (12, 70, 1600, [F32, Bf16], 0),
+            (70, 30, 1031, [Bf16, F32], 1),
+            (20, 20, 1290, [F32, F32], 0),
+        ] {
+            let gemm = plain(m, n, vec![term(m, n, k, form, elems, gap)], if k == 1600 { F32 } else { Bf16 });
+            let steps = super::target().product_in_parts(&gemm).expect("few blocks with many steps");
+            check_run(&gemm, |operands| run_steps(&steps, operands, &[]));
+        }
+    }
+}
+
+#[test]
+fn parts_of_steps_with_epilogues() {
+    for (m, n, elem) in [(72, 12, F32), (21, 43, Bf16)] {
+        let gemm = with_epilogue(m, n, vec![term(m, n, 1540, "nt", [Bf16, Bf16], 0)], elem);
+        let steps = super::target().product_in_parts(&gemm).expect("few blocks with many steps");
+        check_epilogue_run(&gemm, |operands, aliases| run_steps(&steps, operands, aliases));
+    }
+}
+
+/// Not in parts: many blocks, few steps, several terms, limits.
+#[test]
+fn products_as_a_whole() {
+    let in_parts = |gemm: &Gemm| super::target().product_in_parts(gemm).is_some();
+    let of = |m, n, k| plain(m, n, vec![term(m, n, k, "nt", [Bf16, Bf16], 0)], F32);
+    assert!(in_parts(&of(64, 16, 1024)));
+    assert!(!in_parts(&of(64, 16, 1023)) && !in_parts(&of(64 * 60, 16, 1024)));
+    let twice = |gemm: Gemm| Gemm { terms: vec![gemm.terms[0]; 2], ..gemm };
+    assert!(!in_parts(&twice(of(64, 16, 1024))));
+    assert!(!in_parts(&Gemm { row_limit: Some(0), ..of(64, 16, 1024) }));
+    assert!(!in_parts(&Gemm { inner_limit: Some(0), ..of(64, 16, 1024) }));
+}
+
+/// Runs all launches on the operands of the whole, of which pairs share memory.
+fn run_steps(steps: &Steps, operands: &mut [&mut Buffer], aliases: &[(usize, usize)]) {
+    let kernels: Vec<&Kernel> = steps.launches.iter().map(|(kernel, _)| kernel).collect();
+    let library = load(&kernels);
+    let mut temporaries: Vec<Buffer> = steps.temporaries.iter().map(|bytes| Buffer::garbage(F32, bytes / 4)).collect();
+    for (kernel, slots) in &steps.launches {
+        let mut taken: Vec<Buffer> = (slots.iter())
+            .map(|slot| match slot {
+                Slot::Operand(i) => operands[*i].clone(),
+                Slot::Temporary(i) => temporaries[*i].clone(),
+            })
+            .collect();
+        let place = |operand: usize| slots.iter().position(|slot| *slot == Slot::Operand(operand));
+        let aliases: Vec<(usize, usize)> =
+            aliases.iter().filter_map(|(from, to)| Some((place(*from)?, place(*to)?))).collect();
+        library.run_aliased(kernel, &mut taken.iter_mut().collect::<Vec<_>>(), &aliases);
+        for (slot, buffer) in slots.iter().zip(taken) {
+            match slot {
+                Slot::Operand(i) => *operands[*i] = buffer,
+                Slot::Temporary(i) => temporaries[*i] = buffer,
+            }
+        }
+    }
 }
 
 fn tensor_cores(gemm: Gemm) -> (Gemm, Kernel) {

@@ -31,6 +31,7 @@ pub type Named = (String, Kernel);
 pub fn all(gpu: &Gpu) -> Vec<Named> {
     let mut list = products(gpu);
     list.extend(fused_products(gpu));
+    list.extend(product_in_parts(gpu));
     list.extend(head(gpu));
     list.extend([64, 80, 96, 112, 128, 192, 256].into_iter().flat_map(|size| attention(gpu, Bf16, size, None)));
     list.extend([128, 256].into_iter().flat_map(|size| attention(gpu, Bf16, size, Some(1024))));
@@ -97,6 +98,16 @@ fn fused_products(gpu: &Gpu) -> Vec<Named> {
         product(gpu, "linear + LoRA + GLU, bf16", &linear("nt", glu(Bf16))),
         product(gpu, "linear + LoRA + GLU gradient, bf16", &linear("nn", glu_gradient(F32, Bf16))),
     ]
+}
+
+/// LoRA's gradient of B beside keys, of which there are 1024 rows: the sums of its parts, and what adds them.
+fn product_in_parts(gpu: &Gpu) -> Vec<Named> {
+    let size @ (m, n, _) = (1024, RANK, TOKENS);
+    let gemm = gemm(m, n, vec![term(size, "tn", [Bf16, F32])], residual(F32));
+    let steps = gpu.product_in_parts(&gemm).expect("few blocks with many steps");
+    let kernels = steps.launches.into_iter().map(|(kernel, _)| kernel);
+    let names = ["in parts", "its parts added"].map(|what| format!("LoRA's gradient of B, 1024 rows, {what}"));
+    names.into_iter().zip(kernels).collect()
 }
 
 /// The output head on a block of rows that ends where labels end.

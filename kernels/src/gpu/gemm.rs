@@ -7,18 +7,50 @@
 //! another tile is multiplied. Where both matrices are f32, tiles are copied as f32 and multiplied by the
 //! ordinary units. In the end the sums go through shared memory to the epilogue, so that neighbouring threads store
 //! neighbouring elements.
+//!
+//! Where there are few blocks for many steps of K, as for LoRA's products, a task has a part of the steps ([`InParts`]); another
+//! kernel (`super::parts`) adds the sums of all parts in order.
 use super::block::{Block, WARP};
 use super::tile::{self, PARTS, Source, Tile};
 use super::warp::{Factor, Part, STEPS};
 use crate::emit::{Elem, Emitter, Value};
 use crate::gemm::{Gemm, Operand, Term};
-use crate::region::Place;
-use crate::tuning::{GpuGemmTuning, gpu_gemm};
+use crate::region::{Place, Region};
+use crate::tuning::{GpuGemmTuning, PartsTuning, gpu_gemm};
 use crate::{Kernel, Work};
 
 /// The kernel, with the operands of [`Gemm::build`].
 pub fn build(gemm: &Gemm) -> Kernel {
     Template::new(gemm).build()
+}
+
+/// Parts of K, whose sums lie one behind the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InParts {
+    pub parts: usize,
+    /// Of a part, but for the last, which has what is left.
+    steps: usize,
+}
+
+impl InParts {
+    /// How a product of one term, without limits, is computed in parts, if the table wants it.
+    pub fn of(gemm: &Gemm, table: PartsTuning) -> Option<InParts> {
+        let [Term { k, .. }] = gemm.terms[..] else { return None };
+        if gemm.row_limit.is_some() || gemm.inner_limit.is_some() {
+            return None;
+        }
+        let cut = Template::new(gemm).cut;
+        let parts = table.parts(cut.blocks(gemm.m, gemm.n), k);
+        // Whole tiles, so that rows that are aligned stay so.
+        let steps = k.div_ceil(parts).next_multiple_of(cut.depth);
+        (steps < k).then(|| InParts { parts: k.div_ceil(steps), steps })
+    }
+}
+
+/// The kernel that computes the sums of all parts. Operands: A, B, and the sums, f32 `[parts, m, n]`.
+pub fn build_parts(gemm: &Gemm, in_parts: InParts) -> Kernel {
+    let sums = Gemm { epilogue: Region::identity(Elem::F32, Elem::F32), ..gemm.clone() };
+    Template { in_parts: Some(in_parts), ..Template::new(&sums) }.build()
 }
 
 /// Whether the tensor cores can compute it: every term has a matrix of bf16, and another or one of f32.
@@ -32,6 +64,7 @@ struct Template<'a> {
     cut: GpuGemmTuning,
     /// How tiles are stored in shared memory.
     elem: Elem,
+    in_parts: Option<InParts>,
 }
 
 /// How the tiles of a term pass through shared memory.
@@ -86,7 +119,7 @@ impl Template<'_> {
     fn new(gemm: &Gemm) -> Template<'_> {
         let elem = if suits_tensor_cores(gemm) { Elem::Bf16 } else { Elem::F32 };
         let cut = gpu_gemm(gemm.m, gemm.n, elem);
-        Template { gemm, cut, elem }
+        Template { gemm, cut, elem, in_parts: None }
     }
 
     fn ring(&self, term: &Term) -> Ring {
@@ -136,8 +169,9 @@ impl Template<'_> {
         let (down, across) = self.warps();
         let mut e = Emitter::of_block(Block::new(WARP * down * across));
         let blocks_down = gemm.m.div_ceil(cut.rows);
-        let pointers: Vec<(Value, Value)> = (0..gemm.terms.len()).map(|i| (e.arg(2 * i), e.arg(2 * i + 1))).collect();
-        let epilogue = gemm.epilogue.operands(&mut e, gemm.first_epilogue_operand(), 1);
+        let mut pointers: Vec<(Value, Value)> =
+            (0..gemm.terms.len()).map(|i| (e.arg(2 * i), e.arg(2 * i + 1))).collect();
+        let mut epilogue = gemm.epilogue.operands(&mut e, gemm.first_epilogue_operand(), 1);
         let count = (gemm.row_limit.or(gemm.inner_limit)).map(|_| {
             let pointer = e.arg(gemm.count_operand());
             e.load_int_at(&pointer, "%zero")
@@ -145,16 +179,22 @@ impl Template<'_> {
         let rings = gemm.terms.iter().map(|term| self.ring(term));
         let ring_bytes = rings.map(|ring| ring.stage * ring.stages).max().unwrap_or(0);
         e.shared(ring_bytes.max(self.sums_tile().bytes()));
+        let (part, block) = self.part_and_block(&mut e);
         // Neighbouring blocks share a tile of B.
         let tall = e.index(blocks_down as i64);
-        let (j, i) = (e.int2("divui", "%task", &tall), e.int2("remui", "%task", &tall));
+        let (j, i) = (e.int2("divui", &block, &tall), e.int2("remui", &block, &tall));
         let (row, column) = (e.times(&i, cut.rows), e.times(&j, cut.columns));
         let rows = limited(&mut e, gemm.m, gemm.row_limit, count.as_deref());
+        let part_depth = part.map(|(part, steps)| {
+            epilogue[0] = e.row(&epilogue[0], &part, gemm.m * gemm.n, Elem::F32);
+            self.begin_part(&mut e, &mut pointers[0], (&part, steps))
+        });
         let body = |e: &mut Emitter| {
             let mut sums: Vec<Value> = self.part().zeros(e).into_iter().map(|(value, _)| value).collect();
             let n = e.index(gemm.n as i64);
             for (term, (a, b)) in gemm.terms.iter().zip(&pointers) {
                 let depth = limited(e, term.k, gemm.inner_limit, count.as_deref());
+                let depth = part_depth.clone().unwrap_or(depth);
                 let sides = self.sides(term, (a, b), (&rows, &row), (&n, &column));
                 sums = self.term(e, sums, &Flow { term, depth: &depth, sides });
             }
@@ -164,7 +204,34 @@ impl Template<'_> {
         e.branch(&wanted, body, |_| {});
         let family = if self.elem == Elem::Bf16 { "product_bf16" } else { "product" };
         let work: Work = gemm.work(family);
-        e.finish(&format!("gemm_{}", gemm.name()), blocks_down * gemm.n.div_ceil(cut.columns), 0, work)
+        let parts = self.in_parts.map_or(1, |in_parts| in_parts.parts);
+        let work = work.moving((parts - 1) * gemm.m * gemm.n, Elem::F32);
+        let name = if parts == 1 { "gemm" } else { "gemm_parts" };
+        e.finish(&format!("{name}_{}", gemm.name()), parts * cut.blocks(gemm.m, gemm.n), 0, work)
+    }
+
+    /// Which part the task computes, if there are several, with the steps of each; and which block.
+    fn part_and_block(&self, e: &mut Emitter) -> (Option<(Value, usize)>, Value) {
+        let Some(InParts { steps, .. }) = self.in_parts else { return (None, "%task".into()) };
+        let blocks = e.index(self.cut.blocks(self.gemm.m, self.gemm.n) as i64);
+        let (part, block) = (e.int2("divui", "%task", &blocks), e.int2("remui", "%task", &blocks));
+        (Some((part, steps)), block)
+    }
+
+    /// Moves the only term's matrices to a part of so many steps; returns how many of them there are.
+    fn begin_part(&self, e: &mut Emitter, (a, b): &mut (Value, Value), (part, steps): (&str, usize)) -> Value {
+        let term = &self.gemm.terms[0];
+        let first = e.times(part, steps);
+        for (pointer, operand, along) in [(a, &term.a, !term.a.transposed), (b, &term.b, term.b.transposed)] {
+            *pointer = if along {
+                e.offset(pointer, &first, operand.elem)
+            } else {
+                e.row(pointer, &first, operand.stride, operand.elem)
+            };
+        }
+        let (all, steps) = (e.index(term.k as i64), e.index(steps as i64));
+        let left = e.int2("subi", &all, &first);
+        e.int2("minsi", &left, &steps)
     }
 
     /// A and B of a term, in a block of so many rows and columns from these first ones on.

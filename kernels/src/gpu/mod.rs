@@ -10,6 +10,7 @@ pub mod attention;
 pub mod block;
 pub mod gemm;
 mod hopper;
+mod parts;
 pub mod tensor_map;
 mod tile;
 pub mod vendor;
@@ -17,6 +18,7 @@ mod warp;
 
 use crate::Kernel;
 use crate::gemm::Gemm;
+use crate::steps::Steps;
 use crate::tuning::{HOPPER_SHORT_DEPTH, WarpgroupTuning, hopper_gemm};
 use vendor::Vendor;
 
@@ -72,13 +74,23 @@ pub fn product(gemm: &Gemm, gpu: &Gpu) -> Kernel {
     if let Some(kernel) = vendor::product(gemm, gpu) {
         return kernel;
     }
-    let cut = match gpu.arch {
-        Arch::Sm80 => None,
-        Arch::Sm90a => hopper_gemm(gemm.m, gemm.n).filter(|_| hopper::suits(gemm, HOPPER_SHORT_DEPTH)),
-    };
-    match cut {
+    match by_warpgroups(gemm, gpu) {
         Some(cut) => product_by_warpgroups(gemm, cut),
         None => gemm::build(gemm),
+    }
+}
+
+/// The product in parts, if it goes to the kernels of sm_80 and the tuning table wants it so; operands as [`product`] has them.
+pub fn product_in_parts(gemm: &Gemm, gpu: &Gpu) -> Option<Steps> {
+    let alone = vendor::product(gemm, gpu).is_some() || by_warpgroups(gemm, gpu).is_some();
+    if alone { None } else { parts::steps(gemm, gpu.arch) }
+}
+
+/// How warpgroups cut a product, if they are to compute it.
+fn by_warpgroups(gemm: &Gemm, gpu: &Gpu) -> Option<WarpgroupTuning> {
+    match gpu.arch {
+        Arch::Sm80 => None,
+        Arch::Sm90a => hopper_gemm(gemm.m, gemm.n).filter(|_| hopper::suits(gemm, HOPPER_SHORT_DEPTH)),
     }
 }
 
