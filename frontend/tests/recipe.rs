@@ -147,6 +147,7 @@ fn cross_checks() {
         ("optimizer.betas=[0.9]", "wrong value for `optimizer.betas`"),
         ("amc.memory_budget=lots", "wrong value for `amc.memory_budget`"),
         ("amc.vendor=false", "wrong value for `amc.vendor`"),
+        ("amc.tf32=some", "wrong value for `amc.tf32`"),
         ("dataset.truncation=true", "`dataset.truncation` needs a `seq_length`"),
         ("step_scheduler.grad_acc_steps=4", "unknown key `grad_acc_steps` in `step_scheduler`"),
         ("checkpoint.max_recent_checkpoints=0", "wrong value for `checkpoint.max_recent_checkpoints`"),
@@ -177,6 +178,7 @@ fn everything_optional_has_a_default() {
             memory_budget: None,
             target: "cpu".into(),
             vendor: Vendor::Auto,
+            tf32: false,
             threads: None,
             initial_adapter: None
         }
@@ -214,7 +216,7 @@ step_scheduler: {global_batch_size: 6, local_batch_size: 3, num_epochs: null, ma
 packed_sequence: {packed_sequence_size: 128, max_packs: 3}
 dataloader: {collate_fn: packed_sequence_thd_collater, drop_last: true}
 checkpoint: {enabled: false, save_consolidated: false, restore_from: LATEST, max_recent_checkpoints: 2, best_metric_key: b}
-amc: {memory_budget: 1GiB, target: "null", vendor: always, threads: 2, initial_adapter: some/folder}
+amc: {memory_budget: 1GiB, target: "null", vendor: always, tf32: true, threads: 2, initial_adapter: some/folder}
 "#;
 
 #[test]

@@ -20,7 +20,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let locked = arguments.artifact.join("recipe.lock.yaml");
     let mut project = Project::read(&locked, &[])?;
     project.text = artifact.recipe.clone();
-    let destination = Destination::named(&artifact.header.target)?.with_vendor(recipe::vendor(&project.recipe));
+    let destination =
+        Destination::named(&artifact.header.target)?.with(recipe::vendor(&project.recipe), project.recipe.amc.tf32);
     let rebuilt = temporary.path().join("artifact");
     recipe::compile(&project, &rebuilt, &destination, Dumps::default())?;
     compare(&arguments.artifact, &rebuilt)?;

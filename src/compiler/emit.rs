@@ -44,10 +44,10 @@ impl Destination {
         Ok(Destination::Cpu(host.map_or_else(|| amc_codegen::named_target(&format!("cpu:{}", info.cpu)), Ok)?))
     }
 
-    /// The same, where a GPU's vendor computes such products.
-    pub fn with_vendor(self, vendor: Vendor) -> Destination {
+    /// The same, where a GPU's vendor computes such products, and f32 are rounded to TF32 if `tf32` says so.
+    pub fn with(self, vendor: Vendor, tf32: bool) -> Destination {
         match self {
-            Destination::Gpu(gpu) => Destination::Gpu(Gpu { vendor, ..gpu }),
+            Destination::Gpu(gpu) => Destination::Gpu(Gpu { vendor, tf32, ..gpu }),
             Destination::Cpu(_) | Destination::Null => self,
         }
     }

@@ -118,7 +118,7 @@ pub fn destination(project: &Project, given: Option<&str>) -> Result<Destination
         Some(given) => Destination::parse(given).context("--target"),
         None => Destination::parse(&project.recipe.amc.target).with_context(|| project.places.of(&["amc", "target"])),
     }?;
-    Ok(destination.with_vendor(vendor(&project.recipe)))
+    Ok(destination.with(vendor(&project.recipe), project.recipe.amc.tf32))
 }
 
 /// Which products of a GPU its vendor's library computes.

@@ -29,6 +29,11 @@ struct Problem {
 }
 
 fn problem(gemm: &Gemm, inner: usize) -> Problem {
+    problem_of(gemm, inner, |x| x)
+}
+
+/// What is multiplied are the elements `rounded`.
+fn problem_of(gemm: &Gemm, inner: usize, rounded: impl Fn(f64) -> f64) -> Problem {
     let mut p = Problem { buffers: vec![], sums: vec![0.0; gemm.m * gemm.n], magnitudes: vec![0.0; gemm.m * gemm.n] };
     for (t, term) in gemm.terms.iter().enumerate() {
         let (a, xs) = stored(10 + 2 * t as u64, &term.a, gemm.m, term.k);
@@ -36,9 +41,9 @@ fn problem(gemm: &Gemm, inner: usize) -> Problem {
         let at = |o: &Operand, i: usize, j: usize| if o.transposed { j * o.stride + i } else { i * o.stride + j };
         for i in 0..gemm.m {
             for k in 0..term.k.min(inner) {
-                let x = xs[at(&term.a, i, k)];
+                let x = rounded(xs[at(&term.a, i, k)]);
                 for j in 0..gemm.n {
-                    let product = x * ys[at(&term.b, k, j)];
+                    let product = x * rounded(ys[at(&term.b, k, j)]);
                     p.sums[i * gemm.n + j] += product;
                     p.magnitudes[i * gemm.n + j] += product.abs();
                 }
@@ -65,15 +70,20 @@ fn assert_sums(what: &str, got: &Buffer, want: &[f64], magnitudes: &[f64], outpu
 
 /// Runs all of them from one shared object and compares.
 pub fn check(cases: Vec<(Gemm, Kernel)>) {
+    check_rounded(cases, |x| x);
+}
+
+/// The same, where kernels round what they multiply.
+pub fn check_rounded(cases: Vec<(Gemm, Kernel)>, rounded: impl Fn(f64) -> f64 + Copy) {
     let library = load(&cases.iter().map(|(_, kernel)| kernel).collect::<Vec<_>>());
     for (gemm, kernel) in &cases {
-        check_run(gemm, |operands| library.run(kernel, operands));
+        check_run(gemm, rounded, |operands| library.run(kernel, operands));
     }
 }
 
 /// Compares what `run` makes of a product's operands.
-pub fn check_run(gemm: &Gemm, run: impl FnOnce(&mut [&mut Buffer])) {
-    let mut p = problem(gemm, usize::MAX);
+pub fn check_run(gemm: &Gemm, rounded: impl Fn(f64) -> f64, run: impl FnOnce(&mut [&mut Buffer])) {
+    let mut p = problem_of(gemm, usize::MAX, rounded);
     let output = gemm.epilogue.outputs[0].elem;
     let mut c = Buffer::garbage(output, gemm.m * gemm.n);
     let mut operands: Vec<&mut Buffer> = p.buffers.iter_mut().chain([&mut c]).collect();

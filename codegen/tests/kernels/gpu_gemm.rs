@@ -1,10 +1,10 @@
 //! Products that go to the tensor cores, in every cut of the tuning table.
-use super::gemm::{check, check_epilogue_run, check_run, plain, steps_stop, term, with_epilogue};
+use super::gemm::{check, check_epilogue_run, check_rounded, check_run, plain, steps_stop, term, with_epilogue};
 use crate::harness::{Buffer, load};
 use amc_kernels::emit::Elem::{Bf16, F32};
 use amc_kernels::gemm::Gemm;
 use amc_kernels::steps::{Slot, Steps};
-use amc_kernels::{Kernel, Machine};
+use amc_kernels::{Gpu, Kernel, Machine};
 
 /// Aligned rows of bf16, several tiles each way, in all layouts; two terms.
 #[test]
@@ -100,7 +100,7 @@ fn parts_of_steps() {
         ] {
             let gemm = plain(m, n, vec![term(m, n, k, form, elems, gap)], if k == 1600 { F32 } else { Bf16 });
             let steps = super::target().product_in_parts(&gemm).expect("few blocks with many steps");
-            check_run(&gemm, |operands| run_steps(&steps, operands, &[]));
+            check_run(&gemm, |x| x, |operands| run_steps(&steps, operands, &[]));
         }
     }
 }
@@ -167,4 +167,32 @@ fn cuts() {
         (gemm, kernel)
     };
     check([(1200, 1160, "nt"), (12304, 16, "nt"), (16, 12296, "tn")].map(case).into());
+}
+
+/// f32 rounded to TF32 where that is asked for, in all layouts and in every cut; LoRA's f32 beside bf16 stays whole.
+#[test]
+fn rounded_to_tf32() {
+    let gpu = Gpu { tf32: true, ..super::target() };
+    let mut cases = vec![];
+    let mut case = |(m, n, k), form, elems, gap, family| {
+        let gemm = plain(m, n, vec![term(m, n, k, form, elems, gap), term(m, n, 9, form, elems, 0)], F32);
+        let kernel = gpu.product(&gemm);
+        assert_eq!(kernel.work.family, family, "{gemm:?}");
+        cases.push((gemm, kernel));
+    };
+    for form in ["nn", "nt", "tn", "tt"] {
+        for size in [(72, 88, 80), (21, 133, 41), (131, 23, 100)] {
+            case(size, form, [F32, F32], 3, "product_tf32");
+        }
+    }
+    case((1200, 1160, 40), "nt", [F32, F32], 0, "product_tf32");
+    check_rounded(std::mem::take(&mut cases), tf32);
+    let mut mixed = plain(72, 88, vec![term(72, 88, 80, "nt", [F32, Bf16], 0)], F32);
+    mixed.terms.push(term(72, 88, 8, "nt", [Bf16, F32], 0));
+    check(vec![(mixed.clone(), gpu.product(&mixed))]);
+}
+
+/// To 10 bits behind the point, ties away from zero.
+fn tf32(x: f64) -> f64 {
+    f64::from(f32::from_bits(((x as f32).to_bits() + 0x1000) & !0x1FFF))
 }

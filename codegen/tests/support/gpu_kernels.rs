@@ -74,6 +74,13 @@ fn products(gpu: &Gpu) -> Vec<Named> {
     let size @ (m, n, _) = (TOKENS, WIDTH, WIDTH);
     let mixed = gemm(m, n, vec![term(size, "nt", [F32, Bf16])], Region::identity(F32, F32));
     list.push(product(gpu, "product, large, nt, f32 by bf16", &mixed));
+    let rounding = Gpu { tf32: true, ..*gpu };
+    for (what, size @ (m, n, _)) in sizes {
+        for form in ["nt", "nn", "tn"] {
+            let gemm = gemm(m, n, vec![term(size, form, [F32; 2])], Region::identity(F32, F32));
+            list.push(product(&rounding, &format!("product, {what}, {form}, tf32"), &gemm));
+        }
+    }
     list
 }
 

@@ -322,6 +322,7 @@ fn settings(out: &mut Lines, settings: &Settings) {
     out.optional(1, "memory_budget", settings.memory_budget);
     out.line(1, "target", text(&settings.target));
     out.line(1, "vendor", settings.vendor.name());
+    out.line(1, "tf32", settings.tf32);
     out.optional(1, "threads", settings.threads);
     out.optional(1, "initial_adapter", settings.initial_adapter.as_deref().map(text));
 }

@@ -10,6 +10,8 @@ pub struct Settings {
     pub target: String,
     /// Which products of a GPU its vendor's library computes.
     pub vendor: Vendor,
+    /// Whether a GPU may round f32 matrices to TF32 when it multiplies them.
+    pub tf32: bool,
     /// Threads of a run; all cores unless given.
     pub threads: Option<u64>,
     /// A folder with an adapter in PEFT's form to start from.
@@ -50,6 +52,7 @@ pub(super) fn read(root: &Node, log: &Log) -> Settings {
         memory_budget: section.typed("memory_budget", wanted, bytes),
         target: section.text("target").unwrap_or_else(|| "cpu".into()),
         vendor: section.choice("vendor", &Vendor::ALL.map(|it| (it.name(), it))).unwrap_or(Vendor::Auto),
+        tf32: section.flag("tf32", false),
         threads: section.integer_within("threads", 1, 1024),
         initial_adapter: section.text("initial_adapter"),
     };

@@ -4,9 +4,9 @@
 //! registers. Matrices of bf16 are multiplied by the tensor cores. So is one of f32 with one of bf16, as a LoRA has them, as
 //! three of bf16. Tiles get into shared memory several stages ahead: where elements are bf16 in aligned rows by asynchronous
 //! copies, otherwise, as for a LoRA's rank that is no multiple of 8, through the threads' registers, where they wait while
-//! another tile is multiplied. Where both matrices are f32, tiles are copied as f32 and multiplied by the
-//! ordinary units. In the end the sums go through shared memory to the epilogue, so that neighbouring threads store
-//! neighbouring elements.
+//! another tile is multiplied. Where both matrices are f32, tiles are copied as f32 and multiplied by the ordinary units, or, where
+//! that is asked for, by the tensor cores, rounded to TF32: to 10 bits behind the point instead of 23. In the end the sums go through
+//! shared memory to the epilogue, so that neighbouring threads store neighbouring elements.
 //!
 //! Where there are few blocks for many steps of K, as for LoRA's products, a task has a part of the steps ([`InParts`]); another
 //! kernel (`super::parts`) adds the sums of all parts in order.
@@ -19,9 +19,9 @@ use crate::region::{Place, Region};
 use crate::tuning::{GpuGemmTuning, PartsTuning, gpu_gemm};
 use crate::{Kernel, Work};
 
-/// The kernel, with the operands of [`Gemm::build`].
-pub fn build(gemm: &Gemm) -> Kernel {
-    Template::new(gemm).build()
+/// The kernel, with the operands of [`Gemm::build`]; `tf32` says whether f32 may be rounded to TF32.
+pub fn build(gemm: &Gemm, tf32: bool) -> Kernel {
+    Template::new(gemm, tf32).build()
 }
 
 /// Parts of K, whose sums lie one behind the other.
@@ -39,7 +39,7 @@ impl InParts {
         if gemm.row_limit.is_some() || gemm.inner_limit.is_some() {
             return None;
         }
-        let cut = Template::new(gemm).cut;
+        let cut = Template::new(gemm, false).cut;
         let parts = table.parts(cut.blocks(gemm.m, gemm.n), k);
         // Whole tiles, so that rows that are aligned stay so.
         let steps = k.div_ceil(parts).next_multiple_of(cut.depth);
@@ -48,9 +48,9 @@ impl InParts {
 }
 
 /// The kernel that computes the sums of all parts. Operands: A, B, and the sums, f32 `[parts, m, n]`.
-pub fn build_parts(gemm: &Gemm, in_parts: InParts) -> Kernel {
+pub fn build_parts(gemm: &Gemm, in_parts: InParts, tf32: bool) -> Kernel {
     let sums = Gemm { epilogue: Region::identity(Elem::F32, Elem::F32), ..gemm.clone() };
-    Template { in_parts: Some(in_parts), ..Template::new(&sums) }.build()
+    Template { in_parts: Some(in_parts), ..Template::new(&sums, tf32) }.build()
 }
 
 /// Whether the tensor cores can compute it: every term has a matrix of bf16, and another or one of f32.
@@ -65,6 +65,8 @@ struct Template<'a> {
     /// How tiles are stored in shared memory.
     elem: Elem,
     in_parts: Option<InParts>,
+    /// Whether tiles of f32 are rounded to TF32 when they are multiplied.
+    tf32: bool,
 }
 
 /// How the tiles of a term pass through shared memory.
@@ -116,10 +118,10 @@ enum Passage {
 }
 
 impl Template<'_> {
-    fn new(gemm: &Gemm) -> Template<'_> {
+    fn new(gemm: &Gemm, tf32: bool) -> Template<'_> {
         let elem = if suits_tensor_cores(gemm) { Elem::Bf16 } else { Elem::F32 };
         let cut = gpu_gemm(gemm.m, gemm.n, elem);
-        Template { gemm, cut, elem, in_parts: None }
+        Template { gemm, cut, elem, tf32: tf32 && elem == Elem::F32, in_parts: None }
     }
 
     fn ring(&self, term: &Term) -> Ring {
@@ -202,12 +204,16 @@ impl Template<'_> {
         };
         let wanted = e.less(&row, &rows);
         e.branch(&wanted, body, |_| {});
-        let family = if self.elem == Elem::Bf16 { "product_bf16" } else { "product" };
+        let (family, rounded) = match self.elem {
+            Elem::Bf16 => ("product_bf16", ""),
+            _ if self.tf32 => ("product_tf32", "_tf32"),
+            _ => ("product", ""),
+        };
         let work: Work = gemm.work(family);
         let parts = self.in_parts.map_or(1, |in_parts| in_parts.parts);
         let work = work.moving((parts - 1) * gemm.m * gemm.n, Elem::F32);
         let name = if parts == 1 { "gemm" } else { "gemm_parts" };
-        e.finish(&format!("{name}_{}", gemm.name()), parts * cut.blocks(gemm.m, gemm.n), 0, work)
+        e.finish(&format!("{name}{rounded}_{}", gemm.name()), parts * cut.blocks(gemm.m, gemm.n), 0, work)
     }
 
     /// Which part the task computes, if there are several, with the steps of each; and which block.
@@ -378,7 +384,8 @@ impl Template<'_> {
             let b = e.at(&b, (j * self.b_tile(term).rows * b_pitch) as i64, self.elem);
             let a = Factor { pointer: &a, pitch: a_pitch, elem: self.elem, along: a_along };
             let b = Factor { pointer: &b, pitch: b_pitch, elem: self.elem, along: b_along };
-            self.part().multiply(e, sums, &a, &b, self.steps(term))
+            let (part, steps) = (self.part(), self.steps(term));
+            if self.tf32 { part.multiply_tf32(e, sums, &a, &b, steps) } else { part.multiply(e, sums, &a, &b, steps) }
         })
     }
 

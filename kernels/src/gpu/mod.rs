@@ -36,12 +36,16 @@ pub enum Arch {
 pub struct Gpu {
     pub arch: Arch,
     pub vendor: Vendor,
+    /// Whether products of f32 matrices may round them to TF32, which the tensor cores multiply.
+    pub tf32: bool,
 }
 
 impl Gpu {
-    /// With kernels of our own alone.
-    pub const ALL: [Gpu; 2] =
-        [Gpu { arch: Arch::Sm80, vendor: Vendor::Never }, Gpu { arch: Arch::Sm90a, vendor: Vendor::Never }];
+    /// With kernels of our own alone, f32 unrounded.
+    pub const ALL: [Gpu; 2] = [
+        Gpu { arch: Arch::Sm80, vendor: Vendor::Never, tf32: false },
+        Gpu { arch: Arch::Sm90a, vendor: Vendor::Never, tf32: false },
+    ];
 
     /// LLVM's name of the architecture.
     pub fn name(self) -> &'static str {
@@ -76,14 +80,14 @@ pub fn product(gemm: &Gemm, gpu: &Gpu) -> Kernel {
     }
     match by_warpgroups(gemm, gpu) {
         Some(cut) => product_by_warpgroups(gemm, cut),
-        None => gemm::build(gemm),
+        None => gemm::build(gemm, gpu.tf32),
     }
 }
 
 /// The product in parts, if it goes to the kernels of sm_80 and the tuning table wants it so; operands as [`product`] has them.
 pub fn product_in_parts(gemm: &Gemm, gpu: &Gpu) -> Option<Steps> {
     let alone = vendor::product(gemm, gpu).is_some() || by_warpgroups(gemm, gpu).is_some();
-    if alone { None } else { parts::steps(gemm, gpu.arch) }
+    if alone { None } else { parts::steps(gemm, gpu) }
 }
 
 /// How warpgroups cut a product, if they are to compute it.

@@ -1,6 +1,6 @@
 //! Products in parts: few blocks with many steps of K leave most multiprocessors idle, so tasks have a part of the steps each
 //! ([`super::gemm::InParts`]), and here their sums are added, in the order of the parts, and given to the epilogue.
-use super::Arch;
+use super::Gpu;
 use super::block::{Block, ROW_THREADS};
 use super::gemm::{self, InParts};
 use crate::emit::{Elem, Emitter, Value};
@@ -11,15 +11,15 @@ use crate::tuning::product_parts;
 use crate::{Kernel, Work};
 
 /// The product in parts, with the operands of [`Gemm::build`], if the tuning table wants it so.
-pub fn steps(gemm: &Gemm, arch: Arch) -> Option<Steps> {
-    let in_parts = InParts::of(gemm, product_parts(arch))?;
+pub fn steps(gemm: &Gemm, gpu: &Gpu) -> Option<Steps> {
+    let in_parts = InParts::of(gemm, product_parts(gpu.arch))?;
     let operands = |list: std::ops::Range<usize>| list.map(Slot::Operand).collect::<Vec<_>>();
     let sums = Slot::Temporary(0);
     let added = Added { gemm, parts: in_parts.parts };
     Some(Steps {
         temporaries: vec![in_parts.parts * gemm.m * gemm.n * Elem::F32.bytes() as usize],
         launches: vec![
-            (gemm::build_parts(gemm, in_parts), [operands(0..2), vec![sums]].concat()),
+            (gemm::build_parts(gemm, in_parts, gpu.tf32), [operands(0..2), vec![sums]].concat()),
             (added.build(), [vec![sums], operands(2..gemm.count_operand())].concat()),
         ],
     })

@@ -114,7 +114,7 @@ mod tests {
     }
 
     fn chosen(gemm: &Gemm, vendor: Vendor) -> Option<VendorProduct> {
-        let kernel = product(gemm, &Gpu { arch: Arch::Sm90a, vendor })?;
+        let kernel = product(gemm, &Gpu { arch: Arch::Sm90a, vendor, tf32: false })?;
         let Code::Vendor(product) = kernel.code else { panic!("{} has code", kernel.symbol) };
         Some(product)
     }
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn other_products_have_other_symbols() {
-        let gpu = Gpu { arch: Arch::Sm80, vendor: Vendor::Always };
+        let gpu = Gpu { arch: Arch::Sm80, vendor: Vendor::Always, tf32: false };
         let symbol = |change: &dyn Fn(&mut Gemm)| {
             let mut gemm = gemm(24, 16, 40);
             change(&mut gemm);

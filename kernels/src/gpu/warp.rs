@@ -2,7 +2,8 @@
 //!
 //! Sums are laid out as `mma.sync` wants them (PTX ISA, "Matrix fragments for mma.m16n8k16"): of every piece of 16 by 8, a
 //! thread has two neighbours in row `lane / 4` from column `2 (lane mod 4)` on, and those eight rows below. Where there
-//! are no tensor cores for the elements (f32), threads compute the same sums by multiply-adds.
+//! are no tensor cores for the elements (f32), threads compute the same sums by multiply-adds; rounded to TF32, f32 go to the tensor
+//! cores as well ("Matrix fragments for mma.m16n8k8").
 use super::block::WARP;
 use crate::emit::{Elem, Emitter, Value, float_type};
 
@@ -97,7 +98,40 @@ impl Part {
         let columns: Vec<[Value; 4]> = (0..self.columns / 16).map(|j| b.load(e, 16 * j, 16 * step)).collect();
         let pieces = columns.iter().flat_map(|[a, b, c, d]| [[a, b], [c, d]]);
         let pairs = rows.iter().flat_map(|row| pieces.clone().map(move |column| (row, column)));
-        sums.chunks(4).zip(pairs).flat_map(|(sums, (a, b))| tensor_core(e, sums, a, b)).collect()
+        let sixteen = |(sums, (a, [b, c])): (&[Value], (&[Value; 4], [&Value; 2]))| {
+            tensor_core(e, sums, a, &[b.clone(), c.clone()], ("bf16", 16))
+        };
+        sums.chunks(4).zip(pairs).flat_map(sixteen).collect()
+    }
+
+    /// The same of f32, each rounded to TF32 first, to nearest with ties away from zero.
+    pub fn multiply_tf32(&self, e: &mut Emitter, sums: Vec<Value>, a: &Factor, b: &Factor, k: usize) -> Vec<Value> {
+        let four = e.index(4);
+        let (line, first) = (e.int2("divui", "%lane", &four), e.int2("remui", "%lane", &four));
+        let [a_first, b_first] = [a, b].map(|factor| {
+            let pointer = factor.line(e, &line);
+            factor.step(e, &pointer, &first)
+        });
+        let k = e.index(k as i64);
+        let carried: Vec<_> = sums.into_iter().map(|sum| (sum, float_type(1))).collect();
+        e.for_loop("%zero", &k, 8, &carried, |e, k, sums| {
+            let (a_at, b_at) = (a.step(e, &a_first, k), b.step(e, &b_first, k));
+            let mut rounded = |factor: &Factor, at: &str, line: usize, step: usize| {
+                let steps = if factor.along { step } else { step * factor.pitch } as i64;
+                let place = e.at(at, factor.stride(line) + steps, Elem::F32);
+                let value = e.load(&place, Elem::F32, 1);
+                e.op(format!("llvm.inline_asm \"cvt.rna.tf32.f32 $0, $1;\", \"=r,f\" {value} : (f32) -> i32"))
+            };
+            let rows: Vec<Vec<Value>> = (0..self.rows / 16)
+                .map(|i| {
+                    [(0, 0), (8, 0), (0, 4), (8, 4)].map(|(row, step)| rounded(a, &a_at, 16 * i + row, step)).into()
+                })
+                .collect();
+            let columns: Vec<Vec<Value>> =
+                (0..self.columns / 8).map(|j| [0, 4].map(|step| rounded(b, &b_at, 8 * j, step)).into()).collect();
+            let pairs = rows.iter().flat_map(|row| columns.iter().map(move |column| (row, column)));
+            sums.chunks(4).zip(pairs).flat_map(|(sums, (a, b))| tensor_core(e, sums, a, b, ("tf32", 8))).collect()
+        })
     }
 
     fn multiply_add(&self, e: &mut Emitter, sums: Vec<Value>, a: &Factor, b: &Factor, k: usize) -> Vec<Value> {
@@ -199,16 +233,15 @@ pub(super) fn pack(e: &mut Emitter, low: &str, high: &str) -> Value {
     e.op(format!("llvm.inline_asm \"cvt.rn.bf16x2.f32 $0, $1, $2;\", \"=r,f,f\" {high}, {low} : (f32, f32) -> i32"))
 }
 
-/// `sums + a · b` of 16 by 8 sums over 16 steps of bf16.
-fn tensor_core(e: &mut Emitter, sums: &[Value], a: &[Value; 4], b: [&Value; 2]) -> [Value; 4] {
+/// `sums + a · b` of 16 by 8 sums over so many steps of elements of that type.
+fn tensor_core(e: &mut Emitter, sums: &[Value], a: &[Value], b: &[Value], (ty, steps): (&str, usize)) -> [Value; 4] {
     let types = "!llvm.struct<(f32, f32, f32, f32)>";
     let d = e.op(format!(
-        "nvvm.mma.sync A[{}] B[{}, {}] C[{}] {{layoutA = #nvvm.mma_layout<row>, layoutB = #nvvm.mma_layout<col>, \
-         multiplicandAPtxType = #nvvm.mma_type<bf16>, multiplicandBPtxType = #nvvm.mma_type<bf16>, \
-         shape = #nvvm.shape<m = 16, n = 8, k = 16>}} : (i32, i32, f32) -> {types}",
+        "nvvm.mma.sync A[{}] B[{}] C[{}] {{layoutA = #nvvm.mma_layout<row>, layoutB = #nvvm.mma_layout<col>, \
+         multiplicandAPtxType = #nvvm.mma_type<{ty}>, multiplicandBPtxType = #nvvm.mma_type<{ty}>, \
+         shape = #nvvm.shape<m = 16, n = 8, k = {steps}>}} : (i32, i32, f32) -> {types}",
         a.join(", "),
-        b[0],
-        b[1],
+        b.join(", "),
         sums.join(", ")
     ));
     [0, 1, 2, 3].map(|i| e.op(format!("llvm.extractvalue {d}[{i}] : {types}")))
