@@ -82,6 +82,12 @@ fn forecasts_say_what_they_rest_on() {
     }
     let output = bench.run(&["compile", "r.yaml", "--target", "null", "-o", "n"]);
     assert!(output.status.success() && !text(&output.stdout).contains("forecast:"), "{}", text(&output.stdout));
+    let output = bench.run(&["compile", "r.yaml", "--target", "cuda:sm_90a", "-o", "g"]);
+    let forecast = text(&output.stdout).lines().find(|line| line.starts_with("forecast: ")).map(String::from);
+    let forecast = forecast.unwrap_or_else(|| panic!("{}{}", text(&output.stdout), text(&output.stderr)));
+    assert!(forecast.contains(" s a step at the least, ") && forecast.contains(" tokens/s at the most"), "{forecast}");
+    assert!(forecast.contains("(nominal, not measured: an H100 SXM at its peaks of 989.4 TFLOP/s"), "{forecast}");
+    assert!(!forecast.contains("no rate for"), "{forecast}");
     let said = text(&bench.run(&["run", "n", "--steps", "1", "--profile=t.json"]).stdout);
     assert!(said.contains("--profile: the artifact's target is null") && !bench.path("t.json").exists(), "{said}");
 }

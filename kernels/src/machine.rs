@@ -41,6 +41,9 @@ pub trait Machine {
         None
     }
 
+    /// Whether launches that need not wait for each other run at once.
+    fn runs_at_once(&self) -> bool;
+
     /// How many logits are worth computing at a time.
     fn logits_block(&self) -> LogitsBlock;
 
@@ -71,6 +74,10 @@ impl Machine for Target {
 
     fn product(&self, problem: &Gemm) -> Kernel {
         problem.build(self)
+    }
+
+    fn runs_at_once(&self) -> bool {
+        true
     }
 
     /// A block that stays in the outer cache, or near it; more rows gain nothing (measured from 64 to 1,024).
@@ -107,6 +114,11 @@ impl Machine for Gpu {
 
     fn product(&self, problem: &Gemm) -> Kernel {
         gpu::product(problem, self)
+    }
+
+    /// A plan's launches are one stream.
+    fn runs_at_once(&self) -> bool {
+        false
     }
 
     fn product_in_parts(&self, problem: &Gemm) -> Option<Steps> {

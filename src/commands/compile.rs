@@ -137,12 +137,19 @@ pub fn summary(project: &Project, fitted: &Fitted, out: &mut impl Write) -> Resu
     Ok(writeln!(out, "{} kernels{vendors}, {bytes:.1} MiB in all", plan.kernels.len())?)
 }
 
-/// How long a step will take on this machine, and how much of that is the budget's doing.
+/// How long a step will take on this machine, or on a GPU at the least, and how much of that is the budget's doing.
 pub fn forecast(project: &Project, fitted: &Fitted, destination: &Destination, out: &mut impl Write) -> Result<()> {
-    let Destination::Cpu(_) = destination else { return Ok(()) };
+    if matches!(destination, Destination::Null) {
+        return Ok(());
+    }
     let Timed { seconds, tokens, forecast } = Timed::of(project, destination, &fitted.assembled.plan)?;
-    let (speed, certainty) = (tokens / seconds, forecast.certainty());
-    writeln!(out, "forecast: {seconds:.3} s a step, {speed:.1} tokens/s ({certainty})")?;
+    let speed = tokens / seconds;
+    if destination.nominal_rates().is_some() {
+        let grounds = forecast.grounds();
+        writeln!(out, "forecast: {seconds:.3} s a step at the least, {speed:.0} tokens/s at the most ({grounds})")?;
+    } else {
+        writeln!(out, "forecast: {seconds:.3} s a step, {speed:.1} tokens/s ({})", forecast.certainty())?;
+    }
     let Some(unbounded) = &fitted.unbounded else { return Ok(()) };
     let slower = 100.0 * (seconds / Timed::of(project, destination, unbounded)?.seconds - 1.0);
     Ok(writeln!(out, "forecast: {slower:.1} % slower than without the budget")?)

@@ -196,7 +196,7 @@ fn rates(subjects: &[Subject], day: String, mut said: impl FnMut(&str) -> Result
     let [idle, wait, _] = non_negative(&subjects.iter().map(Subject::waits).collect::<Vec<_>>());
     let samples: Vec<Vec<Sample>> = subjects.iter().map(Subject::samples).collect();
     let families = fit(&samples.concat());
-    let mut rates = Rates { source: Source::Measured(day), error: 0.0, idle, wait, families };
+    let mut rates = Rates { source: Source::Measured(day), error: 0.0, idle, wait, overlap: false, families };
     let mut variance = 0.0;
     for (index, subject) in subjects.iter().enumerate() {
         let others = samples.iter().enumerate().filter(|(i, _)| *i != index).flat_map(|(_, samples)| samples.clone());

@@ -1,4 +1,4 @@
-//! How long a step of a project will take on this machine.
+//! How long a step of a project will take: on this machine, or on a GPU that reaches its peaks.
 use super::emit::Destination;
 use super::project::Project;
 use super::recipe::threads;
@@ -18,8 +18,11 @@ pub struct Timed {
 impl Timed {
     /// Of a plan whose code is for `destination`, with the data and the threads of the project's run.
     pub fn of(project: &Project, destination: &Destination, plan: &Plan) -> Result<Timed> {
-        let threads = threads(project) as usize;
-        let rates = rates::of(&Host::here(&destination.info().features, threads));
+        let host = || {
+            let threads = threads(project) as usize;
+            (rates::of(&Host::here(&destination.info().features, threads)), threads)
+        };
+        let (rates, threads) = destination.nominal_rates().map_or_else(host, |rates| (rates, 1));
         let step = Step::of(plan, &project.train.prepared.shard, &project.train.sampler)?;
         let forecast = Forecast::of(plan, &rates, threads, &step.loads);
         Ok(Timed { seconds: forecast.step(plan, &step), tokens: step.tokens, forecast })

@@ -5,24 +5,20 @@ use super::{Pending, shape, storage};
 use crate::memory::{self, Layout};
 use crate::schedule::{self, Location};
 use crate::select::Kernels;
-use crate::stages::stages;
 use amc_artifact::{self as artifact, Arg, Port, Program, ProgramKind};
 use amc_ir::Type;
 
-/// Gives the buffers of a program their addresses, from `base` on.
-///
-/// `stored` are the offsets where tensors begin that outlive the program, sorted.
+/// Gives the buffers of a program their addresses, from `base` on; its launches have these stages.
 pub fn place(
     pending: Pending,
     base: u64,
-    stored: &[u64],
+    stages: &[usize],
     owners: &Owners,
     (kernels, copies): (&Kernels, &Copies),
 ) -> (Program, Layout) {
     let Pending { mut program, schedule, inputs, outputs } = pending;
     let locations = |ports: &[(String, Type, Location)]| ports.iter().map(|p| p.2).collect::<Vec<_>>();
-    let stages = stages(&schedule, stored);
-    let lives = memory::lifetimes(&schedule, &stages, &locations(&inputs), &locations(&outputs));
+    let lives = memory::lifetimes(&schedule, stages, &locations(&inputs), &locations(&outputs));
     let sizes: Vec<u64> = schedule.buffers.iter().map(|buffer| buffer.bytes).collect();
     let layout = memory::plan(&sizes, &lives);
     let address = |location: &Location| match location {

@@ -23,9 +23,11 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Seconds of one thread that does all of a launch, of which so much has to be done.
-    pub fn seconds(&self, work: &Work, share: f64) -> f64 {
-        share * (work.operations as f64 * self.operation + work.bytes as f64 * self.byte) + self.launch
+    /// Seconds of one thread that does all of a launch, of which so much has to be done; `overlap` says whether it computes while it
+    /// moves bytes.
+    pub fn seconds(&self, work: &Work, share: f64, overlap: bool) -> f64 {
+        let (computing, moving) = (work.operations as f64 * self.operation, work.bytes as f64 * self.byte);
+        share * if overlap { computing.max(moving) } else { computing + moving } + self.launch
     }
 }
 
@@ -61,6 +63,8 @@ pub struct Rates {
     pub idle: f64,
     /// Seconds that a stage takes, whatever its work.
     pub wait: f64,
+    /// Whether the longer of a launch's operations and bytes counts, rather than their sum.
+    pub overlap: bool,
     pub families: BTreeMap<String, Rate>,
 }
 
@@ -71,6 +75,8 @@ pub enum Source {
     Measured(String),
     /// Of a machine like it, and why not of this one.
     BuiltIn(String),
+    /// Published peaks of a machine, which it is.
+    Nominal(String),
 }
 
 impl Rates {
@@ -84,6 +90,7 @@ impl Rates {
         match &self.source {
             Source::Measured(day) => format!("calibrated {day}"),
             Source::BuiltIn(why) => why.clone(),
+            Source::Nominal(machine) => format!("nominal, not measured: {machine}"),
         }
     }
 
@@ -141,7 +148,7 @@ impl Forecast {
         let seconds = |launch: &Launch| {
             let work = &plan.kernels[launch.kernel as usize].work;
             let share = load.share(work.varies, program.batch, program.seq);
-            rates.families.get(&work.family).unwrap_or(&slowest).seconds(work, share)
+            rates.families.get(&work.family).unwrap_or(&slowest).seconds(work, share, rates.overlap)
         };
         let launches: Vec<f64> = program.launches.iter().map(seconds).collect();
         let (work, stages) = stages(&program.launches, &launches, threads);
@@ -159,11 +166,16 @@ impl Forecast {
 
     /// `± 8 %; calibrated 2026-11-24`, with the families that have no rate.
     pub fn certainty(&self) -> String {
+        format!("± {:.0} %; {}", 100.0 * self.error, self.grounds())
+    }
+
+    /// `calibrated 2026-11-24`, likewise.
+    pub fn grounds(&self) -> String {
         let guessed = match self.unrated.is_empty() {
             true => String::new(),
             false => format!("; no rate for {}", self.unrated.join(", ")),
         };
-        format!("± {:.0} %; {}{guessed}", 100.0 * self.error, self.source)
+        format!("{}{guessed}", self.source)
     }
 }
 
@@ -206,7 +218,14 @@ mod tests {
 
     fn rates(families: &[(&str, Rate)]) -> Rates {
         let families = families.iter().map(|(name, rate)| (name.to_string(), *rate)).collect();
-        Rates { source: Source::Measured("2026-11-24".into()), error: 0.05, idle: 0.0, wait: 0.5, families }
+        Rates {
+            source: Source::Measured("2026-11-24".into()),
+            error: 0.05,
+            idle: 0.0,
+            wait: 0.5,
+            overlap: false,
+            families,
+        }
     }
 
     #[test]
@@ -215,6 +234,8 @@ mod tests {
         // 1000 operations and 10 bytes are 13 s of one thread with the launch.
         let known = rates(&[("product", rate), ("new", Rate { operation: 0.0, byte: 0.02, launch: 0.0 })]);
         let full = BTreeMap::new();
+        let overlapping = Rates { overlap: true, ..known.clone() };
+        assert_eq!(Forecast::of(&plan(), &overlapping, 1, &full).launches[0], [12.0, 12.0, 2.0]);
         let forecast = Forecast::of(&plan(), &known, 2, &full);
         assert_eq!(forecast.launches, [vec![13.0, 13.0, 2.0], vec![13.0, 13.0]]);
         // A single task is one thread's; two launches of three tasks that need not wait keep both threads busy.

@@ -1,5 +1,6 @@
 //! The rates of this machine: measured ones in amc's cache, a file a machine, and built-in ones where there are none.
 mod built_in;
+mod nominal;
 
 use crate::{Rate, Rates, Source, rates_folder};
 use anyhow::{Context, Result, ensure};
@@ -7,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+
+pub use nominal::of_gpu;
 
 /// What rates depend on, beside amc's version.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -93,7 +96,7 @@ fn parse(text: &[u8], machine: &Host) -> Result<Rates> {
         file.error
     );
     let source = Source::Measured(file.measured);
-    Ok(Rates { source, error: file.error, idle: file.idle, wait: file.wait, families: file.families })
+    Ok(Rates { source, error: file.error, idle: file.idle, wait: file.wait, overlap: false, families: file.families })
 }
 
 /// Stores the rates of a machine, measured on a day, in amc's cache; returns the file's path.
@@ -133,7 +136,8 @@ mod tests {
     fn rates() -> Rates {
         let families =
             BTreeMap::from([("product".to_string(), Rate { operation: 1e-11, byte: 0.1 + 0.2, launch: 0.0 })]);
-        Rates { source: Source::Measured("2026-11-24".into()), error: 0.1, idle: 0.02, wait: 3e-6, families }
+        let source = Source::Measured("2026-11-24".into());
+        Rates { source, error: 0.1, idle: 0.02, wait: 3e-6, overlap: false, families }
     }
 
     #[test]

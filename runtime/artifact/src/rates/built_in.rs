@@ -52,7 +52,7 @@ pub fn of(features: &[String], why: String) -> Rates {
     let rows = AVX2.iter().chain(if wide { AVX512 } else { &[] });
     let families: BTreeMap<String, Rate> = rows.map(|row| (row.0.to_string(), rate(row))).collect();
     let error = if wide { AVX512_ERROR } else { AVX2_ERROR };
-    Rates { source: Source::BuiltIn(why), error, idle: AVX2_IDLE, wait: AVX2_WAIT, families }
+    Rates { source: Source::BuiltIn(why), error, idle: AVX2_IDLE, wait: AVX2_WAIT, overlap: false, families }
 }
 
 fn rate(&(_, gigaflops, gigabytes, microseconds): &Row) -> Rate {
