@@ -8,49 +8,23 @@
 //! that is asked for, by the tensor cores, rounded to TF32: to 10 bits behind the point instead of 23. In the end the sums go through
 //! shared memory to the epilogue, so that neighbouring threads store neighbouring elements.
 //!
-//! Where there are few blocks for many steps of K, as for LoRA's products, a task has a part of the steps ([`InParts`]); another
-//! kernel (`super::parts`) adds the sums of all parts in order.
+//! Where there are few blocks for many steps of K, as for LoRA's products, a task has a part of the steps; another
+//! kernel (`gemm/parts.rs`) adds the sums of all parts in order.
+mod parts;
+
 use super::block::{Block, WARP};
 use super::tile::{self, PARTS, Source, Tile};
 use super::warp::{Factor, Part, STEPS};
 use crate::emit::{Elem, Emitter, Value};
 use crate::gemm::{Gemm, Operand, Term};
-use crate::region::{Place, Region};
-use crate::tuning::{GpuGemmTuning, PartsTuning, gpu_gemm};
+use crate::region::Place;
+use crate::tuning::{GpuGemmTuning, gpu_gemm};
 use crate::{Kernel, Work};
+pub use parts::steps as in_parts;
 
 /// The kernel, with the operands of [`Gemm::build`]; `tf32` says whether f32 may be rounded to TF32.
 pub fn build(gemm: &Gemm, tf32: bool) -> Kernel {
     Template::new(gemm, tf32).build()
-}
-
-/// Parts of K, whose sums lie one behind the other.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct InParts {
-    pub parts: usize,
-    /// Of a part, but for the last, which has what is left.
-    steps: usize,
-}
-
-impl InParts {
-    /// How a product of one term, without limits, is computed in parts, if the table wants it.
-    pub fn of(gemm: &Gemm, table: PartsTuning) -> Option<InParts> {
-        let [Term { k, .. }] = gemm.terms[..] else { return None };
-        if gemm.row_limit.is_some() || gemm.inner_limit.is_some() {
-            return None;
-        }
-        let cut = Template::new(gemm, false).cut;
-        let parts = table.parts(cut.blocks(gemm.m, gemm.n), k);
-        // Whole tiles, so that rows that are aligned stay so.
-        let steps = k.div_ceil(parts).next_multiple_of(cut.depth);
-        (steps < k).then(|| InParts { parts: k.div_ceil(steps), steps })
-    }
-}
-
-/// The kernel that computes the sums of all parts. Operands: A, B, and the sums, f32 `[parts, m, n]`.
-pub fn build_parts(gemm: &Gemm, in_parts: InParts, tf32: bool) -> Kernel {
-    let sums = Gemm { epilogue: Region::identity(Elem::F32, Elem::F32), ..gemm.clone() };
-    Template { in_parts: Some(in_parts), ..Template::new(&sums, tf32) }.build()
 }
 
 /// Whether the tensor cores can compute it: every term has a matrix of bf16, and another or one of f32.
@@ -64,7 +38,7 @@ struct Template<'a> {
     cut: GpuGemmTuning,
     /// How tiles are stored in shared memory.
     elem: Elem,
-    in_parts: Option<InParts>,
+    in_parts: Option<parts::InParts>,
     /// Whether tiles of f32 are rounded to TF32 when they are multiplied.
     tf32: bool,
 }
@@ -214,30 +188,6 @@ impl Template<'_> {
         let work = work.moving((parts - 1) * gemm.m * gemm.n, Elem::F32);
         let name = if parts == 1 { "gemm" } else { "gemm_parts" };
         e.finish(&format!("{name}{rounded}_{}", gemm.name()), parts * cut.blocks(gemm.m, gemm.n), 0, work)
-    }
-
-    /// Which part the task computes, if there are several, with the steps of each; and which block.
-    fn part_and_block(&self, e: &mut Emitter) -> (Option<(Value, usize)>, Value) {
-        let Some(InParts { steps, .. }) = self.in_parts else { return (None, "%task".into()) };
-        let blocks = e.index(self.cut.blocks(self.gemm.m, self.gemm.n) as i64);
-        let (part, block) = (e.int2("divui", "%task", &blocks), e.int2("remui", "%task", &blocks));
-        (Some((part, steps)), block)
-    }
-
-    /// Moves the only term's matrices to a part of so many steps; returns how many of them there are.
-    fn begin_part(&self, e: &mut Emitter, (a, b): &mut (Value, Value), (part, steps): (&str, usize)) -> Value {
-        let term = &self.gemm.terms[0];
-        let first = e.times(part, steps);
-        for (pointer, operand, along) in [(a, &term.a, !term.a.transposed), (b, &term.b, term.b.transposed)] {
-            *pointer = if along {
-                e.offset(pointer, &first, operand.elem)
-            } else {
-                e.row(pointer, &first, operand.stride, operand.elem)
-            };
-        }
-        let (all, steps) = (e.index(term.k as i64), e.index(steps as i64));
-        let left = e.int2("subi", &all, &first);
-        e.int2("minsi", &left, &steps)
     }
 
     /// A and B of a term, in a block of so many rows and columns from these first ones on.

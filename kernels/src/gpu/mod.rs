@@ -10,7 +10,6 @@ pub mod attention;
 pub mod block;
 pub mod gemm;
 mod hopper;
-mod parts;
 pub mod tensor_map;
 mod tile;
 pub mod vendor;
@@ -87,7 +86,7 @@ pub fn product(gemm: &Gemm, gpu: &Gpu) -> Kernel {
 /// The product in parts, if it goes to the kernels of sm_80 and the tuning table wants it so; operands as [`product`] has them.
 pub fn product_in_parts(gemm: &Gemm, gpu: &Gpu) -> Option<Steps> {
     let alone = vendor::product(gemm, gpu).is_some() || by_warpgroups(gemm, gpu).is_some();
-    if alone { None } else { parts::steps(gemm, gpu) }
+    if alone { None } else { gemm::in_parts(gemm, gpu) }
 }
 
 /// How warpgroups cut a product, if they are to compute it.
