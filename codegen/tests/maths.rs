@@ -38,7 +38,8 @@ const TAIL: &str = "
 - `gelu` (by `erf`) is held to 5e-7 relative and 3e-7 absolute: for large negative arguments it is a difference of near equals.
 - Results of `exp` that would be denormal are zero. NaN stays NaN; infinities and zeros give what mathematics does.
 - Attention in bf16 on a GPU takes `ex2.approx.ftz` of the hardware for the exponentials of its probabilities, which are rounded to
-  bf16 next (relative error 2^-22 by the PTX manual); in f32 it takes `exp`.
+  bf16 next (relative error 2^-22 by the PTX manual), and where scores are capped computes their `tanh` as `1 - 2 / (e^2x + 1)` with
+  `rcp.approx.ftz` (an absolute error of some 2^-22); in f32 it takes `exp` and `tanh`.
 - No kernel computes `sin`, `cos` or `pow`: the tables of rotary positions and their frequencies are made when a recipe is compiled
   (`frontend/src/rope.rs`).
 ";

@@ -32,23 +32,24 @@ struct Recipe {
 }
 
 fn recipes() -> impl Strategy<Value = Recipe> {
-    let steps = prop::collection::vec((0..12u8, any::<u8>(), any::<u8>()), 1..14);
+    let steps = prop::collection::vec((0..13u8, any::<u8>(), any::<u8>()), 1..14);
     (1..20usize, 1..40usize, 1..4usize, steps, 0..12usize)
         .prop_map(|(tokens, width, layers, steps, recompute)| Recipe { tokens, width, layers, steps, recompute })
 }
 
 impl Recipe {
     /// Weights of a layer, by name and shape.
-    fn weights(&self) -> [(&'static str, Vec<usize>); 4] {
+    fn weights(&self) -> [(&'static str, Vec<usize>); 5] {
         let n = self.width;
-        [("a", vec![n, n]), ("b", vec![n, n]), ("bias", vec![n]), ("norm", vec![n])]
+        [("a", vec![n, n]), ("b", vec![n, n]), ("wide", vec![2 * n, n]), ("bias", vec![n]), ("norm", vec![n])]
     }
 
     fn layer(&self) -> Function {
         let mut g = Function::new("layer");
         let ty = Type::new(DType::F32, [self.tokens, self.width]);
         let mut values = vec![g.param("x", ty.clone())];
-        let [a, b, bias, norm] = self.weights().map(|(name, shape)| g.param(name, Type::new(DType::F32, shape)));
+        let [a, b, wide, bias, norm] = self.weights().map(|(name, shape)| g.param(name, Type::new(DType::F32, shape)));
+        let segments = g.param("segments", Type::new(DType::Segment, [self.tokens]));
         for &(op, first, second) in &self.steps {
             let x = values[first as usize % values.len()];
             let y = values[second as usize % values.len()];
@@ -70,6 +71,10 @@ impl Recipe {
                     g.op(Add {}, &[x, wide])
                 }
                 10 => g.op(Tanh {}, &[x]),
+                11 => {
+                    let [q, k] = [x, y].map(|x| g.op(Matmul::linear(DType::F32), &[x, wide]));
+                    g.push(self.attention(second), &[q, k, y, segments])[0]
+                }
                 _ => g.op(Max {}, &[x, y]),
             };
             values.push(value);
@@ -82,6 +87,14 @@ impl Recipe {
         g
     }
 
+    /// Attention of one head, whose values have half as many entries as its keys; which variants it has is drawn.
+    fn attention(&self, drawn: u8) -> Attention {
+        let (seq, scale) = (self.tokens, 0.3);
+        let window = (drawn & 1 > 0).then_some(3);
+        let (softcap, alibi) = ((drawn & 2 > 0).then_some(0.5), (drawn & 4 > 0).then_some(2.0));
+        Attention { seq, heads: 1, kv_heads: 1, scale, window, softcap, alibi }
+    }
+
     fn module(&self) -> (Module, Bindings) {
         let (mut module, mut main, mut bindings) = (Module::default(), Function::new("main"), Bindings::default());
         let layer = module.add(self.layer());
@@ -91,6 +104,7 @@ impl Recipe {
         };
         let tokens = input(&mut main, "tokens", DType::Token, self.tokens);
         let labels = input(&mut main, "labels", DType::Label, self.tokens);
+        let segments = input(&mut main, "segments", DType::Segment, self.tokens);
         let scale = input(&mut main, "loss_scale", DType::LossScale, 1);
         let mut weight = |main: &mut Function, name: String, shape: Vec<usize>| -> Value {
             let ty = Type::new(DType::F32, shape);
@@ -106,7 +120,7 @@ impl Recipe {
             .collect();
         let mut x = main.op(Embedding { scale: 1.0, padding: None, dtype: DType::F32 }, &[table, tokens]);
         for weights in layers {
-            x = main.call(&module, layer, &[&[x][..], &weights].concat())[0];
+            x = main.call(&module, layer, &[&[x][..], &weights, &[segments]].concat())[0];
         }
         let loss = main.op(LinearCrossEntropy { logit_scale: 1.0 }, &[x, table, labels, scale]);
         main.results = vec![loss];
@@ -121,6 +135,8 @@ fn numbers(name: &str, ty: &Type) -> Tensor {
     let number = |i: usize| match ty.dtype {
         DType::Token => ((i * 5 + salt) % VOCABULARY) as f64,
         DType::Label => [3.0, -100.0, 0.0, 10.0, 7.0][(i + salt) % 5],
+        // Documents of five tokens, and padding.
+        DType::Segment => ((i / 5 + 1) % 3) as f64,
         DType::LossScale => 0.25,
         // Rounded to what f32 holds, so that both sides begin with the same.
         _ => f64::from((((i * 37 + salt * 101) as f64 * 0.73).sin() * 0.6) as f32),
@@ -154,7 +170,7 @@ fn run(artifact: &Artifact, entry: &Function, names: &[String]) -> Vec<Vec<f32>>
         let floats: Vec<f32> = values.data.iter().map(|x| *x as f32).collect();
         let ints: Vec<i32> = values.data.iter().map(|x| *x as i32).collect();
         match param.name.as_str() {
-            "tokens" | "labels" => session.write(id, &param.name, &ints).expect("an input"),
+            "tokens" | "labels" | "segments" => session.write(id, &param.name, &ints).expect("an input"),
             "loss_scale" => session.write(id, &param.name, &floats).expect("an input"),
             name if names.iter().any(|n| n == name) => {
                 session.write_param(name, Part::Value, &floats).expect("a weight");
