@@ -43,6 +43,28 @@ pub enum Wanted {
     KeysAndValues,
 }
 
+impl Wanted {
+    /// The arrays of the block's side whose gradients are computed.
+    pub fn arrays(self) -> &'static [usize] {
+        match self {
+            Wanted::Queries | Wanted::Keys => &[0],
+            Wanted::Values => &[1],
+            Wanted::KeysAndValues => &[0, 1],
+        }
+    }
+
+    /// A thread's sums as those of each of these arrays.
+    pub fn split<'v>(self, walk: &Walk, mut sums: &'v [Value]) -> Vec<(usize, &'v [Value])> {
+        let mut parts = vec![];
+        for array in self.arrays() {
+            let (part, rest) = sums.split_at(walk.results(*array).registers());
+            parts.push((*array, part));
+            sums = rest;
+        }
+        parts
+    }
+}
+
 /// The kernel of what is wanted. Operands: `q`, `k`, `v`, `segments`, `lse`, `do`, `delta`, and each gradient.
 pub fn build(walk: &Walk, wanted: Wanted) -> Kernel {
     Gradient { walk, wanted }.build()
@@ -86,26 +108,6 @@ impl Gradient<'_> {
         if self.of_queries() { (queries, keys) } else { (keys, queries) }
     }
 
-    /// The arrays of the block whose gradients it computes.
-    fn results(&self) -> &'static [usize] {
-        match self.wanted {
-            Wanted::Queries | Wanted::Keys => &[0],
-            Wanted::Values => &[1],
-            Wanted::KeysAndValues => &[0, 1],
-        }
-    }
-
-    /// Sums as those of each result.
-    fn of_results<'v>(&self, mut sums: &'v [Value]) -> Vec<(usize, &'v [Value])> {
-        let mut parts = vec![];
-        for array in self.results() {
-            let (part, rest) = sums.split_at(self.walk.results(*array).registers());
-            parts.push((*array, part));
-            sums = rest;
-        }
-        parts
-    }
-
     fn build(&self) -> Kernel {
         let walk = self.walk;
         let Attention { batch, seq, heads, kv_heads, .. } = *walk.attention;
@@ -113,7 +115,7 @@ impl Gradient<'_> {
         let (own_heads, other_heads) = self.heads();
         let mut e = walk.emitter();
         let arrays = self.arrays(&mut e);
-        let results: Vec<Value> = (0..self.results().len()).map(|i| e.arg(7 + i)).collect();
+        let results: Vec<Value> = (0..self.wanted.arrays().len()).map(|i| e.arg(7 + i)).collect();
         let [b, own_head, block] = walk.block_of_task(&mut e, self.of_queries());
         let first = e.times(&block, walk.own());
         let at = Place { batch: &b, first: &first };
@@ -132,7 +134,7 @@ impl Gradient<'_> {
             walk.query_range(&mut e, &arrays.segments, &at)
         };
         let zeros: Vec<(Value, String)> =
-            self.results().iter().flat_map(|array| walk.results(*array).zeros(&mut e)).collect();
+            self.wanted.arrays().iter().flat_map(|array| walk.results(*array).zeros(&mut e)).collect();
         // Heads of the other side that meet this one: one of the keys, or a group of queries.
         let (first_other, count) =
             if self.of_queries() { (e.divided(&own_head, group), 1) } else { (e.times(&own_head, group), group) };
@@ -153,7 +155,7 @@ impl Gradient<'_> {
                 self.tile(e, &arrays, &position, &own, other, sums)
             })
         });
-        for ((array, sums), result) in self.of_results(&sums).into_iter().zip(&results) {
+        for ((array, sums), result) in self.wanted.split(walk, &sums).into_iter().zip(&results) {
             walk.store(&mut e, sums, (result, own_heads[array], &own_head), &b, (&token, &column));
         }
         let (kind, products) = match self.wanted {
@@ -226,7 +228,7 @@ impl Gradient<'_> {
             gradients.push(ds);
         }
         let mut next = vec![];
-        for (array, sums) in self.of_results(sums) {
+        for (array, sums) in self.wanted.split(walk, sums) {
             let values = [&gradients, &probabilities][array];
             let other = (array, arrays.others_at[array].as_str());
             next.extend(walk.pass_on(e, sums.to_vec(), values, other, arrays.passed.as_deref()));

@@ -8,18 +8,13 @@
 //! is not finite makes NaN of the row before its own, too, as it does of the loss of all.
 use super::forward::{Softmax, masked, store_logarithms};
 use super::sight::WarpTokens;
-use super::warpgroups::{Registers, Ring, WARPS, as_fragments, begin_consumer, over_entries, over_tokens, whole_boxes};
+use super::warpgroups::{Registers, Ring, WARPS, as_fragments, begin_consumer, over_entries, over_tokens};
 use super::*;
 use crate::emit::float_type;
 use crate::gpu::hopper::producer::by_producer;
 use crate::gpu::hopper::wgmma;
 use crate::gpu::hopper::{SWIZZLE_PERIOD, THREADS};
 use crate::tuning::WarpgroupAttention;
-
-/// Whether warpgroups can compute it: heads of bf16 that are whole boxes, none of which reaches into the next head.
-pub fn suits(attention: &Attention) -> bool {
-    whole_boxes(attention)
-}
 
 /// The kernel; operands as [`Attention::forward`] has them.
 pub fn build(attention: &Attention, cut: WarpgroupAttention) -> Kernel {

@@ -39,7 +39,9 @@ const MOST_SUMS: usize = 128;
 pub fn forward(attention: &Attention, gpu: &Gpu) -> Kernel {
     let cut = match gpu.arch {
         Arch::Sm80 => None,
-        Arch::Sm90a => hopper_attention(attention.seq, most_entries(attention)).filter(|_| hopper::suits(attention)),
+        Arch::Sm90a => {
+            hopper_attention(attention.seq, most_entries(attention)).filter(|_| warpgroups::suits(attention))
+        }
     };
     match cut {
         Some(cut) => hopper::build(attention, cut),
@@ -57,7 +59,7 @@ pub fn gradient(attention: &Attention, gpu: &Gpu) -> Steps {
         Arch::Sm80 => None,
         Arch::Sm90a => {
             let cut = hopper_attention_gradient(attention.seq, most_entries(attention));
-            cut.filter(|_| hopper_gradient::suits(attention))
+            cut.filter(|_| warpgroups::suits(attention))
         }
     };
     if let Some(cut) = cut {

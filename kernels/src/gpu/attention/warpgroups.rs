@@ -31,8 +31,9 @@ const _: () = assert!(registers_fit(Registers::FOR_BOXES.consumer, Registers::FO
 /// Warps of the consumers.
 pub const WARPS: usize = CONSUMERS * WARPGROUP / WARP;
 
-/// Whether heads are of bf16 and copied in boxes none of which reaches into the next head.
-pub fn whole_boxes(attention: &Attention) -> bool {
+/// Whether warpgroups can compute attention and its gradient: heads are of bf16 and copied in whole boxes, none of which reaches into
+/// the next head.
+pub fn suits(attention: &Attention) -> bool {
     let whole = |entries: usize| whole_box_row(ENTRY_BYTES * entries).is_some();
     attention.elem == Elem::Bf16 && whole(attention.head_dim) && whole(attention.value_dim)
 }

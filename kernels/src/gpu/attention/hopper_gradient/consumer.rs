@@ -6,7 +6,7 @@ use crate::gpu::attention::scores::Distances;
 use crate::gpu::attention::sight::WarpTokens;
 use crate::gpu::attention::warpgroups::{as_fragments, begin_consumer, over_entries, over_tokens};
 use crate::gpu::hopper::descriptor::distance;
-use crate::gpu::hopper::wgmma::{self, Sums};
+use crate::gpu::hopper::wgmma;
 
 /// A thread's scores whose bits are in one word.
 const WORD: usize = 32;
@@ -35,27 +35,15 @@ impl Gradient<'_> {
         let walk = &self.walk;
         let (token, column) = begin_consumer(e, self.registers(), &start.first);
         let mine = self.mine(e, start, &token);
-        let parts: Vec<Sums> = self.results().iter().map(|array| walk.result_sums(*array)).collect();
-        let zeros: Vec<_> = parts.iter().flat_map(|sums| sums.part().zeros(e)).collect();
+        let zeros: Vec<_> = self.wanted.arrays().iter().flat_map(|array| walk.results(*array).zeros(e)).collect();
         let sums = self.each_tile(e, start, &zeros, |e, turn, sums| self.tile(e, start, turn, &mine, sums));
-        for ((array, sums), result) in self.of_results(&sums).into_iter().zip(results) {
+        for ((array, sums), result) in self.wanted.split(walk, &sums).into_iter().zip(results) {
             // Gradients of scores lack their scale so far.
             let factor = e.float(if array == 0 { walk.attention.scale } else { 1.0 }, 1);
             let sums: Vec<Value> = sums.iter().map(|sum| e.float2("mulf", sum, &factor, 1)).collect();
             let heads = Heads { count: self.heads().0, entries: walk.width(array) };
             walk.store(e, &sums, (result, heads, &start.head), &start.batch, (&token, &column));
         }
-    }
-
-    /// Sums as those of each result, with its array.
-    fn of_results<'v>(&self, mut sums: &'v [Value]) -> Vec<(usize, &'v [Value])> {
-        let mut parts = vec![];
-        for array in self.results() {
-            let (part, rest) = sums.split_at(self.walk.result_sums(*array).part().registers());
-            parts.push((*array, part));
-            sums = rest;
-        }
-        parts
     }
 
     fn mine(&self, e: &mut Emitter, start: &Start, token: &str) -> Mine {
@@ -134,7 +122,7 @@ impl Gradient<'_> {
                 self.gradients(e, &probabilities, &slopes, &deltas)
             }
         };
-        let (by_slope, by_probability) = sums.split_at(self.walk.result_sums(0).part().registers());
+        let (by_slope, by_probability) = sums.split_at(self.walk.results(0).registers());
         let of_values = (!by_probability.is_empty())
             .then(|| self.passed_on(e, start, (1, &slots[1]), by_probability, &probabilities));
         let of_keys = self.passed_on(e, start, (0, &slots[0]), by_slope, &gradients);
@@ -149,7 +137,7 @@ impl Gradient<'_> {
         for number in numbers.iter().rev() {
             start.ring.pipeline.release(e, number);
         }
-        let arrays = self.results().iter().zip(results);
+        let arrays = self.wanted.arrays().iter().zip(results);
         arrays.flat_map(|(array, sums)| self.walk.result_sums(*array).waited_for(e, sums)).collect()
     }
 

@@ -15,7 +15,7 @@ mod consumer;
 
 use super::gradient::Wanted;
 use super::statistics::{Query, Statistic, Statistics};
-use super::warpgroups::{Registers, Ring, WARPS, whole_boxes};
+use super::warpgroups::{Registers, Ring, WARPS};
 use super::*;
 use crate::emit::int_type;
 use crate::gpu::hopper::pipeline;
@@ -25,11 +25,6 @@ use crate::tuning::{KeysWalk, WarpgroupGradient, WarpgroupWalk};
 
 /// Boxes of a tile that a producer with the fewest registers can copy without spills.
 const MOST_BOXES: usize = 3;
-
-/// Whether warpgroups can compute it, as the forward pass: heads of bf16 that are whole boxes.
-pub fn suits(attention: &Attention) -> bool {
-    whole_boxes(attention)
-}
 
 /// The whole gradient, with the operands of `super::gradient`.
 pub fn steps(attention: &Attention, cut: WarpgroupGradient) -> Steps {
@@ -117,21 +112,12 @@ impl Gradient<'_> {
         if self.of_queries() { (heads, kv_heads) } else { (kv_heads, heads) }
     }
 
-    /// The block's arrays whose gradients it computes.
-    fn results(&self) -> &'static [usize] {
-        match self.wanted {
-            Wanted::Queries | Wanted::Keys => &[0],
-            Wanted::Values => &[1],
-            Wanted::KeysAndValues => &[0, 1],
-        }
-    }
-
     fn build(&self) -> Kernel {
         let attention = self.walk.attention;
         let (blocks, own_heads) = (attention.seq.div_ceil(self.walk.own()), self.heads().0);
         let mut e = Emitter::of_block(Block::aligned(THREADS, SWIZZLE_PERIOD).with_register_pool());
         let start = self.start(&mut e);
-        let results: Vec<Value> = (0..self.results().len()).map(|i| e.arg(6 + i)).collect();
+        let results: Vec<Value> = (0..self.wanted.arrays().len()).map(|i| e.arg(6 + i)).collect();
         let warps = e.index(self.walk.warps as i64);
         let consumes = e.less("%warp", &warps);
         e.branch(&consumes, |e| self.consume(e, &start, &results), |e| self.produce(e, &start));
