@@ -44,6 +44,8 @@ pub struct Emitter {
     pub(crate) mask: Option<Mask>,
     /// Whether vectors in memory begin at multiples of their size.
     aligned: bool,
+    /// Whether the array of operands is written again while the kernel runs.
+    varying_operands: bool,
     /// The threads that share a task, on a GPU.
     pub(crate) block: Option<Block>,
 }
@@ -66,6 +68,11 @@ impl Emitter {
     /// A body for a CPU with vectors of so many f32 lanes that multiplies bf16 like that.
     pub fn for_cpu(lanes: usize, pairs: Option<Pairs>) -> Emitter {
         Emitter { rounds: pairs == Some(Pairs::Instruction), masks_halves: lanes >= 16, ..Emitter::default() }
+    }
+
+    /// A body that is called on one array of operands after the other, in the same memory.
+    pub(crate) fn with_varying_operands(self) -> Emitter {
+        Emitter { varying_operands: true, ..self }
     }
 
     /// A line without a result.
@@ -173,7 +180,39 @@ impl Emitter {
             return operand;
         }
         let slot = self.op(format!("llvm.getelementptr inbounds %args[{i}] : (!llvm.ptr) -> !llvm.ptr, !llvm.ptr"));
+        let invariant = if self.varying_operands { "" } else { "invariant " };
+        self.op(format!("llvm.load {slot} {invariant}: !llvm.ptr -> !llvm.ptr"))
+    }
+
+    /// The pointer of operand `first + index` of the kernel, where `index`, an i64 value, is in `0..count`.
+    pub fn operand_of(&mut self, first: usize, count: usize, index: &str) -> Value {
+        if self.block.is_some() {
+            let operands = (first..first + count).map(|i| self.arg(i)).collect();
+            return self.selected(operands, index);
+        }
+        let at = self.plus(index, first as i64);
+        let slot =
+            self.op(format!("llvm.getelementptr inbounds %args[{at}] : (!llvm.ptr, i64) -> !llvm.ptr, !llvm.ptr"));
         self.op(format!("llvm.load {slot} invariant : !llvm.ptr -> !llvm.ptr"))
+    }
+
+    /// Pointer number `index` of these, by a tree of selections over its bits.
+    fn selected(&mut self, mut pointers: Vec<Value>, index: &str) -> Value {
+        for bit in 0.. {
+            if pointers.len() == 1 {
+                break;
+            }
+            let (place, one) = (self.index(bit), self.index(1));
+            let digit = self.int2("shrui", index, &place);
+            let digit = self.int2("andi", &digit, &one);
+            let odd = self.op(format!("arith.cmpi eq, {digit}, {one} : i64"));
+            let pair = |pair: &[Value]| match pair {
+                [even, other] => self.op(format!("llvm.select {odd}, {other}, {even} : i1, !llvm.ptr")),
+                _ => pair[0].clone(),
+            };
+            pointers = pointers.chunks(2).map(pair).collect();
+        }
+        pointers.remove(0)
     }
 
     /// `pointer + index` elements; `index` is an i64 value or a literal.

@@ -9,6 +9,7 @@
 //! element depends on the problem alone.
 mod ask;
 mod choose;
+mod grouped;
 mod pack;
 pub mod packing;
 mod pairs;
@@ -74,16 +75,22 @@ impl Gemm {
         if gemv::suits(self) {
             return gemv::build(&Way::plain(self), target);
         }
+        if let Some(way) = Way::turned(self).filter(|way| gemv::suits(&way.computed)) {
+            return gemv::build(&way, target);
+        }
+        let (way, plan) = self.way(target);
+        way.build(&plan)
+    }
+
+    /// The way that suits it, and its plan.
+    fn way(&self, target: &Target) -> (Way<'_>, Plan) {
         if let Some(way) = Way::turned(self) {
-            if gemv::suits(&way.computed) {
-                return gemv::build(&way, target);
-            }
             let plan = Plan::choose(&way.computed, target);
             if way.computed.terms.iter().all(|term| plan.feed_b(&way.computed, term) == FeedB::InPlace) {
-                return way.build(&plan);
+                return (way, plan);
             }
         }
-        self.build_with(&Plan::choose(self, target))
+        (Way::plain(self), Plan::choose(self, target))
     }
 
     /// The kernel with a plan of the caller's.
@@ -137,16 +144,32 @@ impl Gemm {
     }
 }
 
+/// A product's code: its functions, the body that runs tasks, their number, and words of scratch.
+struct Parts {
+    functions: String,
+    body: Emitter,
+    tasks: usize,
+    scratch: usize,
+}
+
 impl Way<'_> {
     fn build(&self, plan: &Plan) -> Kernel {
+        let Parts { functions, body, tasks, scratch } = self.parts(plan, false);
+        finish(self.stored, ("gemm", self.computed.family(plan)), &functions, body, tasks, scratch)
+    }
+
+    /// With `varying`, others operands may be given in the same memory from call to call.
+    fn parts(&self, plan: &Plan, varying: bool) -> Parts {
         let gemm = &self.computed;
+        let of = |e: Emitter| if varying { e.with_varying_operands() } else { e };
+        let store = of(Emitter::for_cpu(plan.lanes, plan.pairs));
         let mut functions = pack::functions(gemm, plan);
         functions += &tile::functions(gemm, plan, &self.asked_result(plan));
-        functions += &self.functions(Emitter::for_cpu(plan.lanes, plan.pairs), plan.lanes, plan.width(), plan.vectors);
-        let mut e = Emitter::new();
-        task::body(&mut e, self, plan);
+        functions += &self.functions(store, plan.lanes, plan.width(), plan.vectors);
+        let mut body = of(Emitter::new());
+        task::body(&mut body, self, plan);
         let scratch = plan.scratch(gemm).total + self.scratch(plan.width());
-        finish(self.stored, ("gemm", gemm.family(plan)), &functions, e, plan.tasks(gemm), scratch)
+        Parts { functions, body, tasks: plan.tasks(gemm), scratch }
     }
 }
 

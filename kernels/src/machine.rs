@@ -14,6 +14,7 @@ use crate::emit::Emitter;
 use crate::gemm::{Gemm, Packing};
 use crate::gpu::block::{Block, ROW_THREADS};
 use crate::gpu::{self, Gpu};
+use crate::grouped::{GroupedDepth, GroupedRows};
 use crate::steps::Steps;
 use crate::target::Target;
 
@@ -43,6 +44,12 @@ pub trait Machine {
 
     /// Whether launches that need not wait for each other run at once.
     fn runs_at_once(&self) -> bool;
+
+    /// The product of groups of rows; operands as [`GroupedRows`] has them.
+    fn grouped_rows(&self, problem: &GroupedRows) -> Kernel;
+
+    /// Products over groups of rows; operands as [`GroupedDepth`] has them.
+    fn grouped_depth(&self, problem: &GroupedDepth) -> Kernel;
 
     /// How many logits are worth computing at a time.
     fn logits_block(&self) -> LogitsBlock;
@@ -78,6 +85,14 @@ impl Machine for Target {
 
     fn runs_at_once(&self) -> bool {
         true
+    }
+
+    fn grouped_rows(&self, problem: &GroupedRows) -> Kernel {
+        problem.build(self)
+    }
+
+    fn grouped_depth(&self, problem: &GroupedDepth) -> Kernel {
+        problem.build(self)
     }
 
     /// A block that stays in the outer cache, or near it; more rows gain nothing (measured from 64 to 1,024).
@@ -123,6 +138,14 @@ impl Machine for Gpu {
 
     fn product_in_parts(&self, problem: &Gemm) -> Option<Steps> {
         gpu::product_in_parts(problem, self)
+    }
+
+    fn grouped_rows(&self, problem: &GroupedRows) -> Kernel {
+        gpu::grouped::rows(problem, self)
+    }
+
+    fn grouped_depth(&self, problem: &GroupedDepth) -> Kernel {
+        gpu::grouped::depth(problem, self)
     }
 
     /// So many rows that their input gradient, of a few thousand columns, has blocks for all multiprocessors. No figures yet:

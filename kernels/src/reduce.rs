@@ -42,6 +42,33 @@ impl ColumnSum {
     }
 }
 
+/// `sum[i] = Σ_j x[i, j]`. Operands: `x [rows, n]`, `sum` f32 `[rows]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RowSum {
+    pub rows: usize,
+    pub n: usize,
+    /// Storage of `x`.
+    pub elem: Elem,
+}
+
+impl RowSum {
+    pub fn build(&self, machine: &dyn Machine) -> Kernel {
+        let (n, elem) = (self.n, self.elem);
+        let mut e = machine.emitter();
+        let (x, sum) = (e.arg(0), e.arg(1));
+        e.tasks(|e, row| {
+            let (x, count) = (e.row(&x, row, n, elem), e.index(n as i64));
+            let total = e.reduce(&count, 4 * machine.lanes(), &[Reduction::Sum], |e, i, lanes, so_far| {
+                let x = e.load_at(&x, i, elem, lanes);
+                vec![e.float2("addf", &so_far[0], &x, lanes)]
+            });
+            e.store_at(&total[0], &sum, row, Elem::F32, 1);
+        });
+        let work = Work::new("rows", self.rows * n).moving(self.rows * n, elem).moving(self.rows, Elem::F32);
+        e.finish(&format!("row_sum_{}x{n}_{}", self.rows, elem.name()), self.rows, 0, work)
+    }
+}
+
 /// `sum += x`. Operands: `x [n]`, `sum` f32 `[n]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Accumulate {

@@ -26,7 +26,9 @@ macro_rules! on {
             mod cross_entropy;
             mod dropout;
             mod embedding;
+            mod experts;
             mod gemm;
+            mod grouped;
             mod norm;
             mod optimizer;
             mod pointwise;

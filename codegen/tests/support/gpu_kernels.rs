@@ -1,5 +1,8 @@
 //! Every template of a GPU's kernels, at sizes of a Llama of 8 billion parameters or of a small model: what is assembled
 //! to see registers and spills.
+#[path = "gpu_experts.rs"]
+mod experts;
+
 use super::parts::{glu, glu_gradient, residual, term};
 use amc_kernels::attention::Attention;
 use amc_kernels::cross_entropy::{CompactRows, CrossEntropyRows, GatherRows, ScatterRows};
@@ -41,6 +44,7 @@ pub fn all(gpu: &Gpu) -> Vec<Named> {
     list.extend(loss(gpu));
     list.extend([F32, Bf16].into_iter().flat_map(|elem| flat(gpu, elem)));
     list.extend(sums(gpu));
+    list.extend(experts::all(gpu));
     let mut seen = HashSet::new();
     list.retain(|(_, kernel)| seen.insert(kernel.symbol.clone()));
     list

@@ -1,5 +1,5 @@
 //! The main kernels on small problems of SmolLM2's proportions, with operands: what their instructions are counted on.
-use super::products;
+use super::{experts, products};
 use amc_kernels::attention::Attention;
 use amc_kernels::attention_cached::AttentionCached;
 use amc_kernels::cross_entropy::{CompactRows, CrossEntropyRows, GatherRows, ScatterRows};
@@ -50,6 +50,7 @@ pub fn all(target: &Target) -> Vec<Problem> {
     list.extend(loss(target));
     list.extend(lookups(target));
     list.extend(states(target));
+    list.extend(experts::all(target));
     list
 }
 

@@ -26,10 +26,32 @@ pub fn body(e: &mut Emitter, way: &Way, plan: &Plan) {
         let panels = e.index(plan.all_panels(gemm) as i64);
         let last_panel = step_to(e, &panel, plan.panels, &panels);
         let scratch = plan.scratch(gemm);
-        let rows = (row, last_row);
-        Task { way, gemm, plan, scratch, operands: &operands, depths: &depths, rows, panels: (panel, last_panel) }
-            .emit(e);
+        let (rows, panels) = ((row, last_row), (panel, last_panel));
+        Task { way, gemm, plan, scratch, operands: &operands, depths: &depths, rows, all_rows: None, panels }.emit(e);
     });
+}
+
+/// The rows of a task that are a group's, and how many there are of all groups, at least as many as a tile has.
+pub struct Group {
+    pub rows: (Value, Value),
+    pub all: usize,
+}
+
+/// A task whose operands, depths and rows are found at run time, on the panels of a task from `panel` on.
+pub fn of_group(
+    e: &mut Emitter,
+    way: &Way,
+    plan: &Plan,
+    (operands, depths): (&[(Value, Value)], &[Value]),
+    group: Group,
+    panel: &str,
+) {
+    let gemm = &way.computed;
+    let panels = e.index(plan.all_panels(gemm) as i64);
+    let last_panel = step_to(e, panel, plan.panels, &panels);
+    let (scratch, panels) = (plan.scratch(gemm), (panel.into(), last_panel));
+    let Group { rows, all } = group;
+    Task { way, gemm, plan, scratch, operands, depths, rows, all_rows: Some(all), panels }.emit(e);
 }
 
 /// `size`, or what a limit that starts at `start` leaves of it.
@@ -59,6 +81,8 @@ struct Task<'a> {
     operands: &'a [(Value, Value)],
     depths: &'a [Value],
     rows: (Value, Value),
+    /// Where the rows are a group's: how many there are of all groups.
+    all_rows: Option<usize>,
     panels: (Value, Value),
 }
 
@@ -127,7 +151,7 @@ impl Task<'_> {
 
     /// Packs A of the rows from `row` on, where it is not used in place.
     fn pack_rows(&self, e: &mut Emitter, pass: &Pass, row: &str) {
-        let end = e.index(self.gemm.m as i64);
+        let end = self.end_of_rows(e);
         let end = step_to(e, row, self.plan.m_cache, &end);
         let rows = e.int2("subi", &end, row);
         for (t, depth) in pass.terms.iter().zip(&pass.depths) {
@@ -139,6 +163,22 @@ impl Task<'_> {
             let to = e.at("%scratch", self.scratch.a[*t] as i64, Elem::F32);
             call(e, &format!("pack_a{t}"), &[(&from, "!llvm.ptr"), (&to, "!llvm.ptr"), (depth, "i64"), (&rows, "i64")]);
         }
+    }
+
+    /// Behind the last row that strips may compute: of the product, or of the group.
+    fn end_of_rows(&self, e: &mut Emitter) -> Value {
+        if self.all_rows.is_some() { self.rows.1.clone() } else { e.index(self.gemm.m as i64) }
+    }
+
+    /// The first row that a strip's tile reads: its own, or where a group's last strip would reach beyond all rows an earlier one.
+    /// How many earlier is the second.
+    fn first_read(&self, e: &mut Emitter, strip: &str) -> Option<(Value, Value)> {
+        let in_place = |term: &Term| self.plan.feed(self.gemm, term) == Feed::InPlace;
+        let all = self.all_rows.filter(|_| self.gemm.terms.iter().all(in_place))?;
+        let last = e.index((all - self.plan.rows) as i64);
+        let first = e.int2("minsi", strip, &last);
+        let earlier = e.int2("subi", strip, &first);
+        Some((first, earlier))
     }
 
     fn panel_place(&self, e: &mut Emitter, panel: &str) -> PanelPlace {
@@ -198,8 +238,10 @@ impl Task<'_> {
         let sums = self.sums(e, strip, place);
         let mut args: Vec<(String, &str)> =
             vec![(sums.clone(), "!llvm.ptr"), (place.packed.clone(), "!llvm.ptr"), (pass.keep.clone(), "i1")];
+        let read = self.first_read(e, strip);
+        let first_read = read.as_ref().map_or(strip, |(first, _)| first);
         for (t, depth) in pass.terms.iter().zip(&pass.depths) {
-            args.push((self.strip_start(e, *t, &pass.from, block, strip), "!llvm.ptr"));
+            args.push((self.strip_start(e, *t, &pass.from, block, first_read), "!llvm.ptr"));
             args.push((depth.clone(), "i64"));
             let term = &self.gemm.terms[*t];
             if self.plan.feed_b(self.gemm, term) != FeedB::Panel {
@@ -216,7 +258,7 @@ impl Task<'_> {
             }
         }
         let args: Vec<(&str, &str)> = args.iter().map(|(value, ty)| (value.as_str(), *ty)).collect();
-        let end = e.index(self.gemm.m as i64);
+        let end = self.end_of_rows(e);
         let end = step_to(e, strip, self.plan.rows, &end);
         let rows = e.int2("subi", &end, strip);
         match tile::heights(self.gemm, self.plan)[..] {
@@ -228,6 +270,10 @@ impl Task<'_> {
             }
             _ => call(e, &tile::name(pass.stage, self.plan.rows), &args),
         }
+        let sums = match &read {
+            None => sums,
+            Some((_, earlier)) => e.row(&sums, earlier, self.plan.width(), Elem::F32),
+        };
         e.branch(&pass.last, |e| self.store(e, &sums, strip, &rows, place), |_| {});
     }
 

@@ -33,14 +33,25 @@ fn suits_tensor_cores(gemm: &Gemm) -> bool {
 }
 
 /// A problem and how it is cut.
-struct Template<'a> {
+pub(super) struct Template<'a> {
     gemm: &'a Gemm,
-    cut: GpuGemmTuning,
+    pub cut: GpuGemmTuning,
     /// How tiles are stored in shared memory.
     elem: Elem,
     in_parts: Option<parts::InParts>,
     /// Whether tiles of f32 are rounded to TF32 when they are multiplied.
     tf32: bool,
+}
+
+/// What a block computes.
+pub(super) struct Share<'v> {
+    /// A and B of every term.
+    pub pointers: &'v [(Value, Value)],
+    /// Of the epilogue.
+    pub operands: &'v [Value],
+    /// Behind the last row, and the first.
+    pub rows: (&'v str, &'v str),
+    pub column: &'v str,
 }
 
 /// How the tiles of a term pass through shared memory.
@@ -93,9 +104,36 @@ enum Passage {
 
 impl Template<'_> {
     fn new(gemm: &Gemm, tf32: bool) -> Template<'_> {
+        Template::of(gemm, gemm.m, tf32)
+    }
+
+    /// A problem whose tasks have about so many rows to do together.
+    pub fn of(gemm: &Gemm, rows: usize, tf32: bool) -> Template<'_> {
         let elem = if suits_tensor_cores(gemm) { Elem::Bf16 } else { Elem::F32 };
-        let cut = gpu_gemm(gemm.m, gemm.n, elem);
+        let cut = gpu_gemm(rows, gemm.n, elem);
         Template { gemm, cut, elem, tf32: tf32 && elem == Elem::F32, in_parts: None }
+    }
+
+    /// Its family, and what its name has of that.
+    pub fn family(&self) -> (&'static str, &'static str) {
+        match self.elem {
+            Elem::Bf16 => ("product_bf16", ""),
+            _ if self.tf32 => ("product_tf32", "_tf32"),
+            _ => ("product", ""),
+        }
+    }
+
+    /// A body for the threads of a block.
+    pub fn emitter(&self) -> Emitter {
+        let (down, across) = self.warps();
+        Emitter::of_block(Block::new(WARP * down * across))
+    }
+
+    /// Shared memory of a block.
+    pub fn share_memory(&self, e: &mut Emitter) {
+        let rings = self.gemm.terms.iter().map(|term| self.ring(term));
+        let ring_bytes = rings.map(|ring| ring.stage * ring.stages).max().unwrap_or(0);
+        e.shared(ring_bytes.max(self.sums_tile().bytes()));
     }
 
     fn ring(&self, term: &Term) -> Ring {
@@ -142,19 +180,16 @@ impl Template<'_> {
 
     fn build(&self) -> Kernel {
         let (gemm, cut) = (self.gemm, &self.cut);
-        let (down, across) = self.warps();
-        let mut e = Emitter::of_block(Block::new(WARP * down * across));
+        let mut e = self.emitter();
         let blocks_down = gemm.m.div_ceil(cut.rows);
         let mut pointers: Vec<(Value, Value)> =
             (0..gemm.terms.len()).map(|i| (e.arg(2 * i), e.arg(2 * i + 1))).collect();
-        let mut epilogue = gemm.epilogue.operands(&mut e, gemm.first_epilogue_operand(), 1);
+        let mut operands = gemm.epilogue.operands(&mut e, gemm.first_epilogue_operand(), 1);
         let count = (gemm.row_limit.or(gemm.inner_limit)).map(|_| {
             let pointer = e.arg(gemm.count_operand());
             e.load_int_at(&pointer, "%zero")
         });
-        let rings = gemm.terms.iter().map(|term| self.ring(term));
-        let ring_bytes = rings.map(|ring| ring.stage * ring.stages).max().unwrap_or(0);
-        e.shared(ring_bytes.max(self.sums_tile().bytes()));
+        self.share_memory(&mut e);
         let (part, block) = self.part_and_block(&mut e);
         // Neighbouring blocks share a tile of B.
         let tall = e.index(blocks_down as i64);
@@ -162,32 +197,37 @@ impl Template<'_> {
         let (row, column) = (e.times(&i, cut.rows), e.times(&j, cut.columns));
         let rows = limited(&mut e, gemm.m, gemm.row_limit, count.as_deref());
         let part_depth = part.map(|(part, steps)| {
-            epilogue[0] = e.row(&epilogue[0], &part, gemm.m * gemm.n, Elem::F32);
+            operands[0] = e.row(&operands[0], &part, gemm.m * gemm.n, Elem::F32);
             self.begin_part(&mut e, &mut pointers[0], (&part, steps))
         });
         let body = |e: &mut Emitter| {
-            let mut sums: Vec<Value> = self.part().zeros(e).into_iter().map(|(value, _)| value).collect();
-            let n = e.index(gemm.n as i64);
-            for (term, (a, b)) in gemm.terms.iter().zip(&pointers) {
+            let share = Share { pointers: &pointers, operands: &operands, rows: (&rows, &row), column: &column };
+            self.compute(e, &share, |e, term| {
                 let depth = limited(e, term.k, gemm.inner_limit, count.as_deref());
-                let depth = part_depth.clone().unwrap_or(depth);
-                let sides = self.sides(term, (a, b), (&rows, &row), (&n, &column));
-                sums = self.term(e, sums, &Flow { term, depth: &depth, sides });
-            }
-            self.finish(e, &sums, &epilogue, &rows, (&row, &column));
+                part_depth.clone().unwrap_or(depth)
+            });
         };
         let wanted = e.less(&row, &rows);
         e.branch(&wanted, body, |_| {});
-        let (family, rounded) = match self.elem {
-            Elem::Bf16 => ("product_bf16", ""),
-            _ if self.tf32 => ("product_tf32", "_tf32"),
-            _ => ("product", ""),
-        };
+        let (family, rounded) = self.family();
         let work: Work = gemm.work(family);
         let parts = self.in_parts.map_or(1, |in_parts| in_parts.parts);
         let work = work.moving((parts - 1) * gemm.m * gemm.n, Elem::F32);
         let name = if parts == 1 { "gemm" } else { "gemm_parts" };
         e.finish(&format!("{name}{rounded}_{}", gemm.name()), parts * cut.blocks(gemm.m, gemm.n), 0, work)
+    }
+
+    /// Computes and stores a block of the result; `depth` says how many steps of a term are summed.
+    pub fn compute(&self, e: &mut Emitter, share: &Share, depth: impl Fn(&mut Emitter, &Term) -> Value) {
+        let mut sums: Vec<Value> = self.part().zeros(e).into_iter().map(|(value, _)| value).collect();
+        let n = e.index(self.gemm.n as i64);
+        for (term, (a, b)) in self.gemm.terms.iter().zip(share.pointers) {
+            let depth = depth(e, term);
+            let sides = self.sides(term, (a, b), share.rows, (&n, share.column));
+            sums = self.term(e, sums, &Flow { term, depth: &depth, sides });
+        }
+        let (rows, row) = share.rows;
+        self.finish(e, &sums, share.operands, rows, (row, share.column));
     }
 
     /// A and B of a term, in a block of so many rows and columns from these first ones on.

@@ -9,6 +9,7 @@
 pub mod attention;
 pub mod block;
 pub mod gemm;
+pub(crate) mod grouped;
 mod hopper;
 pub mod tensor_map;
 mod tile;
