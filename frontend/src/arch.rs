@@ -167,6 +167,31 @@ pub enum Scaling {
 pub enum Ffn {
     /// `down(act(gate(x)) · up(x))`.
     Glu(Glu),
+    /// The weighted sum of what the experts that a router chooses for a token make of it.
+    Experts(Experts),
+}
+
+/// Experts, each a [`Glu`], of which the likeliest are chosen by `softmax(router · x)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Experts {
+    pub count: Num,
+    /// Experts of a token.
+    pub chosen: Num,
+    /// Whether the probabilities of those are divided by their sum.
+    pub normalize: Flag,
+    /// An expert's.
+    pub glu: Glu,
+    pub paths: ExpertPaths,
+}
+
+/// Module names of experts. Those of one are relative to `experts` and the expert's number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ExpertPaths {
+    pub router: &'static str,
+    pub experts: &'static str,
+    pub gate: &'static str,
+    pub up: &'static str,
+    pub down: &'static str,
 }
 
 #[derive(Clone, Copy, Debug)]

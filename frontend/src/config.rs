@@ -71,6 +71,8 @@ const IRRELEVANT: &[&str] = &[
     "repetition_penalty",
     "return_dict",
     "return_dict_in_generate",
+    // Of a loss that is refused where it is wanted.
+    "router_aux_loss_coef",
     "sep_token_id",
     "suppress_tokens",
     "task_specific_params",

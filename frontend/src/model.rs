@@ -1,5 +1,5 @@
 //! A model with every number known: an [`Arch`] read against a config.
-use crate::arch::{self, Act, Arch, EmbedScale, Flag, Gain, Num, Only, Paths, Schedule, Stored, Window};
+use crate::arch::{self, Act, Arch, EmbedScale, ExpertPaths, Flag, Gain, Num, Only, Paths, Schedule, Stored, Window};
 use crate::config::{Config, Section, whole};
 use crate::families;
 use crate::names::Names;
@@ -10,6 +10,8 @@ use anyhow::{Result, anyhow, bail, ensure};
 const DEEPEST: usize = 1 << 14;
 /// Nor do larger ones; below this, sizes in bytes fit in 64 bits.
 const MOST_PARAMETERS: u128 = 1 << 50;
+/// A GPU's kernel takes the address of every expert's matrix as a parameter, for which it has 4,352 bytes.
+const MOST_EXPERTS: usize = 512;
 
 /// A decoder-only language model.
 #[derive(Clone, PartialEq, Debug)]
@@ -76,6 +78,19 @@ pub enum QkNorm {
 #[derive(Clone, PartialEq, Debug)]
 pub enum Ffn {
     Glu(Glu),
+    Experts(Experts),
+}
+
+/// Experts, each a [`Glu`], of which the likeliest are chosen by `softmax(router · x)`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Experts {
+    pub count: usize,
+    /// Experts of a token.
+    pub chosen: usize,
+    /// Whether the probabilities of those are divided by their sum.
+    pub normalize: bool,
+    pub glu: Glu,
+    pub paths: ExpertPaths,
 }
 
 /// `down(act(gate(x)) · up(x))`.
@@ -191,10 +206,12 @@ impl Reader<'_> {
 
     fn layer(&self, layer: &arch::Layer) -> Result<Layer> {
         let arch::Mixer::Attention(attention) = &layer.mixer;
-        let arch::Ffn::Glu(glu) = &layer.ffn;
         Ok(Layer {
             mixer: Mixer::Attention(self.attention(attention)?),
-            ffn: Ffn::Glu(self.glu(glu)?),
+            ffn: match &layer.ffn {
+                arch::Ffn::Glu(glu) => Ffn::Glu(self.glu(glu)?),
+                arch::Ffn::Experts(experts) => Ffn::Experts(self.experts(experts)?),
+            },
             norm: self.norm(&layer.norm)?,
             residual: self.number(&layer.residual)?,
         })
@@ -228,6 +245,21 @@ impl Reader<'_> {
             act: self.act(&glu.act)?,
             bias: self.flag(&glu.bias)?,
             gate_up: glu.gate_up,
+        })
+    }
+
+    fn experts(&self, experts: &arch::Experts) -> Result<Experts> {
+        let (count, chosen) = (self.size(&experts.count)?, self.size(&experts.chosen)?);
+        let place = self.place(&experts.count);
+        ensure!(count <= MOST_EXPERTS, "{place} is {count}; at most {MOST_EXPERTS} experts are supported");
+        let place = self.place(&experts.chosen);
+        ensure!(chosen <= count, "{place} is {chosen}; there are {count} experts");
+        Ok(Experts {
+            count,
+            chosen,
+            normalize: self.flag(&experts.normalize)?,
+            glu: self.glu(&experts.glu)?,
+            paths: experts.paths,
         })
     }
 

@@ -5,7 +5,7 @@
 //! - A linear layer knows its *module*, the name that LoRA patterns match and adapters are saved under. Row blocks of one
 //!   module share its adapter: one matrix A, and the same rows of B.
 use crate::arch::Stored;
-use crate::model::{Attention, Ffn, Glu, Mixer, Model, QkNorm};
+use crate::model::{Attention, Experts, Ffn, Glu, Mixer, Model, QkNorm};
 use amc_ir::View;
 use std::collections::BTreeMap;
 
@@ -46,6 +46,14 @@ pub struct AttentionNames {
 #[derive(Clone, PartialEq, Debug)]
 pub enum FfnNames {
     Glu(GluNames),
+    Experts(ExpertNames),
+}
+
+/// A router, which is no linear layer to LoRA, and its experts.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ExpertNames {
+    pub router: Vector,
+    pub experts: Vec<GluNames>,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -164,26 +172,36 @@ impl LayerNames {
         let (paths, layer) = (&model.paths, &model.kinds[model.layers[number]]);
         let scope = Scope { layer: format!("{}.{number}.", paths.layer), model };
         let Mixer::Attention(attention) = &layer.mixer;
-        let Ffn::Glu(glu) = &layer.ffn;
         LayerNames {
             mixer_norm: scope.vector(paths.mixer_norm, model.hidden),
             mixer: MixerNames::Attention(scope.attention(attention)),
             ffn_norm: scope.vector(paths.ffn_norm, model.hidden),
-            ffn: FfnNames::Glu(scope.glu(glu)),
+            ffn: match &layer.ffn {
+                Ffn::Glu(glu) => FfnNames::Glu(scope.glu(glu)),
+                Ffn::Experts(experts) => FfnNames::Experts(scope.experts(experts)),
+            },
         }
     }
 
     /// The linear layers, row blocks of one module side by side.
     pub fn linears(&self) -> impl Iterator<Item = &Linear> {
         let MixerNames::Attention(AttentionNames { q, k, v, o, .. }) = &self.mixer;
-        let FfnNames::Glu(GluNames { gate, up, down }) = &self.ffn;
-        [q, k, v, o, gate, up, down].into_iter()
+        let glus = match &self.ffn {
+            FfnNames::Glu(glu) => std::slice::from_ref(glu),
+            FfnNames::Experts(names) => &names.experts,
+        };
+        [q, k, v, o].into_iter().chain(glus.iter().flat_map(|GluNames { gate, up, down }| [gate, up, down]))
     }
 
-    fn vectors(&self) -> impl Iterator<Item = &Vector> {
+    /// All other parameters.
+    pub fn vectors(&self) -> impl Iterator<Item = &Vector> {
         let MixerNames::Attention(AttentionNames { qk_norm, .. }) = &self.mixer;
         let qk_norm = qk_norm.iter().flat_map(|(q, k)| [q, k]);
-        [&self.mixer_norm, &self.ffn_norm].into_iter().chain(qk_norm)
+        let router = match &self.ffn {
+            FfnNames::Glu(_) => None,
+            FfnNames::Experts(names) => Some(&names.router),
+        };
+        [&self.mixer_norm, &self.ffn_norm].into_iter().chain(qk_norm).chain(router)
     }
 }
 
@@ -219,6 +237,20 @@ impl Scope<'_> {
         let [gate, up] = self.blocks(glu.gate_up, blocks, hidden, glu.bias);
         let down = linear(format!("{}{}", self.layer, paths.down), glu.width, hidden, glu.bias);
         GluNames { gate, up, down }
+    }
+
+    fn experts(&self, experts: &Experts) -> ExpertNames {
+        let (paths, hidden, width) = (&experts.paths, self.model.hidden, experts.glu.width);
+        let expert = |number: usize| {
+            let of = |path, inputs, outputs| {
+                let module = format!("{}{}.{number}.{path}", self.layer, paths.experts);
+                linear(module, inputs, outputs, false)
+            };
+            let (gate, up) = (of(paths.gate, hidden, width), of(paths.up, hidden, width));
+            GluNames { gate, up, down: of(paths.down, width, hidden) }
+        };
+        let router = weight(&format!("{}{}", self.layer, paths.router), &[experts.count, hidden]);
+        ExpertNames { router, experts: (0..experts.count).map(expert).collect() }
     }
 
     /// Linear layers over one input, as modules of their own or as row blocks of one.

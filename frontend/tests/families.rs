@@ -46,20 +46,28 @@ fn both_forms_of_a_config_give_the_same_model() {
     assert!(compared >= 19, "compared {compared}");
 }
 
-/// The adapters name the linear modules that PEFT found; ours must be the same but for the head.
+/// The adapters name the linear modules that PEFT found, and those of experts; ours must be the same but for the head.
 #[test]
 fn linear_modules_are_those_that_peft_finds() {
     for case in cases() {
-        let adapter = SafetensorsFile::open(&case.join("adapter/adapter_model.safetensors")).unwrap();
+        let open = |folder: &str| SafetensorsFile::open(&case.join(folder).join("adapter_model.safetensors"));
+        let (adapter, experts) = (open("adapter").unwrap(), open("adapter_experts").ok());
         let mut wanted = Vec::new();
         for module in Names::new(&model(&case, "config.json")).modules().iter().filter(|m| m.name != "lm_head") {
             let name = |matrix: &str| format!("base_model.model.{}.lora_{matrix}.weight", module.name);
-            let (a, b) = (adapter.tensor(&name("A")).unwrap(), adapter.tensor(&name("B")).unwrap());
+            let tensor = |name: String| {
+                adapter.tensor(&name).or_else(|error| experts.as_ref().map_or(Err(error), |file| file.tensor(&name)))
+            };
+            let (a, b) = (tensor(name("A")).unwrap(), tensor(name("B")).unwrap());
             assert_eq!((a.shape[1], b.shape[0]), (module.inputs as u64, module.outputs as u64), "{}", module.name);
             wanted.extend([name("A"), name("B")]);
         }
         wanted.sort();
-        assert_eq!(adapter.tensors().keys().cloned().collect::<Vec<_>>(), wanted, "{}", case.display());
+        let files = [Some(&adapter), experts.as_ref()].into_iter().flatten();
+        let mut found: Vec<String> = files.flat_map(|file| file.tensors().keys().cloned()).collect();
+        found.sort();
+        found.dedup();
+        assert_eq!(found, wanted, "{}", case.display());
     }
 }
 
@@ -154,6 +162,24 @@ fn config_mistakes_are_named() {
 }
 
 #[test]
+fn mistakes_about_experts_are_named() {
+    let base = std::fs::read_to_string(folder().join("mixtral/config.json")).unwrap();
+    use serde_json::json;
+    let cases = [
+        ("num_experts_per_tok", json!(5), "`num_experts_per_tok` (set by the recipe) is 5; there are 4 experts"),
+        ("num_local_experts", json!(1000), "is 1000; at most 512 experts are supported"),
+        ("output_router_logits", json!(true), "which asks for the router's auxiliary loss: that is not supported"),
+        ("router_jitter_noise", json!(0.1), "which asks for noise in front of the router"),
+    ];
+    for (key, value, wanted) in cases {
+        let mut config = Config::parse(&base, "config.json").unwrap();
+        config.replace(key, value);
+        let error = format!("{:#}", Model::read(&config).unwrap_err());
+        assert!(error.contains(wanted), "wanted {wanted:?} in {error:?}");
+    }
+}
+
+#[test]
 fn a_checkpoint_that_does_not_fit_is_explained() {
     let mut config = Config::load(&folder().join("llama/config.json")).unwrap();
     config.replace("intermediate_size", serde_json::json!(100));
@@ -188,6 +214,7 @@ fn published_models_have_their_published_sizes() {
         ("LlamaForCausalLM", [576, 1536, 30, 9, 3, 49152], tied, 134_515_008),
         ("LlamaForCausalLM", [8192, 28672, 80, 64, 8, 128_256], "", 70_553_706_496),
         ("MistralForCausalLM", [4096, 14336, 32, 32, 8, 32000], "", 7_241_732_096),
+        ("MixtralForCausalLM", [4096, 14336, 32, 32, 8, 32000], "", 46_702_792_704),
         ("Qwen2ForCausalLM", [3584, 18944, 28, 28, 4, 152_064], "", 7_615_616_512),
         ("Qwen3ForCausalLM", [4096, 12288, 36, 32, 8, 151_936], "", 8_190_735_360),
         ("GemmaForCausalLM", [2048, 16384, 18, 8, 1, 256_000], "", 2_506_172_416),

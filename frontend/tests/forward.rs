@@ -72,8 +72,10 @@ impl Case {
         let config: Value = serde_json::from_str(&text).unwrap();
         let (rank, alpha) = (config["r"].as_u64().unwrap(), config["lora_alpha"].as_f64().unwrap());
         let modules = Names::new(&self.model).modules().into_iter().map(|module| module.name);
+        let adapted =
+            |name: &String| self.adapter.tensors().contains_key(&format!("base_model.model.{name}.lora_A.weight"));
         Lora {
-            modules: modules.filter(|name| name != "lm_head").collect(),
+            modules: modules.filter(adapted).collect(),
             rank: rank as usize,
             scale: (alpha / rank as f64) as f32,
             init: Init::XavierNormal,

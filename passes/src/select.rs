@@ -126,7 +126,8 @@ struct Selector<'a> {
     matrices: Matrices<'a>,
     target: &'a dyn Machine,
     kernels: &'a mut Kernels,
-    uses: Vec<usize>,
+    /// Instructions that use each value; the function's result counts as one behind the last.
+    users: Vec<Vec<usize>>,
     /// The instruction that is being claimed; none while a region is.
     claimed: Option<usize>,
     /// The temporary that products of the vendor's library compute in, one after the other.
@@ -143,8 +144,8 @@ impl<'a> Selector<'a> {
     ) -> Selector<'a> {
         let places = vec![Place::Own; function.value_count()];
         let out = Selected { steps: vec![], places, temporaries: vec![] };
-        let uses = function.use_counts();
-        Selector { function, matrices, target, kernels, uses, claimed: None, workspace: None, out }
+        let users = groups::users(function);
+        Selector { function, matrices, target, kernels, users, claimed: None, workspace: None, out }
     }
 
     fn run(mut self) -> Selected {
@@ -292,7 +293,8 @@ impl<'a> Selector<'a> {
             Operand::Value { value, .. } => Some(*value),
             Operand::Temporary { .. } => None,
         });
-        let Some(at) = self.claimed else { return values.next() };
+        let made = |value: &Value| self.function.def(*value).is_some();
+        let Some(at) = self.claimed else { return values.find(made) };
         let results = &self.function.insts[at].results;
         values.find(|value| results.contains(value)).or(results.first().copied())
     }

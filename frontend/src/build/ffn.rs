@@ -18,7 +18,7 @@ impl Scope<'_> {
     }
 }
 
-fn activation(act: Act) -> Op {
+pub(super) fn activation(act: Act) -> Op {
     match act {
         Act::Silu => ops::Silu {}.into(),
         Act::Gelu => ops::Gelu {}.into(),

@@ -25,15 +25,10 @@ impl Layer {
         let layer = &model.kinds[model.layers[number]];
         let names = &builder.names.layers[number];
         let Mixer::Attention(attention) = &layer.mixer;
-        let Ffn::Glu(glu) = &layer.ffn;
         let MixerNames::Attention(mixer_names) = &names.mixer;
-        let FfnNames::Glu(ffn_names) = &names.ffn;
         let table = builder.rotations().iter().position(|r| *r == attention.rope).expect("every rotation is listed");
         let cache_width = attention.kv_heads * attention.head_dim;
-        let mut weights = vec![builder.vector(&names.mixer_norm), builder.vector(&names.ffn_norm)];
-        for vector in mixer_names.qk_norm.iter().flat_map(|(q, k)| [q, k]) {
-            weights.push(builder.vector(vector));
-        }
+        let mut weights: Vec<Weight> = names.vectors().map(|vector| builder.vector(vector)).collect();
         names.linears().for_each(|linear| builder.linear_weights(linear, &mut weights));
 
         let mut g = Function::new("layer");
@@ -48,7 +43,11 @@ impl Layer {
         let (mixed, caches) = scope.attention(&mut g, attention, mixer_names, &context, x);
         let stream = residual(&mut g, stream, mixed);
         let x = g.op(rms_norm(&layer.norm), &[stream, scope.vector(&names.ffn_norm)]);
-        let out = scope.glu(&mut g, glu, ffn_names, &context, x);
+        let out = match (&layer.ffn, &names.ffn) {
+            (Ffn::Glu(glu), FfnNames::Glu(names)) => scope.glu(&mut g, glu, names, &context, x),
+            (Ffn::Experts(experts), FfnNames::Experts(names)) => scope.experts(&mut g, experts, names, &context, x),
+            _ => unreachable!("names are made from the layer"),
+        };
         let stream = residual(&mut g, stream, out);
         g.results = [vec![stream], caches].concat();
         Layer { function: g, weights, number, table, cache_width }

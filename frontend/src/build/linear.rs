@@ -2,7 +2,7 @@
 use super::layer::Context;
 use super::{Builder, Lora, Weight, view_name};
 use crate::names::{Linear, Vector};
-use amc_ir::ops::{Add, Broadcast, Cast, Dropout, Matmul, Scale};
+use amc_ir::ops::{Add, Broadcast, Cast, Dropout, GroupedMatmul, Matmul, Scale};
 use amc_ir::{DType, Function, Init, Type, Value, View};
 use std::collections::HashMap;
 
@@ -73,11 +73,7 @@ impl<'a> Scope<'a> {
     /// `x · Wᵀ + b + scale · (x · Aᵀ) · Bᵀ`
     pub fn linear(&mut self, g: &mut Function, linear: &Linear, context: &Context, x: Value) -> Value {
         let dtype = g.ty(x).dtype;
-        let mut y = g.op(Matmul::linear(dtype), &[x, self.view(&linear.weight())]);
-        if let Some(lora) = self.builder.lora(linear) {
-            let adapted = self.adapter(g, lora, linear, context, x);
-            y = g.op(Add {}, &[y, adapted]);
-        }
+        let mut y = self.adapted(g, &[linear], None, context, x);
         if let Some(bias) = linear.bias() {
             let shape = g.ty(y).shape.clone();
             let bias = g.op(Broadcast { shape }, &[self.view(&bias)]);
@@ -85,6 +81,27 @@ impl<'a> Scope<'a> {
             y = g.op(Add {}, &[y, bias]);
         }
         y
+    }
+
+    /// The same without a bias; with `offsets` every group of rows of `x` meets its own of the linear layers.
+    pub fn adapted(
+        &mut self,
+        g: &mut Function,
+        linears: &[&Linear],
+        offsets: Option<Value>,
+        context: &Context,
+        x: Value,
+    ) -> Value {
+        let weights: Vec<Value> = linears.iter().map(|linear| self.view(&linear.weight())).collect();
+        let dtype = g.ty(x).dtype;
+        let y = product(g, x, &weights, offsets, dtype);
+        match self.builder.lora(linears[0]) {
+            None => y,
+            Some(lora) => {
+                let adapted = self.adapter(g, lora, linears, offsets, context, x);
+                g.op(Add {}, &[y, adapted])
+            }
+        }
     }
 
     /// The number of a dropout site, the same for the same key.
@@ -96,10 +113,19 @@ impl<'a> Scope<'a> {
     }
 
     /// The adapter's product is kept in f32 between its two matrices.
-    fn adapter(&mut self, g: &mut Function, lora: &Lora, linear: &Linear, context: &Context, x: Value) -> Value {
-        let dtype = g.ty(x).dtype;
-        let a = self.view(&View { tensor: linear.lora_a(), start: 0, rows: lora.rank });
-        let b = self.view(&linear.lora_b());
+    fn adapter(
+        &mut self,
+        g: &mut Function,
+        lora: &Lora,
+        linears: &[&Linear],
+        offsets: Option<Value>,
+        context: &Context,
+        x: Value,
+    ) -> Value {
+        let (dtype, linear) = (g.ty(x).dtype, linears[0]);
+        let a_of = |linear: &&Linear| self.view(&View { tensor: linear.lora_a(), start: 0, rows: lora.rank });
+        let a: Vec<Value> = linears.iter().map(a_of).collect();
+        let b: Vec<Value> = linears.iter().map(|linear| self.view(&linear.lora_b())).collect();
         let dropout = lora.dropout.and_then(|dropout| context.seed.map(|seed| (dropout, seed)));
         // The blocks of one module read one input, so they share its dropout; their outputs are different elements.
         let block = if dropout.is_some_and(|(dropout, _)| dropout.on_input) { 0 } else { linear.start };
@@ -111,9 +137,17 @@ impl<'a> Scope<'a> {
             _ => value,
         };
         let x = drop(g, x, true);
-        let low = g.op(Matmul::linear(DType::F32), &[x, a]);
+        let low = product(g, x, &a, offsets, DType::F32);
         let low = g.op(Scale { value: lora.scale }, &[low]);
-        let out = g.op(Matmul::linear(dtype), &[low, b]);
+        let out = product(g, low, &b, offsets, dtype);
         drop(g, out, false)
+    }
+}
+
+/// `x · Wᵀ`, or that of every group of rows with its own matrix.
+fn product(g: &mut Function, x: Value, matrices: &[Value], offsets: Option<Value>, dtype: DType) -> Value {
+    match offsets {
+        None => g.op(Matmul::linear(dtype), &[x, matrices[0]]),
+        Some(offsets) => g.op(GroupedMatmul { tb: true, dtype }, &[&[x, offsets], matrices].concat()),
     }
 }

@@ -3,6 +3,7 @@
 //! The entry `main` and its parameters are described in [`amc_ir::binding`]. Each layer is built as a function; layers whose
 //! functions are equal share one, so a model has as many layer functions as it has kinds of layer.
 mod attention;
+mod experts;
 mod ffn;
 mod layer;
 mod linear;
@@ -75,7 +76,8 @@ pub struct Built {
 /// Builds the graph that `request` describes.
 ///
 /// # Errors
-/// An adapter on the output head, which the fused loss has no room for.
+/// An adapter on the output head, which the fused loss has no room for; adapters on some experts' matrices alone; experts whose
+/// matrices are stored in different ways.
 pub fn build(request: &Request) -> Result<Built> {
     let names = Names::new(request.model);
     if request.lora.is_some_and(|lora| lora.modules.contains(&names.head.module)) {
@@ -85,6 +87,7 @@ pub fn build(request: &Request) -> Result<Built> {
             names.head.module
         );
     }
+    experts::check(request, &names)?;
     let mut builder = Builder { request, names: &names, bindings: Bindings::default(), module: Module::default() };
     builder.main();
     Ok(Built { module: builder.module, bindings: builder.bindings })

@@ -3,6 +3,7 @@ mod gemma;
 mod granite;
 mod llama;
 mod mistral;
+mod mixtral;
 mod phi;
 mod qwen;
 
@@ -17,6 +18,7 @@ pub const ALL: &[&Arch] = &[
     &llama::INTERNLM3,
     &llama::LLAMA,
     &mistral::MISTRAL,
+    &mixtral::MIXTRAL,
     &phi::PHI3,
     &qwen::QWEN2,
     &qwen::QWEN3,

@@ -46,7 +46,8 @@ impl OpDef for Route {
         for logits in args[0].data.chunks(experts) {
             let p = probabilities(logits);
             let mut order: Vec<usize> = (0..experts).collect();
-            order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
+            // Adding zero makes -0 and 0 equal.
+            order.sort_by(|a, b| (logits[*b] + 0.0).total_cmp(&(logits[*a] + 0.0)));
             order.truncate(self.k);
             let total = divisor(self.normalize, order.iter().map(|e| p[*e]));
             weights.extend(order.iter().map(|e| p[*e] / total));

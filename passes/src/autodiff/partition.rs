@@ -140,5 +140,6 @@ fn is_cheap(joint: &Function, at: usize, needed: &[bool]) -> bool {
 }
 
 fn cheap(op: &Op) -> bool {
-    crate::is_elementwise(op) || matches!(op, Op::RmsNorm(_) | Op::Reshape(_) | Op::Rows(_) | Op::DeriveSeed(_))
+    crate::is_elementwise(op)
+        || matches!(op, Op::RmsNorm(_) | Op::Reshape(_) | Op::Rows(_) | Op::GatherRows(_) | Op::DeriveSeed(_))
 }

@@ -1,4 +1,5 @@
 //! One row per op that is not elementwise: which kernels compute it.
+mod experts;
 mod loss;
 mod state;
 
@@ -58,7 +59,8 @@ pub(super) fn claim(s: &mut Selector, at: usize, done: &mut [bool]) {
             s.launch(kernel.build(s.target), operands(args, results), "rope");
         }
         Op::SumTo(_) => sum_to(s, at, done),
-        op => state::claim(s, at, op, done),
+        op if !experts::claim(s, at, done) => state::claim(s, at, op, done),
+        _ => {}
     }
 }
 
@@ -83,7 +85,8 @@ fn norm_grad(s: &mut Selector, at: usize, eps: f32, plus_one: bool, add: bool) {
     s.launch(kernel, operands(&inst.args, &inst.results), op_name(s.function, at));
 }
 
-/// Sums down to one row are column sums; sums down to one number are the sum of column sums.
+/// Sums down to one row are column sums; sums down to one number are the sum of column sums; sums down to one column are
+/// row sums.
 fn sum_to(s: &mut Selector, at: usize, done: &mut [bool]) {
     let function = s.function;
     let inst = &function.insts[at];
@@ -102,41 +105,42 @@ fn sum_to(s: &mut Selector, at: usize, done: &mut [bool]) {
         let kernel = reduce::ColumnSum { rows: m, n, elem, accumulate: false }.build(s.target);
         s.launch(kernel, vec![inst.args[0].into(), columns], "sum_to");
         s.launch(reduce::Sum { n }.build(s.target), vec![columns, inst.results[0].into()], "sum_to");
+    } else if to.len() == m && to.shape.last() == Some(&1) {
+        let kernel = reduce::RowSum { rows: m, n, elem }.build(s.target);
+        s.launch(kernel, vec![inst.args[0].into(), inst.results[0].into()], "sum_to");
     } else {
         panic!("no kernel sums {from} down to {to}");
     }
 }
 
 /// Result `k` of instruction `at` where it is only accumulated into a state that is known before: that `accumulate`.
-fn accumulate_of(function: &Function, users: &[usize], at: usize, k: usize) -> Option<usize> {
+/// `users` are the instructions that use each value.
+fn accumulate_of(function: &Function, users: &[Vec<usize>], at: usize, k: usize) -> Option<usize> {
     let result = function.insts[at].results[k];
-    if users[result.index()] != 1 {
-        return None;
-    }
-    let found = (at + 1..function.insts.len()).find(|i| function.insts[*i].args.contains(&result))?;
-    let inst = &function.insts[found];
-    let ready = function.def(inst.args[0]).is_none_or(|(def, _)| def < at);
-    (matches!(inst.op(), Some(Op::Accumulate(_))) && inst.args[1] == result && ready).then_some(found)
+    let [found] = users[result.index()][..] else { return None };
+    let inst = function.insts.get(found)?;
+    let ready = || function.def(inst.args[0]).is_none_or(|(def, _)| def < at);
+    (matches!(inst.op(), Some(Op::Accumulate(_))) && inst.args[1] == result && ready()).then_some(found)
 }
 
 /// Whether the `accumulate` at `at` is done by the kernel that makes its operand.
 pub(super) fn accumulates_itself(function: &Function, users: &[Vec<usize>], at: usize) -> bool {
     let Some((def, k)) = function.def(function.insts[at].args[1]) else { return false };
-    let counts: Vec<usize> = users.iter().map(Vec::len).collect();
     let able = match function.insts[def].op() {
         Some(Op::RmsNormGradWeight(_) | Op::EmbeddingGrad(_)) => true,
         Some(Op::SumTo(op)) => op.shape.last() == function.ty(function.insts[def].args[0]).shape.last(),
         Some(Op::LinearCrossEntropyGrad(_)) => k == 2,
+        Some(Op::GroupedMatmulGrad(_)) => experts::all_accumulated(function, users, def),
         _ => false,
     };
-    able && accumulate_of(function, &counts, def, k) == Some(at)
+    able && accumulate_of(function, users, def, k) == Some(at)
 }
 
 /// Where result `k` of instruction `at` goes, and whether it is added there: into the state that it is accumulated into,
 /// or into memory of its own.
 fn accumulation(s: &mut Selector, at: usize, k: usize, done: &mut [bool]) -> (Operand, bool) {
     let result = s.function.insts[at].results[k];
-    match accumulate_of(s.function, &s.uses, at, k) {
+    match accumulate_of(s.function, &s.users, at, k) {
         None => (result.into(), false),
         Some(add) => {
             let inst = &s.function.insts[add];

@@ -2,7 +2,7 @@
 //!
 //! An elementwise value is *material* where something reads it from memory: an op that is not elementwise, a call, a
 //! broadcast, the function's result. Material values are the roots of regions; the others are computed wherever a root
-//! needs them. A root joins the product (`matmul`, `matmul_sum`) that makes one of its operands, unless something needs
+//! needs them. A root joins the product (`matmul`, `matmul_sum`, `grouped_matmul`) that makes one of its operands, unless something needs
 //! that product, or what the root's group already made, before the root.
 use super::rows;
 use crate::is_elementwise;
@@ -66,16 +66,12 @@ fn fusible(op: Option<&Op>) -> bool {
 }
 
 fn is_product(op: Option<&Op>) -> bool {
-    matches!(op, Some(Op::Matmul(_) | Op::MatmulSum(_)))
+    matches!(op, Some(Op::Matmul(_) | Op::MatmulSum(_) | Op::GroupedMatmul(_)))
 }
 
 impl<'a> Finder<'a> {
     fn new(function: &'a Function) -> Finder<'a> {
-        let mut users = vec![vec![]; function.value_count()];
-        for (at, inst) in function.insts.iter().enumerate() {
-            inst.args.iter().for_each(|a| users[a.index()].push(at));
-        }
-        function.results.iter().for_each(|r| users[r.index()].push(function.insts.len()));
+        let users = users(function);
         let material = (0..users.len()).map(|v| users[v].iter().any(|at| reads_memory(function, *at, v))).collect();
         let states = |inst: &amc_ir::Inst| {
             let consumed = inst.op().map_or(&[][..], |op| op.def().in_place());
@@ -213,6 +209,16 @@ impl<'a> Finder<'a> {
         }
         Groups { groups: self.groups, by_position, covered, inlined }
     }
+}
+
+/// Instructions that use each value; the function's result counts as one behind the last.
+pub fn users(function: &Function) -> Vec<Vec<usize>> {
+    let mut users = vec![vec![]; function.value_count()];
+    for (at, inst) in function.insts.iter().enumerate() {
+        inst.args.iter().for_each(|a| users[a.index()].push(at));
+    }
+    function.results.iter().for_each(|r| users[r.index()].push(function.insts.len()));
+    users
 }
 
 /// Whether user `at` of value `v` needs it in memory.

@@ -3,6 +3,7 @@ use super::groups::Group;
 use super::{Operand, Place, Selector, elem, rows};
 use amc_ir::{DType, Function, Op, Type, Value};
 use amc_kernels::gemm::{self, Gemm, Term};
+use amc_kernels::grouped::GroupedRows;
 use amc_kernels::pointwise::Pointwise;
 use amc_kernels::region::{Broadcast, Region, RegionInput, RegionNode, RegionOutput, RegionValue, ScalarOp};
 use std::collections::HashMap;
@@ -51,6 +52,7 @@ impl Selector<'_> {
     ) {
         let inst = &self.function.insts[at];
         let (ta, tb) = match inst.op() {
+            Some(Op::GroupedMatmul(op)) => return self.grouped(at, op.tb, epilogue, [inputs, outputs].concat(), label),
             Some(Op::Matmul(op)) => (vec![op.ta], vec![op.tb]),
             Some(Op::MatmulSum(op)) => (op.ta.clone(), op.tb.clone()),
             _ => unreachable!("a product is a matmul or a sum of them"),
@@ -67,6 +69,19 @@ impl Selector<'_> {
         operands.extend(inputs);
         operands.extend(outputs);
         self.launch_product(gemm, operands, label);
+    }
+
+    /// Launches the product of groups of rows at instruction `at` with `epilogue`, whose operands are `others`.
+    fn grouped(&mut self, at: usize, tb: bool, epilogue: Region, others: Vec<Operand>, label: &str) {
+        let inst = &self.function.insts[at];
+        let (x, matrices) = (self.function.ty(inst.args[0]), &inst.args[2..]);
+        let (m, n) = rows(self.function.ty(inst.results[0]));
+        let b = operand(self.function.ty(matrices[0]), tb);
+        let term = Term { k: x.shape[1], a: operand(x, false), b, packed: false };
+        let gemm = Gemm { m, n, terms: vec![term], epilogue, row_limit: None, inner_limit: None };
+        let kernel = self.target.grouped_rows(&GroupedRows { groups: matrices.len(), gemm });
+        let of = |values: &[Value]| values.iter().map(|value| Operand::from(*value)).collect();
+        self.launch(kernel, [of(&inst.args[..2]), others, of(matrices)].concat(), label);
     }
 }
 

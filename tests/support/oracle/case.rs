@@ -38,7 +38,7 @@ pub struct Summary {
 
 /// The numbers of one mode.
 pub struct Expected {
-    pub logits: Summary,
+    pub logits: Option<Summary>,
     pub logits_tensor: Option<Vec<f32>>,
     pub losses: Vec<f64>,
     pub gradients: BTreeMap<String, Summary>,
@@ -131,10 +131,17 @@ impl Case {
         rows.flat_map(|(row, length)| values[row * self.seq * n..][..length * n].to_vec()).collect()
     }
 
+    /// What it has numbers for.
+    pub fn modes(&self) -> Vec<Mode> {
+        let experts = self.folder.join(Mode::ExpertLora.adapter()).is_file().then_some(Mode::ExpertLora);
+        [Mode::Full, Mode::Lora].into_iter().chain(experts).collect()
+    }
+
     pub fn expected(&self, mode: Mode) -> Expected {
         let (prefix, losses) = match mode {
             Mode::Full => ("", "sft_losses"),
             Mode::Lora => ("lora_", "lora_losses"),
+            Mode::ExpertLora => ("expert_lora_", "expert_lora_losses"),
         };
         let gradients: BTreeMap<String, Summary> =
             entries(&self.expected[format!("{prefix}grads")]).map(|(k, v)| (k.clone(), summary(v))).collect();
@@ -143,9 +150,10 @@ impl Case {
         let near_zero = match mode {
             Mode::Full => "grad_near_zero",
             Mode::Lora => "lora_grad_near_zero",
+            Mode::ExpertLora => "expert_lora_grad_near_zero",
         };
         Expected {
-            logits: summary(&self.expected[format!("{prefix}logits")]),
+            logits: self.expected.get(format!("{prefix}logits")).map(summary),
             logits_tensor: tensor(format!("{prefix}logits")).map(|logits| self.real_rows(&logits)),
             losses: list(&self.expected[losses]).filter_map(Value::as_f64).collect(),
             gradient_tensors: gradients.keys().filter_map(|k| Some((k.clone(), tensor(key(k))?))).collect(),

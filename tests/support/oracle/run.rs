@@ -18,6 +18,18 @@ use std::collections::BTreeMap;
 pub enum Mode {
     Full,
     Lora,
+    /// Adapters of experts too.
+    ExpertLora,
+}
+
+impl Mode {
+    /// The file of the adapters that are trained.
+    pub fn adapter(self) -> &'static str {
+        match self {
+            Mode::ExpertLora => "adapter_experts/adapter_model.safetensors",
+            Mode::Full | Mode::Lora => "adapter/adapter_model.safetensors",
+        }
+    }
 }
 
 /// A case loaded into a session.
@@ -30,8 +42,8 @@ pub struct Runner {
 impl Runner {
     pub fn compile(case: &Case, mode: Mode, target: &str) -> Result<Runner> {
         let model = model::load(&case.folder, &[], Some(DType::F32), true)?;
-        let adapter = SafetensorsFile::open(&case.folder.join("adapter/adapter_model.safetensors"))?;
-        let lora = (mode == Mode::Lora).then(|| lora(case, &adapter)).transpose()?;
+        let adapter = SafetensorsFile::open(&case.folder.join(mode.adapter()))?;
+        let lora = (mode != Mode::Full).then(|| lora(case, &adapter)).transpose()?;
         let units = units(case, &model, lora.as_ref())?;
         let optimizer = Optimizer { beta1: 0.9, beta2: 0.999, eps: 1e-8, decoupled: true };
         let folder = tempfile::tempdir()?;
@@ -45,7 +57,7 @@ impl Runner {
         let options = SessionOptions { threads: Some(2), model: Some(case.folder.clone()) };
         let mut session = Session::open(&artifact, &options)?;
         session.initialise(0)?;
-        if mode == Mode::Lora {
+        if mode != Mode::Full {
             for name in adapter.tensors().keys() {
                 let values = super::case::floats(&adapter, name).context("the adapter is not f32")?;
                 session.write_param(name, Part::Value, &values)?;
