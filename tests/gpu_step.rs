@@ -224,6 +224,7 @@ fn full_fine_tuning_with_the_vendors_products() {
     let measured = said(on_gpu(&bench, AMPERE, &["run", "a", "--profile"]));
     let (_, ampere) = AMPERE;
     assert!(measured.lines().any(|line| line.contains("  cublaslt_")), "{measured}");
+    assert!(measured.contains("forecasts are nominal, not measured: an A100"), "{measured}");
     let missing = bench.on_machine(&format!("{ampere} cublaslt=none"), &["run", "a"]);
     let error = String::from_utf8_lossy(&missing.stderr);
     assert!(!missing.status.success() && error.contains("has no cuBLASLt") && error.contains("--no-vendor"), "{error}");

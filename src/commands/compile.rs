@@ -139,19 +139,14 @@ pub fn summary(project: &Project, fitted: &Fitted, out: &mut impl Write) -> Resu
 
 /// How long a step will take on this machine, or on a GPU at the least, and how much of that is the budget's doing.
 pub fn forecast(project: &Project, fitted: &Fitted, destination: &Destination, out: &mut impl Write) -> Result<()> {
-    if matches!(destination, Destination::Null) {
-        return Ok(());
-    }
-    let Timed { seconds, tokens, forecast } = Timed::of(project, destination, &fitted.assembled.plan)?;
+    let timed = |plan| Timed::of(project, destination, plan);
+    let Some(Timed { seconds, tokens, forecast }) = timed(&fitted.assembled.plan)? else { return Ok(()) };
     let speed = tokens / seconds;
-    if destination.nominal_rates().is_some() {
-        let grounds = forecast.grounds();
-        writeln!(out, "forecast: {seconds:.3} s a step at the least, {speed:.0} tokens/s at the most ({grounds})")?;
-    } else {
-        writeln!(out, "forecast: {seconds:.3} s a step, {speed:.1} tokens/s ({})", forecast.certainty())?;
-    }
-    let Some(unbounded) = &fitted.unbounded else { return Ok(()) };
-    let slower = 100.0 * (seconds / Timed::of(project, destination, unbounded)?.seconds - 1.0);
+    let (least, most) = if forecast.nominal { (" at the least", " at the most") } else { ("", "") };
+    let certainty = forecast.certainty();
+    writeln!(out, "forecast: {seconds:.3} s a step{least}, {speed:.1} tokens/s{most} ({certainty})")?;
+    let Some(unbounded) = fitted.unbounded.as_ref().map(timed).transpose()?.flatten() else { return Ok(()) };
+    let slower = 100.0 * (seconds / unbounded.seconds - 1.0);
     Ok(writeln!(out, "forecast: {slower:.1} % slower than without the budget")?)
 }
 

@@ -1,8 +1,7 @@
 //! The last step: programs to plan, kernels to code, everything into the artifact's directory.
 use amc_artifact::memory::{PIECE_BYTES, staying};
 use amc_artifact::{
-    Artifact, Contents, Header, InputFile, PhaseMemory, Plan, Rates, RunConfig, TargetInfo, TargetKind, WeightTensor,
-    rates,
+    Artifact, Contents, Header, InputFile, PhaseMemory, Plan, RunConfig, TargetInfo, TargetKind, WeightTensor,
 };
 use amc_kernels::{Gpu, Machine, Target, Vendor};
 use amc_passes::plan::Assembled;
@@ -43,14 +42,6 @@ impl Destination {
     fn named_cpu(info: &TargetInfo) -> Result<Destination> {
         let host = amc_codegen::host_target().ok().filter(|host| host.cpu == info.cpu);
         Ok(Destination::Cpu(host.map_or_else(|| amc_codegen::named_target(&format!("cpu:{}", info.cpu)), Ok)?))
-    }
-
-    /// The published peaks of a GPU for which the code is; none of a CPU.
-    pub fn nominal_rates(&self) -> Option<Rates> {
-        match self {
-            Destination::Gpu(gpu) => rates::of_gpu(gpu.name()),
-            Destination::Cpu(_) | Destination::Null => None,
-        }
     }
 
     /// The same, where a GPU's vendor computes such products, and f32 are rounded to TF32 if `tf32` says so.

@@ -2,8 +2,7 @@
 use super::emit::Destination;
 use super::project::Project;
 use super::recipe::threads;
-use amc_artifact::rates::{self, Host};
-use amc_artifact::{Forecast, Plan, Step};
+use amc_artifact::{Forecast, Plan, Step, rates};
 use anyhow::Result;
 
 /// A forecast of a plan.
@@ -16,15 +15,13 @@ pub struct Timed {
 }
 
 impl Timed {
-    /// Of a plan whose code is for `destination`, with the data and the threads of the project's run.
-    pub fn of(project: &Project, destination: &Destination, plan: &Plan) -> Result<Timed> {
-        let host = || {
-            let threads = threads(project) as usize;
-            (rates::of(&Host::here(&destination.info().features, threads)), threads)
-        };
-        let (rates, threads) = destination.nominal_rates().map_or_else(host, |rates| (rates, 1));
+    /// Of a plan whose code is for `destination`, with the data and the threads of the project's run; `None` where there are no
+    /// rates.
+    pub fn of(project: &Project, destination: &Destination, plan: &Plan) -> Result<Option<Timed>> {
+        let threads = threads(project) as usize;
+        let Some(rates) = rates::of_target(&destination.info(), threads) else { return Ok(None) };
         let step = Step::of(plan, &project.train.prepared.shard, &project.train.sampler)?;
         let forecast = Forecast::of(plan, &rates, threads, &step.loads);
-        Ok(Timed { seconds: forecast.step(plan, &step), tokens: step.tokens, forecast })
+        Ok(Some(Timed { seconds: forecast.step(plan, &step), tokens: step.tokens, forecast }))
     }
 }

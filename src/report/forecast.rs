@@ -15,14 +15,16 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// Of this machine, with batches like those of the artifact's data where amc's cache has it, else with full ones; `None` where the code is for a device that has no rates.
+    /// Of this machine, or of a GPU's peaks, with batches like those of the artifact's data where amc's cache has it, else with full
+    /// ones; `None` where the code is for a device that has no rates.
     pub fn of(artifact: &Artifact) -> Option<Expected> {
         let target = &artifact.header.target;
-        if !matches!(target.kind, TargetKind::Cpu | TargetKind::Null) {
-            return None;
-        }
         let threads = artifact.run.as_ref().and_then(|run| run.threads).map_or_else(default_threads, |it| it as usize);
-        let rates = rates::of(&Host::here(&target.features, threads));
+        let rates = match target.kind {
+            TargetKind::Null => rates::of(&Host::here(&target.features, threads)),
+            TargetKind::Cpu | TargetKind::Cuda => rates::of_target(target, threads)?,
+        };
+        let threads = if rates.nominal() { 1 } else { threads };
         let step = step(artifact).unwrap_or_default();
         let forecast = Forecast::of(&artifact.plan, &rates, threads, &step.loads);
         Some(Expected { rates, threads, forecast })
@@ -55,7 +57,8 @@ impl Expected {
         let operations = best(|rate| rate.operation, |_| true);
         let bytes = best(|rate| rate.byte, |family| MEMORY_BOUND.contains(&family));
         let roof = operations.zip(bytes).map(|(operations, bytes)| json!({"operations": operations, "bytes": bytes}));
-        json!({"certainty": self.forecast.certainty(), "threads": self.threads, "roof": roof})
+        let threads = (!self.forecast.nominal).then_some(self.threads);
+        json!({"certainty": self.forecast.certainty(), "threads": threads, "roof": roof})
     }
 }
 

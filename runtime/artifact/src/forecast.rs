@@ -75,7 +75,7 @@ pub enum Source {
     Measured(String),
     /// Of a machine like it, and why not of this one.
     BuiltIn(String),
-    /// Published peaks of a machine, which it is.
+    /// Published peaks of a machine, which it is; of all of it, not of a thread.
     Nominal(String),
 }
 
@@ -83,6 +83,11 @@ impl Rates {
     /// Whether they are of this machine.
     pub fn measured(&self) -> bool {
         matches!(self.source, Source::Measured(_))
+    }
+
+    /// Whether they are published peaks, so that forecasts are the least that anything can take.
+    pub fn nominal(&self) -> bool {
+        matches!(self.source, Source::Nominal(_))
     }
 
     /// `calibrated 2026-11-24`, or what to do about it.
@@ -114,6 +119,8 @@ pub struct Forecast {
     pub unrated: Vec<String>,
     /// Where the rates come from, in words.
     pub source: String,
+    /// Whether the rates are published peaks, and times the least that is possible.
+    pub nominal: bool,
 }
 
 impl Forecast {
@@ -122,8 +129,14 @@ impl Forecast {
         let full = Load::default();
         let work = |launch: &Launch| &plan.kernels[launch.kernel as usize].work;
         let rate = |launch: &Launch| rates.families.get(&work(launch).family);
-        let mut forecast =
-            Forecast { launches: vec![], programs: vec![], error: 0.0, unrated: vec![], source: rates.describe() };
+        let mut forecast = Forecast {
+            launches: vec![],
+            programs: vec![],
+            error: 0.0,
+            unrated: vec![],
+            source: rates.describe(),
+            nominal: rates.nominal(),
+        };
         for program in &plan.programs {
             let (launches, seconds) =
                 Forecast::of_program(plan, program, rates, threads, loads.get(&program.name).unwrap_or(&full));
@@ -151,6 +164,7 @@ impl Forecast {
             rates.families.get(&work.family).unwrap_or(&slowest).seconds(work, share, rates.overlap)
         };
         let launches: Vec<f64> = program.launches.iter().map(seconds).collect();
+        let threads = if rates.nominal() { 1 } else { threads };
         let (work, stages) = stages(&program.launches, &launches, threads);
         (launches, work * (1.0 + rates.idle) + stages as f64 * rates.wait)
     }
@@ -166,16 +180,12 @@ impl Forecast {
 
     /// `± 8 %; calibrated 2026-11-24`, with the families that have no rate.
     pub fn certainty(&self) -> String {
-        format!("± {:.0} %; {}", 100.0 * self.error, self.grounds())
-    }
-
-    /// `calibrated 2026-11-24`, likewise.
-    pub fn grounds(&self) -> String {
         let guessed = match self.unrated.is_empty() {
             true => String::new(),
             false => format!("; no rate for {}", self.unrated.join(", ")),
         };
-        format!("{}{guessed}", self.source)
+        let error = if self.nominal { String::new() } else { format!("± {:.0} %; ", 100.0 * self.error) };
+        format!("{error}{}{guessed}", self.source)
     }
 }
 
@@ -236,6 +246,12 @@ mod tests {
         let full = BTreeMap::new();
         let overlapping = Rates { overlap: true, ..known.clone() };
         assert_eq!(Forecast::of(&plan(), &overlapping, 1, &full).launches[0], [12.0, 12.0, 2.0]);
+        let nominal = Rates { source: Source::Nominal("a machine".into()), wait: 0.0, ..overlapping };
+        let nominal = Forecast::of(&plan(), &nominal, 8, &full);
+        assert_eq!(
+            (nominal.programs, nominal.source),
+            (vec![26.0, 24.0], "nominal, not measured: a machine".to_string())
+        );
         let forecast = Forecast::of(&plan(), &known, 2, &full);
         assert_eq!(forecast.launches, [vec![13.0, 13.0, 2.0], vec![13.0, 13.0]]);
         // A single task is one thread's; two launches of three tasks that need not wait keep both threads busy.

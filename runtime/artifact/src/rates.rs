@@ -2,14 +2,12 @@
 mod built_in;
 mod nominal;
 
-use crate::{Rate, Rates, Source, rates_folder};
+use crate::{Rate, Rates, Source, TargetInfo, TargetKind, rates_folder};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-
-pub use nominal::of_gpu;
 
 /// What rates depend on, beside amc's version.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -49,6 +47,16 @@ impl Host {
         let key =
             format!("{}\n{}\n{}\n{}", env!("CARGO_PKG_VERSION"), self.processor, self.features.join(","), self.threads);
         folder.join(format!("{}.json", &blake3::hash(key.as_bytes()).to_hex()[..16]))
+    }
+}
+
+/// What code for a target runs at: on this machine with so many threads, or at the peaks of a GPU; `None` where there is no code, or
+/// the GPU's peaks are not known.
+pub fn of_target(target: &TargetInfo, threads: usize) -> Option<Rates> {
+    match target.kind {
+        TargetKind::Cpu => Some(of(&Host::here(&target.features, threads))),
+        TargetKind::Cuda => nominal::of_gpu(&target.cpu),
+        TargetKind::Null => None,
     }
 }
 

@@ -41,7 +41,8 @@ impl Expected {
 
     fn seconds(&self, plan: &Plan, index: usize, load: &Load) -> f64 {
         let of = |rates| Forecast::of_program(plan, &plan.programs[index], rates, self.threads, load).1;
-        self.rates.as_ref().map_or(0.0, of)
+        // Steps are compared with nothing but what was measured here.
+        self.rates.as_ref().filter(|rates| rates.measured()).map_or(0.0, of)
     }
 
     /// What the batches so far held, by program.

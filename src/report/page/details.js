@@ -41,7 +41,7 @@ class Details {
       definitions([
         ["shape", shape],
         ["launches", formatCount(program.launches.length)],
-        ["forecast", program.clocks.forecast ? `${formatSeconds(program.clocks.forecast.total)} with ${report.forecast.threads} threads (${report.forecast.certainty})` : "none: this machine has no rates for it"],
+        ["forecast", program.clocks.forecast ? `${formatSeconds(program.clocks.forecast.total)} ${report.forecast.threads ? `with ${report.forecast.threads} threads ` : ""}(${report.forecast.certainty})` : "none: this machine has no rates for it"],
         program.clocks.measured ? ["measured", `${formatSeconds(program.clocks.measured.total)}, ${formatSeconds(program.totalSeconds())} of it in launches`] : null,
         ["trainable state", formatBytes(program.state)],
         ["buffers", `${formatBytes(program.activations)} for ${formatCount(program.buffers.length)}; at most ${formatBytes(live)} alive`],
