@@ -70,18 +70,7 @@ impl Gradient<'_> {
         let pipeline = &start.ring.pipeline;
         let numbers = [turn.number.clone(), e.plus(&turn.number, 1)];
         let slots = [0, 1].map(|array| pipeline.slot(e, &numbers[array]));
-        let mut running = vec![];
-        let own = e.anew(&mine.descriptor);
-        for (array, (slot, at)) in slots.iter().zip(&start.own_at).enumerate() {
-            let own = if self.walk.own_head(array).box_row_bytes() == self.walk.own_head(0).box_row_bytes() {
-                e.plus(&own, distance(at - start.own_at[0]))
-            } else {
-                self.walk.own_head(array).mine(e, *at)
-            };
-            let other = start.ring.along(e, array, &slot.stage);
-            pipeline.wait_full(e, slot);
-            running.push(over_entries(e, (self.walk.own_head(array), &own), (self.walk.other_head(array), &other)));
-        }
+        let running = self.products(e, start, &slots, mine);
         // Computed for every tile, so that it takes no registers between them.
         let lane = e.anew("%lane");
         let origin = Part::origin_of(e, &lane);
@@ -90,7 +79,6 @@ impl Gradient<'_> {
         let logarithms = self.of_queries_at(e, start, mine, (&slots[0], &origin.1), Statistic::Logarithm);
         wgmma::wait(e, running.len() - 1);
         let mut scores = self.walk.score_sums().waited_for(e, &running[0]);
-        let mut slopes = None;
         let of_slopes = |e: &mut Emitter| {
             let deltas = self.of_queries_at(e, start, mine, (&slots[1], &origin.1), Statistic::Delta);
             wgmma::wait(e, 0);
@@ -100,13 +88,13 @@ impl Gradient<'_> {
             }
             (slopes, deltas)
         };
-        let tanhs: Option<Vec<Value>> = scores.iter().map(|score| self.walk.tanh(e, score)).collect();
-        if let Some(tanhs) = tanhs {
+        let mut capped = None;
+        if let Some(tanhs) = scores.iter().map(|score| self.walk.tanh(e, score)).collect() {
             scores = tanhs;
             if self.wanted != Wanted::Values {
                 // Before anything else, so that the derivatives of scores take no registers.
-                let (values, deltas) = of_slopes(e);
-                slopes = Some(self.capped_slopes(e, &scores, &values, &deltas));
+                let (slopes, deltas) = of_slopes(e);
+                capped = Some(self.capped_slopes(e, &scores, &slopes, &deltas));
             }
         }
         let probabilities = self.probabilities(e, &scores, (&logarithms, distances.as_ref()), (&all, &seen));
@@ -115,7 +103,7 @@ impl Gradient<'_> {
             let of_values = self.passed_on(e, start, (1, &slots[1]), sums, &probabilities);
             return self.ended(e, start, &numbers, &[of_values]);
         }
-        let gradients = match slopes {
+        let gradients = match capped {
             Some(slopes) => probabilities.iter().zip(&slopes).map(|(p, slope)| e.float2("mulf", p, slope, 1)).collect(),
             None => {
                 let (slopes, deltas) = of_slopes(e);
@@ -129,6 +117,23 @@ impl Gradient<'_> {
         let held = if self.of_queries() { &numbers[..1] } else { &numbers };
         let results: Vec<Value> = [of_keys].into_iter().chain(of_values).collect();
         self.ended(e, start, held, &results)
+    }
+
+    /// Starts the products of the block's own tokens with a tile's: those of scores, and of gradients of probabilities.
+    fn products(&self, e: &mut Emitter, start: &Start, slots: &[pipeline::Slot; 2], mine: &Mine) -> Vec<Value> {
+        let mut running = vec![];
+        let own = e.anew(&mine.descriptor);
+        for (array, (slot, at)) in slots.iter().zip(&start.own_at).enumerate() {
+            let own = if self.walk.own_head(array).box_row_bytes() == self.walk.own_head(0).box_row_bytes() {
+                e.plus(&own, distance(at - start.own_at[0]))
+            } else {
+                self.walk.own_head(array).mine(e, *at)
+            };
+            let other = start.ring.along(e, array, &slot.stage);
+            start.ring.pipeline.wait_full(e, slot);
+            running.push(over_entries(e, (self.walk.own_head(array), &own), (self.walk.other_head(array), &other)));
+        }
+        running
     }
 
     /// Waits for the last products of a tile, whose stages of these numbers are given back: all that has read them came before.

@@ -97,8 +97,11 @@ impl Gradient<'_> {
     }
 
     fn registers(&self) -> Registers {
-        let most = [0, 1].map(|array| self.walk.other_head(array).boxes()).into_iter().fold(0, usize::max);
-        if most > MOST_BOXES { Registers::FOR_BOXES } else { Registers::FOR_SUMS }
+        if [0, 1].iter().any(|array| self.walk.other_head(*array).boxes() > MOST_BOXES) {
+            Registers::FOR_BOXES
+        } else {
+            Registers::FOR_SUMS
+        }
     }
 
     /// Bytes of a statistic of a tile of queries.
