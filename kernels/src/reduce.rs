@@ -1,6 +1,7 @@
 //! Sums in f32 whose order is fixed: over the rows of a matrix, over a vector, of squares; and sums into an accumulator.
 use crate::emit::{Elem, float_type};
 use crate::loops::Reduction;
+use crate::region::{Place, Region};
 use crate::{Kernel, Machine, Work};
 
 /// Elements of a task over flat arrays.
@@ -42,30 +43,36 @@ impl ColumnSum {
     }
 }
 
-/// `sum[i] = Σ_j x[i, j]`. Operands: `x [rows, n]`, `sum` f32 `[rows]`.
+/// `sum[i] = Σ_j x[i, j]`, x being what a region computes at every element.
+///
+/// Operands: the region's inputs in order, `sum` f32 `[rows]`. The region's only output is what is summed, and stored nowhere.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RowSum {
     pub rows: usize,
     pub n: usize,
-    /// Storage of `x`.
-    pub elem: Elem,
+    pub region: Region,
 }
 
 impl RowSum {
     pub fn build(&self, machine: &dyn Machine) -> Kernel {
-        let (n, elem) = (self.n, self.elem);
+        let Region { inputs, outputs, .. } = &self.region;
+        assert!(outputs.len() == 1, "one value of a region is summed, not {}", outputs.len());
         let mut e = machine.emitter();
-        let (x, sum) = (e.arg(0), e.arg(1));
+        let operands = self.region.operands(&mut e, 0, 0);
         e.tasks(|e, row| {
-            let (x, count) = (e.row(&x, row, n, elem), e.index(n as i64));
-            let total = e.reduce(&count, 4 * machine.lanes(), &[Reduction::Sum], |e, i, lanes, so_far| {
-                let x = e.load_at(&x, i, elem, lanes);
-                vec![e.float2("addf", &so_far[0], &x, lanes)]
+            let (start, count) = (e.times(row, self.n), e.index(self.n as i64));
+            let total = e.reduce(&count, 2 * machine.lanes(), &[Reduction::Sum], |e, column, lanes, so_far| {
+                let full = e.int2("addi", &start, column);
+                let place = Place { full: &full, row, column };
+                let inputs = self.region.load(e, 0, &operands, &place, lanes);
+                let values = self.region.emit(e, &inputs, lanes);
+                vec![e.float2("addf", &so_far[0], &values[0], lanes)]
             });
-            e.store_at(&total[0], &sum, row, Elem::F32, 1);
+            e.store_at(&total[0], &operands[inputs.len()], row, Elem::F32, 1);
         });
-        let work = Work::new("rows", self.rows * n).moving(self.rows * n, elem).moving(self.rows, Elem::F32);
-        e.finish(&format!("row_sum_{}x{n}_{}", self.rows, elem.name()), self.rows, 0, work)
+        let read = Region { outputs: vec![], ..self.region.clone() };
+        let work = Work::new("rows", self.rows * self.n).moving(self.rows, Elem::F32);
+        e.finish(&format!("row_sum_{}x{}", self.rows, self.n), self.rows, 0, read.work(work, 0, self.rows, self.n))
     }
 }
 

@@ -32,23 +32,26 @@ struct Recipe {
 }
 
 fn recipes() -> impl Strategy<Value = Recipe> {
-    let steps = prop::collection::vec((0..13u8, any::<u8>(), any::<u8>()), 1..14);
+    let steps = prop::collection::vec((0..14u8, any::<u8>(), any::<u8>()), 1..14);
     (1..20usize, 1..40usize, 1..4usize, steps, 0..12usize)
         .prop_map(|(tokens, width, layers, steps, recompute)| Recipe { tokens, width, layers, steps, recompute })
 }
 
 impl Recipe {
     /// Weights of a layer, by name and shape.
-    fn weights(&self) -> [(&'static str, Vec<usize>); 5] {
+    fn weights(&self) -> [(&'static str, Vec<usize>); 6] {
         let n = self.width;
-        [("a", vec![n, n]), ("b", vec![n, n]), ("wide", vec![2 * n, n]), ("bias", vec![n]), ("norm", vec![n])]
+        let square = |name| (name, vec![n, n]);
+        let rows = |name, rows: usize| (name, vec![rows, n]);
+        [square("a"), square("b"), rows("wide", 2 * n), rows("router", 2), ("bias", vec![n]), ("norm", vec![n])]
     }
 
     fn layer(&self) -> Function {
         let mut g = Function::new("layer");
         let ty = Type::new(DType::F32, [self.tokens, self.width]);
         let mut values = vec![g.param("x", ty.clone())];
-        let [a, b, wide, bias, norm] = self.weights().map(|(name, shape)| g.param(name, Type::new(DType::F32, shape)));
+        let [a, b, wide, router, bias, norm] =
+            self.weights().map(|(name, shape)| g.param(name, Type::new(DType::F32, shape)));
         let segments = g.param("segments", Type::new(DType::Segment, [self.tokens]));
         for &(op, first, second) in &self.steps {
             let x = values[first as usize % values.len()];
@@ -75,6 +78,7 @@ impl Recipe {
                     let [q, k] = [x, y].map(|x| g.op(Matmul::linear(DType::F32), &[x, wide]));
                     g.push(self.attention(second), &[q, k, y, segments])[0]
                 }
+                12 => self.experts(&mut g, second, [x, router, a, b]),
                 _ => g.op(Max {}, &[x, y]),
             };
             values.push(value);
@@ -93,6 +97,21 @@ impl Recipe {
         let window = (drawn & 1 > 0).then_some(3);
         let (softcap, alibi) = ((drawn & 2 > 0).then_some(0.5), (drawn & 4 > 0).then_some(2.0));
         Attention { seq, heads: 1, kv_heads: 1, scale, window, softcap, alibi }
+    }
+
+    /// Two experts of one matrix each, of which a token has one or both.
+    fn experts(&self, g: &mut Function, drawn: u8, [x, router, a, b]: [Value; 4]) -> Value {
+        let (k, normalize) = (1 + usize::from(drawn & 1), drawn & 2 > 0);
+        let logits = g.op(Matmul::linear(DType::F32), &[x, router]);
+        let chosen = g.push(Route { k, normalize }, &[logits]);
+        let rows = g.push(GroupRows { groups: 2 }, &[chosen[1]]);
+        let x = g.op(GatherRows { k }, &[x, rows[1], rows[2]]);
+        let y = g.op(GroupedMatmul { tb: true, dtype: DType::F32 }, &[x, rows[0], a, b]);
+        let weights = g.op(Reshape { shape: vec![k * self.tokens, 1] }, &[chosen[0]]);
+        let weights = g.op(GatherRows { k: 1 }, &[weights, rows[1], rows[2]]);
+        let weights = g.op(Broadcast { shape: vec![k * self.tokens, self.width] }, &[weights]);
+        let y = g.op(Mul {}, &[y, weights]);
+        g.op(SumRows { k }, &[y, rows[1], rows[2]])
     }
 
     fn module(&self) -> (Module, Bindings) {

@@ -12,6 +12,7 @@
 //! by the median of its own; `best` is the bound at the best rates of all rounds by the best time.
 mod attention;
 mod case;
+mod experts;
 mod machine;
 mod products;
 mod rounds;
@@ -68,6 +69,7 @@ fn main() {
     let options = options();
     let target = host_target().expect("a target");
     let mut cases = products::cases(&target, options.plan, options.packed);
+    cases.extend(experts::cases(&target));
     cases.extend(attention::cases(&target));
     cases.extend(streams::cases(&target));
     cases.retain(|case| options.filters.iter().all(|filter| case.line().contains(filter.as_str())));

@@ -3,6 +3,7 @@ use crate::harness::*;
 use amc_kernels::emit::Elem;
 use amc_kernels::experts::{Gather, GroupRows, Route, RouteGrad, SumRows};
 use amc_kernels::reduce::RowSum;
+use amc_kernels::region::*;
 use amc_kernels::steps::Slot;
 
 /// Tokens, experts, how many are chosen.
@@ -165,14 +166,33 @@ fn rows_are_gathered_and_summed() {
     }
 }
 
+/// What is stored, or computed of two matrices and a factor of each row.
 #[test]
 fn rows_are_summed() {
     for (rows, n, elem) in [(5, 70, Elem::F32), (3, 1, Elem::Bf16), (4, 333, Elem::Bf16)] {
-        let kernel = RowSum { rows, n, elem }.build(&super::target());
-        let (mut x, xs) = random_buffer(1, elem, rows * n);
-        let mut sum = Buffer::garbage(Elem::F32, rows);
-        load(&[&kernel]).run(&kernel, &mut [&mut x, &mut sum]);
+        let input = |elem, broadcast| RegionInput { elem, broadcast };
+        use RegionValue::{Input, Node};
+        let node = |op, args: &[RegionValue]| RegionNode { op, args: args.to_vec() };
+        let computed = Region {
+            inputs: vec![
+                input(elem, Broadcast::Full),
+                input(Elem::F32, Broadcast::Full),
+                input(Elem::F32, Broadcast::Column),
+            ],
+            nodes: vec![node(ScalarOp::Mul, &[Input(0), Input(1)]), node(ScalarOp::Mul, &[Node(0), Input(2)])],
+            outputs: vec![RegionOutput { value: Node(1), elem: Elem::F32 }],
+        };
+        let [plain, product] = [Region::identity(elem, Elem::F32), computed]
+            .map(|region| RowSum { rows, n, region }.build(&super::target()));
+        let library = load(&[&plain, &product]);
+        let ((mut x, xs), (mut y, ys)) = (random_buffer(1, elem, rows * n), random_buffer(2, Elem::F32, rows * n));
+        let (mut factors, fs) = random_buffer(3, Elem::F32, rows);
+        let (mut sum, mut other) = (Buffer::garbage(Elem::F32, rows), Buffer::garbage(Elem::F32, rows));
+        library.run(&plain, &mut [&mut x, &mut sum]);
+        library.run(&product, &mut [&mut x, &mut y, &mut factors, &mut other]);
         let want: Vec<f64> = xs.chunks(n).map(|row| row.iter().sum()).collect();
         assert_close("row sums", &sum, &want, 1e-6, 1e-5);
+        let dot = |i: usize| -> f64 { (i * n..(i + 1) * n).map(|at| xs[at] * ys[at] * fs[i]).sum() };
+        assert_close("row sums of products", &other, &(0..rows).map(dot).collect::<Vec<_>>(), 1e-6, 1e-5);
     }
 }

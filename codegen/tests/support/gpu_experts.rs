@@ -38,7 +38,8 @@ pub fn all(gpu: &Gpu) -> Vec<Named> {
         list.push((format!("rows to experts, {k}"), Gather { tokens, k, width, elem }.build(gpu)));
         list.push((format!("rows from experts, {k}"), SumRows { tokens, k, width, elem }.build(gpu)));
     }
-    list.push(("row sum, f32".into(), RowSum { rows: TOKENS * k, n: width, elem: F32 }.build(gpu)));
+    let sum = RowSum { rows: TOKENS * k, n: width, region: Region::identity(Bf16, F32) };
+    list.push(("row sum, bf16".into(), sum.build(gpu)));
     list
 }
 

@@ -4,7 +4,7 @@ mod loss;
 mod state;
 
 use super::{Operand, Selector, elem, rows};
-use amc_ir::{DType, Function, Op, Value};
+use amc_ir::{DType, Function, Op, Type, Value};
 use amc_kernels::emit::Elem;
 use amc_kernels::region::Region;
 use amc_kernels::{norm, reduce, rope};
@@ -105,12 +105,16 @@ fn sum_to(s: &mut Selector, at: usize, done: &mut [bool]) {
         let kernel = reduce::ColumnSum { rows: m, n, elem, accumulate: false }.build(s.target);
         s.launch(kernel, vec![inst.args[0].into(), columns], "sum_to");
         s.launch(reduce::Sum { n }.build(s.target), vec![columns, inst.results[0].into()], "sum_to");
-    } else if to.len() == m && to.shape.last() == Some(&1) {
-        let kernel = reduce::RowSum { rows: m, n, elem }.build(s.target);
-        s.launch(kernel, vec![inst.args[0].into(), inst.results[0].into()], "sum_to");
+    } else if sums_rows(from, to) {
+        s.row_sum(at);
     } else {
         panic!("no kernel sums {from} down to {to}");
     }
+}
+
+/// Whether a sum has one number for each of several rows. It computes what it sums itself, where that is elementwise.
+pub(super) fn sums_rows(from: &Type, to: &Type) -> bool {
+    to.len() == rows(from).0 && to.shape.last() == Some(&1) && to.len() > 1
 }
 
 /// Result `k` of instruction `at` where it is only accumulated into a state that is known before: that `accumulate`.

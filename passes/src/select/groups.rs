@@ -1,7 +1,7 @@
 //! Gathers elementwise ops into groups: what one launch computes.
 //!
-//! An elementwise value is *material* where something reads it from memory: an op that is not elementwise, a call, a
-//! broadcast, the function's result. Material values are the roots of regions; the others are computed wherever a root
+//! An elementwise value is *material* where something reads it from memory: an op that is not elementwise (but for a sum along
+//! rows, which computes it), a call, a broadcast, the function's result. Material values are the roots of regions; the others are computed wherever a root
 //! needs them. A root joins the product (`matmul`, `matmul_sum`, `grouped_matmul`) that makes one of its operands, unless something needs
 //! that product, or what the root's group already made, before the root.
 use super::rows;
@@ -227,6 +227,7 @@ fn reads_memory(function: &Function, at: usize, v: usize) -> bool {
     match inst.op() {
         Some(Op::Broadcast(_)) => crate::tidy::constant(function, Value::new(v)).is_none(),
         Some(Op::Accumulate(_)) => inst.args[0].index() == v,
+        Some(Op::SumTo(_)) => !super::claims::sums_rows(function.ty(inst.args[0]), function.ty(inst.results[0])),
         op => !fusible(op),
     }
 }

@@ -5,6 +5,7 @@ use amc_ir::{DType, Function, Op, Type, Value};
 use amc_kernels::gemm::{self, Gemm, Term};
 use amc_kernels::grouped::GroupedRows;
 use amc_kernels::pointwise::Pointwise;
+use amc_kernels::reduce::RowSum;
 use amc_kernels::region::{Broadcast, Region, RegionInput, RegionNode, RegionOutput, RegionValue, ScalarOp};
 use std::collections::HashMap;
 
@@ -69,6 +70,19 @@ impl Selector<'_> {
         operands.extend(inputs);
         operands.extend(outputs);
         self.launch_product(gemm, operands, label);
+    }
+
+    /// Launches the sums along rows of instruction `at`, on what its region computes.
+    pub(super) fn row_sum(&mut self, at: usize) {
+        let inst = &self.function.insts[at];
+        let mut builder = Builder::new(self, &Group { product: None, roots: vec![] });
+        let value = builder.value(inst.args[0]);
+        let Builder { mut region, mut operands, .. } = builder;
+        region.outputs.push(RegionOutput { value, elem: elem(DType::F32) });
+        operands.push(inst.results[0].into());
+        let (rows, n) = rows(self.function.ty(inst.args[0]));
+        let kernel = RowSum { rows, n, region }.build(self.target);
+        self.launch(kernel, operands, "sum_to");
     }
 
     /// Launches the product of groups of rows at instruction `at` with `epilogue`, whose operands are `others`.
