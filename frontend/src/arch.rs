@@ -76,6 +76,10 @@ pub enum Schedule {
     Named { key: &'static str, words: &'static [&'static str], otherwise: &'static Schedule },
     /// The first kind for the first `count` layers, then the second; all the first where the flag is not set.
     Split { flag: Flag, count: Num },
+    /// The first kind for every `step`-th layer, but not for those whose numbers `dense` lists; otherwise the second.
+    Every { step: Num, dense: &'static str },
+    /// Kinds that differ in two ways, row by row: kind `i + columns · j`, `i` and `j` being what the two say.
+    Crossed { columns: usize, i: &'static Schedule, j: &'static Schedule },
 }
 
 /// `h += residual · mixer(norm(h)); h += residual · ffn(norm(h))`.
@@ -131,7 +135,7 @@ pub enum QkNorm {
 #[derive(Clone, Copy, Debug)]
 pub enum Window {
     All,
-    /// As many as the key says; all where it is `null`; where it is absent, the default or, without one, all.
+    /// As many as the key says; all where it is `null` or 0; where it is absent, the default or, without one, all.
     Key(&'static str, Option<usize>),
 }
 
@@ -168,7 +172,7 @@ pub enum Ffn {
     /// `down(act(gate(x)) · up(x))`.
     Glu(Glu),
     /// The weighted sum of what the experts that a router chooses for a token make of it.
-    Experts(Experts),
+    Experts(&'static Experts),
 }
 
 /// Experts, each a [`Glu`], of which the likeliest are chosen by `softmax(router · x)`.
@@ -182,6 +186,16 @@ pub struct Experts {
     /// An expert's.
     pub glu: Glu,
     pub paths: ExpertPaths,
+    pub shared: Option<SharedExpert>,
+}
+
+/// An expert of all tokens, whose result is added, multiplied by `sigmoid(gate · x)`.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedExpert {
+    pub glu: Glu,
+    /// Module that its matrices' names are relative to, which are those of the other experts.
+    pub path: &'static str,
+    pub gate: &'static str,
 }
 
 /// Module names of experts. Those of one are relative to `experts` and the expert's number.

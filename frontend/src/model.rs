@@ -91,6 +91,15 @@ pub struct Experts {
     pub normalize: bool,
     pub glu: Glu,
     pub paths: ExpertPaths,
+    pub shared: Option<SharedExpert>,
+}
+
+/// An expert of all tokens, whose result is added, multiplied by `sigmoid(gate · x)`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SharedExpert {
+    pub glu: Glu,
+    pub path: &'static str,
+    pub gate: &'static str,
 }
 
 /// `down(act(gate(x)) · up(x))`.
@@ -188,6 +197,15 @@ impl Reader<'_> {
                 let (split, count) = (self.flag(flag)?, self.number(count)?);
                 Ok((0..depth).map(|i| usize::from(split && i as f64 >= count)).collect())
             }
+            Schedule::Every { step, dense } => {
+                let (step, dense) = (self.size(step)?, self.root.numbers(dense)?.unwrap_or_default());
+                let listed = |i: usize| dense.contains(&(i as f64));
+                Ok((0..depth).map(|i| usize::from((i + 1) % step != 0 || listed(i))).collect())
+            }
+            Schedule::Crossed { columns, i, j } => {
+                let pairs = self.schedule(i, depth)?.into_iter().zip(self.schedule(j, depth)?);
+                Ok(pairs.map(|(i, j)| i + columns * j).collect())
+            }
             Schedule::Named { key, words, otherwise } => {
                 let fallback = self.schedule(otherwise, depth)?;
                 let Some(list) = self.root.words(key)? else { return Ok(fallback) };
@@ -260,7 +278,12 @@ impl Reader<'_> {
             normalize: self.flag(&experts.normalize)?,
             glu: self.glu(&experts.glu)?,
             paths: experts.paths,
+            shared: experts.shared.as_ref().map(|shared| self.shared_expert(shared)).transpose()?,
         })
+    }
+
+    fn shared_expert(&self, shared: &arch::SharedExpert) -> Result<SharedExpert> {
+        Ok(SharedExpert { glu: self.glu(&shared.glu)?, path: shared.path, gate: shared.gate })
     }
 
     fn norm(&self, norm: &arch::Norm) -> Result<Norm> {
@@ -286,6 +309,9 @@ impl Reader<'_> {
         match window {
             Window::All => Ok(None),
             Window::Key(key, default) => {
+                if self.root.integer(key).is_ok_and(|found| found == Some(0)) {
+                    return Ok(None);
+                }
                 let found = self.root.size(key)?;
                 Ok(found.or(default.filter(|_| !self.root.has(key))))
             }

@@ -4,7 +4,7 @@
 //!   `gate_up_proj`) are seen as their row blocks; nothing is copied.
 //! - A linear layer knows its *module*, the name that LoRA patterns match and adapters are saved under. Row blocks of one
 //!   module share its adapter: one matrix A, and the same rows of B.
-use crate::arch::Stored;
+use crate::arch::{ExpertPaths, Stored};
 use crate::model::{Attention, Experts, Ffn, Glu, Mixer, Model, QkNorm};
 use amc_ir::View;
 use std::collections::BTreeMap;
@@ -54,6 +54,8 @@ pub enum FfnNames {
 pub struct ExpertNames {
     pub router: Vector,
     pub experts: Vec<GluNames>,
+    /// The expert of all tokens, and the row that says how much of it.
+    pub shared: Option<(GluNames, Vector)>,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -186,22 +188,23 @@ impl LayerNames {
     /// The linear layers, row blocks of one module side by side.
     pub fn linears(&self) -> impl Iterator<Item = &Linear> {
         let MixerNames::Attention(AttentionNames { q, k, v, o, .. }) = &self.mixer;
-        let glus = match &self.ffn {
-            FfnNames::Glu(glu) => std::slice::from_ref(glu),
-            FfnNames::Experts(names) => &names.experts,
+        let (glus, shared) = match &self.ffn {
+            FfnNames::Glu(glu) => (std::slice::from_ref(glu), None),
+            FfnNames::Experts(names) => (&names.experts[..], names.shared.as_ref()),
         };
-        [q, k, v, o].into_iter().chain(glus.iter().flat_map(|GluNames { gate, up, down }| [gate, up, down]))
+        let glus = glus.iter().chain(shared.map(|(glu, _)| glu));
+        [q, k, v, o].into_iter().chain(glus.flat_map(|GluNames { gate, up, down }| [gate, up, down]))
     }
 
     /// All other parameters.
     pub fn vectors(&self) -> impl Iterator<Item = &Vector> {
         let MixerNames::Attention(AttentionNames { qk_norm, .. }) = &self.mixer;
         let qk_norm = qk_norm.iter().flat_map(|(q, k)| [q, k]);
-        let router = match &self.ffn {
-            FfnNames::Glu(_) => None,
-            FfnNames::Experts(names) => Some(&names.router),
+        let (router, gate) = match &self.ffn {
+            FfnNames::Glu(_) => (None, None),
+            FfnNames::Experts(names) => (Some(&names.router), names.shared.as_ref().map(|(_, gate)| gate)),
         };
-        [&self.mixer_norm, &self.ffn_norm].into_iter().chain(qk_norm).chain(router)
+        [&self.mixer_norm, &self.ffn_norm].into_iter().chain(qk_norm).chain(router).chain(gate)
     }
 }
 
@@ -240,17 +243,21 @@ impl Scope<'_> {
     }
 
     fn experts(&self, experts: &Experts) -> ExpertNames {
-        let (paths, hidden, width) = (&experts.paths, self.model.hidden, experts.glu.width);
-        let expert = |number: usize| {
-            let of = |path, inputs, outputs| {
-                let module = format!("{}{}.{number}.{path}", self.layer, paths.experts);
-                linear(module, inputs, outputs, false)
-            };
-            let (gate, up) = (of(paths.gate, hidden, width), of(paths.up, hidden, width));
-            GluNames { gate, up, down: of(paths.down, width, hidden) }
-        };
-        let router = weight(&format!("{}{}", self.layer, paths.router), &[experts.count, hidden]);
-        ExpertNames { router, experts: (0..experts.count).map(expert).collect() }
+        let hidden = self.model.hidden;
+        let row = |module: &str, rows: usize| weight(&format!("{}{module}", self.layer), &[rows, hidden]);
+        let of = |number| self.expert(experts, &format!("{}.{number}", experts.paths.experts), experts.glu.width);
+        let shared = experts.shared.as_ref();
+        ExpertNames {
+            router: row(experts.paths.router, experts.count),
+            experts: (0..experts.count).map(of).collect(),
+            shared: shared.map(|it| (self.expert(experts, it.path, it.glu.width), row(it.gate, 1))),
+        }
+    }
+
+    fn expert(&self, experts: &Experts, module: &str, width: usize) -> GluNames {
+        let (ExpertPaths { gate, up, down, .. }, hidden) = (experts.paths, self.model.hidden);
+        let of = |path, inputs, outputs| linear(format!("{}{module}.{path}", self.layer), inputs, outputs, false);
+        GluNames { gate: of(gate, hidden, width), up: of(up, hidden, width), down: of(down, width, hidden) }
     }
 
     /// Linear layers over one input, as modules of their own or as row blocks of one.

@@ -217,6 +217,12 @@ fn published_models_have_their_published_sizes() {
         ("MixtralForCausalLM", [4096, 14336, 32, 32, 8, 32000], "", 46_702_792_704),
         ("Qwen2ForCausalLM", [3584, 18944, 28, 28, 4, 152_064], "", 7_615_616_512),
         ("Qwen3ForCausalLM", [4096, 12288, 36, 32, 8, 151_936], "", 8_190_735_360),
+        (
+            "Qwen3MoeForCausalLM",
+            [2048, 6144, 48, 32, 4, 151_936],
+            r#", "head_dim": 128, "num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768"#,
+            30_532_122_624,
+        ),
         ("GemmaForCausalLM", [2048, 16384, 18, 8, 1, 256_000], "", 2_506_172_416),
         ("Phi3ForCausalLM", [3072, 8192, 32, 32, 32, 32064], "", 3_821_079_552),
     ];

@@ -5,8 +5,8 @@ use super::layer::Context;
 use super::linear::Scope;
 use crate::model::Experts;
 use crate::names::{ExpertNames, FfnNames, GluNames, Linear, Names};
-use amc_ir::ops::{Broadcast, Cast, GatherRows, GroupRows, Matmul, Mul, Reshape, Route, SumRows};
-use amc_ir::{DType, Function, Value};
+use amc_ir::ops::{Add, Broadcast, Cast, GatherRows, GroupRows, Matmul, Mul, Reshape, Route, Sigmoid, SumRows};
+use amc_ir::{DType, Function, Type, Value};
 use anyhow::{Result, ensure};
 
 /// A matrix of every expert, as a group of rows meets them.
@@ -15,7 +15,8 @@ const MATRICES: [Matrix; 3] = [|names| &names.gate, |names| &names.up, |names| &
 
 impl Scope<'_> {
     /// `Σ over the chosen experts e, p_e · down_e(act(gate_e(x)) · up_e(x))` (Fedus et al., "Switch transformers", 2021;
-    /// transformers `modeling_mixtral.py`), p being the router's probabilities.
+    /// transformers `modeling_mixtral.py`), p being the router's probabilities; with a shared expert `sigmoid(g · x) · shared(x)` is
+    /// added (`modeling_qwen2_moe.py`).
     ///
     /// The probability is multiplied in before the last product. Its gradient then needs what that product's own gradient
     /// needs, and not its result, which is kept for no other reason.
@@ -27,7 +28,26 @@ impl Scope<'_> {
         context: &Context,
         x: Value,
     ) -> Value {
-        let (k, dtype) = (experts.chosen, g.ty(x).dtype);
+        let routed = self.routed(g, experts, names, context, x);
+        let (Some(expert), Some((names, gate))) = (&experts.shared, &names.shared) else { return routed };
+        let (shared, ty) = (self.glu(g, &expert.glu, names, context, x), g.ty(routed).clone());
+        let gate = g.op(Matmul::linear(DType::F32), &[x, self.vector(gate)]);
+        let gate = g.op(Sigmoid {}, &[gate]);
+        let gate = spread(g, gate, &ty);
+        let shared = g.op(Mul {}, &[shared, gate]);
+        g.op(Add {}, &[routed, shared])
+    }
+
+    /// The part of those that were chosen.
+    fn routed(
+        &mut self,
+        g: &mut Function,
+        experts: &Experts,
+        names: &ExpertNames,
+        context: &Context,
+        x: Value,
+    ) -> Value {
+        let k = experts.chosen;
         let logits = g.op(Matmul::linear(DType::F32), &[x, self.vector(&names.router)]);
         let [weights, chosen] = g.push(Route { k, normalize: experts.normalize }, &[logits])[..] else {
             unreachable!("`route` has two results")
@@ -47,12 +67,18 @@ impl Scope<'_> {
         let up = times(g, up, x);
         let gate = g.op(activation(experts.glu.act), &[gate]);
         let inner = g.op(Mul {}, &[gate, up]);
-        let weights = g.op(Broadcast { shape: g.ty(inner).shape.clone() }, &[weights]);
-        let weights = if dtype == DType::F32 { weights } else { g.op(Cast { dtype }, &[weights]) };
+        let ty = g.ty(inner).clone();
+        let weights = spread(g, weights, &ty);
         let inner = g.op(Mul {}, &[inner, weights]);
         let out = times(g, down, inner);
         g.op(SumRows { k }, &[out, slots, rows])
     }
+}
+
+/// A factor of each row, in f32, at every element of a matrix.
+fn spread(g: &mut Function, factors: Value, ty: &Type) -> Value {
+    let wide = g.op(Broadcast { shape: ty.shape.clone() }, &[factors]);
+    if ty.dtype == DType::F32 { wide } else { g.op(Cast { dtype: ty.dtype }, &[wide]) }
 }
 
 /// Whether each matrix of a layer's experts is stored in one way and adapted in all or none, since one product takes them all.

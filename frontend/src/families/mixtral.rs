@@ -11,21 +11,24 @@ pub const MIXTRAL: Arch = Arch {
 };
 const MIXTRAL_LAYER: Layer = Layer {
     mixer: Mixer::Attention(Attention { window: Window::Key("sliding_window", None), ..UNBIASED }),
-    ffn: Ffn::Experts(Experts {
-        count: KeyOr("num_local_experts", &Is(8.0)),
-        chosen: KeyOr("num_experts_per_tok", &Is(2.0)),
-        normalize: Flag::Is(true),
-        glu: UNBIASED_GLU,
-        paths: ExpertPaths {
-            router: "block_sparse_moe.gate",
-            experts: "block_sparse_moe.experts",
-            gate: "w1",
-            up: "w3",
-            down: "w2",
-        },
-    }),
+    ffn: Ffn::Experts(&MIXTRAL_EXPERTS),
     norm: Norm { eps: KeyOr("rms_norm_eps", &Is(1e-5)), ..NORM },
     ..LAYER
+};
+
+const MIXTRAL_EXPERTS: Experts = Experts {
+    count: KeyOr("num_local_experts", &Is(8.0)),
+    chosen: KeyOr("num_experts_per_tok", &Is(2.0)),
+    normalize: Flag::Is(true),
+    glu: UNBIASED_GLU,
+    paths: ExpertPaths {
+        router: "block_sparse_moe.gate",
+        experts: "block_sparse_moe.experts",
+        gate: "w1",
+        up: "w3",
+        down: "w2",
+    },
+    shared: None,
 };
 
 /// Without the auxiliary loss, its coefficient means nothing.

@@ -22,6 +22,8 @@ pub const ALL: &[&Arch] = &[
     &phi::PHI3,
     &qwen::QWEN2,
     &qwen::QWEN3,
+    &qwen::QWEN2_MOE,
+    &qwen::QWEN3_MOE,
 ];
 
 /// The family of a class name.
