@@ -58,6 +58,10 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("rms_norm_grad {eps = 1e-5, plus_one = false}", &["bf16[2,4]", "f32[4]", "bf16[2,4]"]),
     ("rms_norm_grad_add {eps = 1e-5, plus_one = false}", &["bf16[2,4]", "f32[4]", "bf16[2,4]", "bf16[2,4]"]),
     ("rms_norm_grad_weight {eps = 1e-5}", &["bf16[2,4]", "bf16[2,4]"]),
+    ("layer_norm {eps = 1e-5, plus_one = false}", &["bf16[2,4]", "f32[4]", "bf16[4]"]),
+    ("layer_norm_grad {eps = 1e-5, plus_one = false}", &["bf16[2,4]", "f32[4]", "bf16[2,4]"]),
+    ("layer_norm_grad_add {eps = 1e-5, plus_one = false}", &["bf16[2,4]", "f32[4]", "bf16[2,4]", "bf16[2,4]"]),
+    ("layer_norm_grad_weight {eps = 1e-5}", &["bf16[2,4]", "bf16[2,4]"]),
     ("rope {heads = 2, inverse = false}", &["bf16[3,12]", "position[3]", "f32[8,2]", "f32[8,2]"]),
     (
         "attention {seq = 4, heads = 4, kv_heads = 2, scale = 5e-1, window = none, softcap = none, alibi = none}",

@@ -1,14 +1,31 @@
-//! RMS norm over the last axis and its gradients. Rows are tokens, or tokens times heads for a norm of each head.
+//! RMS norm and layer norm over the last axis and their gradients. Rows are tokens, or tokens times heads for a norm of each
+//! head.
 //!
 //! `y = x · r · w` with `r = (mean(x²) + eps)^-½` (Zhang and Sennrich, "Root mean square layer normalization"); `w` is
 //! the weight, or 1 plus it. With `g = w · dy`: `dx = r · g - x · r³ · mean(g · x)` and `dw = Σ_rows dy · x · r`.
+//! A layer norm (Ba, Kiros and Hinton, "Layer normalization") takes `c = x - mean(x)` for `x` and adds a bias `b`; its `dx` is
+//! `r · (g - mean(g)) - c · r³ · mean(g · c)`. The sum of `c²` is a pass of its own behind that of `x`: where the mean is
+//! large, the difference of `mean(x²)` and its square would have no digits left.
 //! Statistics are recomputed from `x`; arithmetic is f32 and rounds once, at the store.
 use crate::emit::{Elem, Emitter, Value};
 use crate::loops::Reduction;
 use crate::reduce::ColumnSum;
 use crate::{Kernel, Machine, Work};
 
-/// `y = norm(x)`. Operands: `x [rows, n]`, `weight [n]`, `y [rows, n]`; `y` may be `x`.
+/// Which norm.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Rms,
+    Layer,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        if self == Kind::Rms { "rms_norm" } else { "layer_norm" }
+    }
+}
+
+/// RMS norm, `y = norm(x)`. Operands: `x [rows, n]`, `weight [n]`, `y [rows, n]`; `y` may be `x`.
 ///
 /// With `residual`: `x`, `r [rows, n]`, `weight`, `s [rows, n]`, `y`, where `s = x + r` is stored and `y = norm(s)` is
 /// computed from what was stored; `s` may be `x` or `r`.
@@ -46,7 +63,7 @@ impl RmsNorm {
                     vec![e.fma(&stored, &stored, &so_far[0], lanes)]
                 })
             } else {
-                sum_of_squares(e, &x, n, elem, wide)
+                sum_of_squares(e, &x, None, n, elem, wide)
             };
             let r = inverse_root_mean(e, &square[0], n, self.eps);
             e.each(&count, wide, |e, i, lanes| {
@@ -65,12 +82,64 @@ impl RmsNorm {
     }
 }
 
+/// Layer norm, `y = norm(x)`. Operands: `x [rows, n]`, `weight [n]`, `bias [n]` where there is one, `y [rows, n]`; `y` may be
+/// `x`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LayerNorm {
+    pub rows: usize,
+    pub n: usize,
+    pub eps: f32,
+    /// Whether the factor is `1 + weight`.
+    pub plus_one: bool,
+    /// Storage of `x` and `y`.
+    pub elem: Elem,
+    /// Storage of `weight`.
+    pub weight: Elem,
+    /// Storage of `bias`, if there is one.
+    pub bias: Option<Elem>,
+}
+
+impl LayerNorm {
+    pub fn build(&self, machine: &dyn Machine) -> Kernel {
+        let (n, elem, wide) = (self.n, self.elem, 4 * machine.lanes());
+        let mut e = machine.emitter();
+        let (x, weight) = (e.arg(0), e.arg(1));
+        let bias = self.bias.map(|elem| (e.arg(2), elem));
+        let y = e.arg(if bias.is_some() { 3 } else { 2 });
+        e.tasks(|e, row| {
+            let [x, y] = [&x, &y].map(|p| e.row(p, row, n, elem));
+            let count = e.index(n as i64);
+            let mean = mean(e, &x, n, elem, wide);
+            let square = sum_of_squares(e, &x, Some(&mean), n, elem, wide);
+            let r = inverse_root_mean(e, &square[0], n, self.eps);
+            e.each(&count, wide, |e, i, lanes| {
+                let value = load_centred(e, &x, Some(&mean), i, elem, lanes);
+                let w = load_weight(e, &weight, i, self.weight, self.plus_one, lanes);
+                let r = e.splat(&r, lanes);
+                let value = e.float2("mulf", &value, &r, lanes);
+                let value = match &bias {
+                    None => e.float2("mulf", &value, &w, lanes),
+                    Some((bias, elem)) => {
+                        let bias = e.load_at(bias, i, *elem, lanes);
+                        e.fma(&value, &w, &bias, lanes)
+                    }
+                };
+                e.store_at(&value, &y, i, elem, lanes);
+            });
+        });
+        let work = Work::new("norm", 7 * self.rows * n).moving(2 * self.rows * n, elem).moving(n, self.weight);
+        let work = self.bias.map_or(work, |bias| work.moving(n, bias));
+        e.finish(&format!("layer_norm_{}x{n}_{}", self.rows, elem.name()), self.rows, 0, work)
+    }
+}
+
 /// Gradient by `x`. Operands: `x [rows, n]`, `weight [n]`, `dy [rows, n]`, then with `add` an operand `d [rows, n]` that is
 /// added to the result, then `dx [rows, n]`, which may be `dy` or `d`.
 #[derive(Clone, PartialEq, Debug)]
-pub struct RmsNormGrad {
+pub struct NormGrad {
     pub rows: usize,
     pub n: usize,
+    pub kind: Kind,
     pub eps: f32,
     pub plus_one: bool,
     pub add: bool,
@@ -79,7 +148,7 @@ pub struct RmsNormGrad {
     pub weight: Elem,
 }
 
-impl RmsNormGrad {
+impl NormGrad {
     pub fn build(&self, machine: &dyn Machine) -> Kernel {
         let (n, elem, wide) = (self.n, self.elem, 2 * machine.lanes());
         let mut e = machine.emitter();
@@ -89,16 +158,19 @@ impl RmsNormGrad {
             let [x, dy] = [&x, &dy].map(|p| e.row(p, row, n, elem));
             let rest: Vec<Value> = rest.iter().map(|p| e.row(p, row, n, elem)).collect();
             let count = e.index(n as i64);
+            let means = (self.kind == Kind::Layer).then(|| self.means(e, &x, &dy, &weight, wide));
+            let (mean, mean_of_g) = means.unzip();
             let sums = e.reduce(&count, wide, &[Reduction::Sum; 2], |e, i, lanes, so_far| {
-                let x = e.load_at(&x, i, elem, lanes);
+                let x = load_centred(e, &x, mean.as_ref(), i, elem, lanes);
                 let g = self.weighted(e, &dy, &weight, i, lanes);
                 vec![e.fma(&x, &x, &so_far[0], lanes), e.fma(&x, &g, &so_far[1], lanes)]
             });
             let r = inverse_root_mean(e, &sums[0], n, self.eps);
             let pull = projection(e, &sums[1], &r, n);
             e.each(&count, wide, |e, i, lanes| {
-                let x = e.load_at(&x, i, elem, lanes);
+                let x = load_centred(e, &x, mean.as_ref(), i, elem, lanes);
                 let g = self.weighted(e, &dy, &weight, i, lanes);
+                let g = without(e, &g, mean_of_g.as_ref(), lanes);
                 let (r, pull) = (e.splat(&r, lanes), e.splat(&pull, lanes));
                 let mut dx = e.float2("mulf", &g, &r, lanes);
                 dx = e.fma(&x, &pull, &dx, lanes);
@@ -109,10 +181,24 @@ impl RmsNormGrad {
                 e.store_at(&dx, &rest[rest.len() - 1], i, elem, lanes);
             });
         });
-        let work = Work::new("norm", 9 * self.rows * n)
+        let operations = if self.kind == Kind::Rms { 9 } else { 14 };
+        let work = Work::new("norm", operations * self.rows * n)
             .moving((if self.add { 4 } else { 3 }) * self.rows * n, elem)
             .moving(n, self.weight);
-        e.finish(&format!("rms_norm_grad_{}x{n}_{}", self.rows, elem.name()), self.rows, 0, work)
+        let name = format!("{}_grad_{}x{n}_{}", self.kind.name(), self.rows, elem.name());
+        e.finish(&name, self.rows, 0, work)
+    }
+
+    /// The means of a row of `x` and of `w · dy`.
+    fn means(&self, e: &mut Emitter, x: &str, dy: &str, weight: &str, wide: usize) -> (Value, Value) {
+        let count = e.index(self.n as i64);
+        let sums = e.reduce(&count, wide, &[Reduction::Sum; 2], |e, i, lanes, so_far| {
+            let x = e.load_at(x, i, self.elem, lanes);
+            let g = self.weighted(e, dy, weight, i, lanes);
+            vec![e.float2("addf", &so_far[0], &x, lanes), e.float2("addf", &so_far[1], &g, lanes)]
+        });
+        let n = e.float(self.n as f32, 1);
+        (e.float2("divf", &sums[0], &n, 1), e.float2("divf", &sums[1], &n, 1))
     }
 
     /// `w · dy` at `i`.
@@ -123,12 +209,13 @@ impl RmsNormGrad {
     }
 }
 
-/// Gradient by the weight, in two kernels. [`RmsNormGradWeight::build`]: operands `x [rows, n]`, `dy [rows, n]`,
-/// `partials` f32 `[parts, n]`. [`RmsNormGradWeight::finish`]: operands `partials`, `dw` f32 `[n]`.
+/// Gradient by the weight, in two kernels. [`NormGradWeight::build`]: operands `x [rows, n]`, `dy [rows, n]`,
+/// `partials` f32 `[parts, n]`. [`NormGradWeight::finish`]: operands `partials`, `dw` f32 `[n]`.
 #[derive(Clone, PartialEq, Debug)]
-pub struct RmsNormGradWeight {
+pub struct NormGradWeight {
     pub rows: usize,
     pub n: usize,
+    pub kind: Kind,
     pub eps: f32,
     /// Whether `dw` is added to rather than overwritten.
     pub accumulate: bool,
@@ -136,7 +223,7 @@ pub struct RmsNormGradWeight {
     pub elem: Elem,
 }
 
-impl RmsNormGradWeight {
+impl NormGradWeight {
     /// Number of partial sums: each takes so many rows that there are at most 32.
     pub fn parts(&self) -> usize {
         self.rows.div_ceil(self.rows_of_part())
@@ -163,10 +250,12 @@ impl RmsNormGradWeight {
             let last = e.int2("minsi", &last, &total);
             e.repeat(&first, &last, 1, |e, row| {
                 let [x, dy] = [&x, &dy].map(|p| e.row(p, row, n, elem));
-                let square = sum_of_squares(e, &x, n, elem, wide);
+                let mean = (self.kind == Kind::Layer).then(|| mean(e, &x, n, elem, wide));
+                let square = sum_of_squares(e, &x, mean.as_ref(), n, elem, wide);
                 let r = inverse_root_mean(e, &square[0], n, self.eps);
                 e.each(&count, wide, |e, i, lanes| {
-                    let (x, dy) = (e.load_at(&x, i, elem, lanes), e.load_at(&dy, i, elem, lanes));
+                    let x = load_centred(e, &x, mean.as_ref(), i, elem, lanes);
+                    let dy = e.load_at(&dy, i, elem, lanes);
                     let r = e.splat(&r, lanes);
                     let normed = e.float2("mulf", &x, &r, lanes);
                     let so_far = e.load_at(&sums, i, Elem::F32, lanes);
@@ -175,9 +264,12 @@ impl RmsNormGradWeight {
                 });
             });
         });
-        let work =
-            Work::new("norm", 5 * self.rows * n).moving(2 * self.rows * n, elem).moving(self.parts() * n, Elem::F32);
-        e.finish(&format!("rms_norm_grad_weight_{}x{n}_{}", self.rows, elem.name()), self.parts(), 0, work)
+        let operations = if self.kind == Kind::Rms { 5 } else { 8 };
+        let work = Work::new("norm", operations * self.rows * n)
+            .moving(2 * self.rows * n, elem)
+            .moving(self.parts() * n, Elem::F32);
+        let name = format!("{}_grad_weight_{}x{n}_{}", self.kind.name(), self.rows, elem.name());
+        e.finish(&name, self.parts(), 0, work)
     }
 
     /// The sum of the partial sums.
@@ -187,12 +279,35 @@ impl RmsNormGradWeight {
     }
 }
 
-fn sum_of_squares(e: &mut Emitter, x: &str, n: usize, elem: Elem, wide: usize) -> Vec<Value> {
+/// The sum of the squares of a row, each less `mean` where there is one.
+fn sum_of_squares(e: &mut Emitter, x: &str, mean: Option<&Value>, n: usize, elem: Elem, wide: usize) -> Vec<Value> {
     let count = e.index(n as i64);
     e.reduce(&count, wide, &[Reduction::Sum], |e, i, lanes, so_far| {
-        let x = e.load_at(x, i, elem, lanes);
+        let x = load_centred(e, x, mean, i, elem, lanes);
         vec![e.fma(&x, &x, &so_far[0], lanes)]
     })
+}
+
+fn mean(e: &mut Emitter, x: &str, n: usize, elem: Elem, wide: usize) -> Value {
+    let count = e.index(n as i64);
+    let sum = e.reduce(&count, wide, &[Reduction::Sum], |e, i, lanes, so_far| {
+        let x = e.load_at(x, i, elem, lanes);
+        vec![e.float2("addf", &so_far[0], &x, lanes)]
+    });
+    let n = e.float(n as f32, 1);
+    e.float2("divf", &sum[0], &n, 1)
+}
+
+/// `x` at `i`, less the row's mean where there is one.
+fn load_centred(e: &mut Emitter, x: &str, mean: Option<&Value>, i: &str, elem: Elem, lanes: usize) -> Value {
+    let x = e.load_at(x, i, elem, lanes);
+    without(e, &x, mean, lanes)
+}
+
+fn without(e: &mut Emitter, value: &str, mean: Option<&Value>, lanes: usize) -> Value {
+    let Some(mean) = mean else { return value.into() };
+    let mean = e.splat(mean, lanes);
+    e.float2("subf", value, &mean, lanes)
 }
 
 /// `(sum / n + eps)^-½`

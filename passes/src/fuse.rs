@@ -1,7 +1,7 @@
 //! `fuse`: values that one kernel computes together become one op.
 use crate::pass::Context;
 use crate::rewrite::{Map, rebuild};
-use amc_ir::ops::{Matmul, MatmulSum, Op, RmsNormGrad, RmsNormGradAdd};
+use amc_ir::ops::{LayerNormGrad, LayerNormGradAdd, Matmul, MatmulSum, Op, RmsNormGrad, RmsNormGradAdd};
 use amc_ir::{Function, Module, Value};
 
 /// `linear_cross_entropy(x, …)` beside `linear_cross_entropy_grad(x, …)`: the gradient's first result is the loss.
@@ -25,7 +25,7 @@ pub fn share_loss(module: &mut Module, context: &mut Context) {
     }
 }
 
-/// `add(rms_norm_grad(x, w, dy), d)` where the gradient has no other use becomes `rms_norm_grad_add`.
+/// `add(rms_norm_grad(x, w, dy), d)` where the gradient has no other use becomes `rms_norm_grad_add`; so does a layer norm's.
 pub fn norm_residual(module: &mut Module, context: &mut Context) {
     for function in &mut module.functions {
         let uses = function.use_counts();
@@ -34,16 +34,26 @@ pub fn norm_residual(module: &mut Module, context: &mut Context) {
             let Some(Op::Add(_)) = inst.op() else { return None };
             let sides = [(inst.args[0], inst.args[1]), (inst.args[1], inst.args[0])];
             sides.into_iter().find_map(|(norm, other)| {
-                let (Op::RmsNormGrad(RmsNormGrad { eps, plus_one }), args) = function.op_of(norm)? else { return None };
+                let (op, args) = function.op_of(norm)?;
+                let joined = grad_add(op)?;
                 if uses[norm.index()] != 1 || norm == other {
                     return None;
                 }
                 context.fired("norm_residual");
                 let mut args = map.all(args);
                 args.push(map.get(other));
-                Some(to.push(RmsNormGradAdd { eps: *eps, plus_one: *plus_one }, &args))
+                Some(to.push(joined, &args))
             })
         });
+    }
+}
+
+/// The gradient of a norm that is added to something, for one that is not.
+fn grad_add(op: &Op) -> Option<Op> {
+    match *op {
+        Op::RmsNormGrad(RmsNormGrad { eps, plus_one }) => Some(RmsNormGradAdd { eps, plus_one }.into()),
+        Op::LayerNormGrad(LayerNormGrad { eps, plus_one }) => Some(LayerNormGradAdd { eps, plus_one }.into()),
+        _ => None,
     }
 }
 

@@ -53,6 +53,8 @@ const ROWS: &[(&str, &[&str], &[&str])] = &[
     ("embedding {scale = 1.5e0, padding = none, dtype = f32}", &["f32[5,3]", "token[4]"], &["f32[4,3]"]),
     ("rms_norm {eps = 1e-5, plus_one = false}", &["f32[2,4]", "f32[4]"], &["f32[2,4]"]),
     ("rms_norm {eps = 1e-5, plus_one = true}", &["f32[2,4]", "f32[4]"], &["f32[2,4]"]),
+    ("layer_norm {eps = 1e-5, plus_one = false}", &["f32[2,4]", "f32[4]", "f32[4]"], &["f32[2,4]"]),
+    ("layer_norm {eps = 1e-5, plus_one = true}", &["f32[2,4]", "f32[4]"], &["f32[2,4]"]),
     ("rope {heads = 2, inverse = false}", &["f32[3,12]", "position[3]", "f32[8,2]", "f32[8,2]"], &["f32[3,12]"]),
     (
         "attention {seq = 4, heads = 4, kv_heads = 2, scale = 5e-1, window = none, softcap = none, alibi = none}",

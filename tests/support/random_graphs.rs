@@ -32,7 +32,7 @@ struct Recipe {
 }
 
 fn recipes() -> impl Strategy<Value = Recipe> {
-    let steps = prop::collection::vec((0..14u8, any::<u8>(), any::<u8>()), 1..14);
+    let steps = prop::collection::vec((0..15u8, any::<u8>(), any::<u8>()), 1..14);
     (1..20usize, 1..40usize, 1..4usize, steps, 0..12usize)
         .prop_map(|(tokens, width, layers, steps, recompute)| Recipe { tokens, width, layers, steps, recompute })
 }
@@ -79,6 +79,7 @@ impl Recipe {
                     g.push(self.attention(second), &[q, k, y, segments])[0]
                 }
                 12 => self.experts(&mut g, second, [x, router, a, b]),
+                13 => g.op(LayerNorm { eps: EPS, plus_one: false }, &[x, norm, bias]),
                 _ => g.op(Max {}, &[x, y]),
             };
             values.push(value);

@@ -6,7 +6,7 @@ use amc_kernels::Target;
 use amc_kernels::cross_entropy::{CompactRows, CrossEntropyRows, GatherRows, ScatterRows};
 use amc_kernels::embedding::{Embedding, EmbeddingGrad};
 use amc_kernels::emit::Elem::{self, Bf16, F32};
-use amc_kernels::norm::{RmsNorm, RmsNormGrad, RmsNormGradWeight};
+use amc_kernels::norm::{Kind, LayerNorm, NormGrad, NormGradWeight, RmsNorm};
 use amc_kernels::optimizer::Adam;
 use amc_kernels::pointwise::Pointwise;
 use amc_kernels::reduce::SumSquares;
@@ -32,15 +32,21 @@ fn norms(elem: Elem, target: &Target) -> Vec<Case> {
     let x = |usage| Operand::floats(usage, elem, rows * n);
     let w = Operand::floats(Read, Bf16, n);
     let norm = RmsNorm { rows, n, eps, plus_one: false, residual: false, elem, weight: Bf16 };
-    let gradient = RmsNormGrad { rows, n, eps, plus_one: false, add: true, elem, weight: Bf16 };
-    let by_weight = RmsNormGradWeight { rows, n, eps, accumulate: true, elem };
-    let partials = Operand::floats(Write, F32, by_weight.parts() * n);
+    let layer_norm = LayerNorm { rows, n, eps, plus_one: false, elem, weight: Bf16, bias: Some(Bf16) };
+    let gradient = |kind| NormGrad { rows, n, kind, eps, plus_one: false, add: true, elem, weight: Bf16 };
+    let by_weight = |kind| NormGradWeight { rows, n, kind, eps, accumulate: true, elem };
+    let partials = Operand::floats(Write, F32, by_weight(Kind::Rms).parts() * n);
     let size = format!("{rows} x {n}");
     let case = |role, kernel, operands| Case::new(role, size.clone(), elem, kernel, operands);
+    let dx = |role, kind| case(role, gradient(kind).build(target), vec![x(Read), w, x(Read), x(Read), x(Write)]);
+    let dw = |role, kind| case(role, by_weight(kind).build(target), vec![x(Read), x(Read), partials]);
     vec![
         case("norm", norm.build(target), vec![x(Read), w, x(Write)]),
-        case("norm: dx", gradient.build(target), vec![x(Read), w, x(Read), x(Read), x(Write)]),
-        case("norm: dw", by_weight.build(target), vec![x(Read), x(Read), partials]),
+        dx("norm: dx", Kind::Rms),
+        dw("norm: dw", Kind::Rms),
+        case("layer norm", layer_norm.build(target), vec![x(Read), w, w, x(Write)]),
+        dx("layer norm: dx", Kind::Layer),
+        dw("layer norm: dw", Kind::Layer),
     ]
 }
 

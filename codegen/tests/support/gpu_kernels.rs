@@ -10,7 +10,7 @@ use amc_kernels::dropout::{DeriveSeed, Dropout};
 use amc_kernels::embedding::{Embedding, EmbeddingGrad};
 use amc_kernels::emit::Elem::{self, Bf16, F32};
 use amc_kernels::gemm::{Gemm, Term};
-use amc_kernels::norm::{RmsNorm, RmsNormGrad, RmsNormGradWeight};
+use amc_kernels::norm::{Kind, LayerNorm, NormGrad, NormGradWeight, RmsNorm};
 use amc_kernels::optimizer::{Adam, FinishNorm};
 use amc_kernels::pointwise::Pointwise;
 use amc_kernels::reduce::{Accumulate, ColumnSum, Sum, SumSquares};
@@ -173,17 +173,21 @@ fn part(number: usize) -> String {
 fn rows(gpu: &Gpu, elem: Elem) -> Vec<Named> {
     let (rows, n, eps, plus_one) = (TOKENS, WIDTH, 1e-5, false);
     let norm = |residual| RmsNorm { rows, n, eps, plus_one, residual, elem, weight: elem }.build(gpu);
-    let grad = |add| RmsNormGrad { rows, n, eps, plus_one, add, elem, weight: elem }.build(gpu);
-    let by_weight = RmsNormGradWeight { rows, n, eps, accumulate: true, elem };
+    let layer_norm = LayerNorm { rows, n, eps, plus_one, elem, weight: elem, bias: Some(elem) };
+    let grad = |kind, add| NormGrad { rows, n, kind, eps, plus_one, add, elem, weight: elem }.build(gpu);
+    let by_weight = |kind| NormGradWeight { rows, n, kind, eps, accumulate: true, elem };
     let (tokens, heads, head_dim, positions) = (TOKENS, 32, 128, 8192);
     let rope = |inverse| Rope { tokens, heads, head_dim, rotary_dim: 128, positions, inverse, elem }.build(gpu);
     let kernels = [
         ("norm", norm(false)),
         ("norm of a sum", norm(true)),
-        ("norm gradient", grad(false)),
-        ("norm gradient, added", grad(true)),
-        ("norm gradient by weight", by_weight.build(gpu)),
-        ("norm gradient by weight, its end", by_weight.finish(gpu)),
+        ("norm gradient", grad(Kind::Rms, false)),
+        ("norm gradient, added", grad(Kind::Rms, true)),
+        ("norm gradient by weight", by_weight(Kind::Rms).build(gpu)),
+        ("norm gradient by weight, its end", by_weight(Kind::Rms).finish(gpu)),
+        ("layer norm", layer_norm.build(gpu)),
+        ("layer norm gradient, added", grad(Kind::Layer, true)),
+        ("layer norm gradient by weight", by_weight(Kind::Layer).build(gpu)),
         ("rope", rope(false)),
         ("rope, inverse", rope(true)),
     ];

@@ -6,7 +6,7 @@ use amc_kernels::cross_entropy::{CompactRows, CrossEntropyRows, GatherRows, Scat
 use amc_kernels::dropout::Dropout;
 use amc_kernels::embedding::{Embedding, EmbeddingGrad};
 use amc_kernels::emit::Elem::{self, Bf16, F32};
-use amc_kernels::norm::{RmsNorm, RmsNormGrad, RmsNormGradWeight};
+use amc_kernels::norm::{Kind, LayerNorm, NormGrad, NormGradWeight, RmsNorm};
 use amc_kernels::optimizer::Adam;
 use amc_kernels::reduce::{ColumnSum, SumSquares};
 use amc_kernels::rope::Rope;
@@ -131,9 +131,12 @@ fn norms(elem: Elem, target: &Target) -> Vec<Problem> {
     let (x, weight) = (|| numbers(elem, rows * n), || numbers(elem, n));
     let named = |kind: &str| format!("{kind}, {}", elem.name());
     let norm = |residual| RmsNorm { rows, n, eps, plus_one: false, residual, elem, weight: elem }.build(target);
-    let grad = |add| RmsNormGrad { rows, n, eps, plus_one: false, add, elem, weight: elem }.build(target);
-    let by_weight = RmsNormGradWeight { rows, n, eps, accumulate: true, elem };
-    let partials = || numbers(F32, by_weight.parts() * n);
+    let layer_norm = LayerNorm { rows, n, eps, plus_one: false, elem, weight: elem, bias: Some(elem) };
+    let grad = |kind, add| NormGrad { rows, n, kind, eps, plus_one: false, add, elem, weight: elem }.build(target);
+    let by_weight = |kind, name: &str| {
+        let grad = NormGradWeight { rows, n, kind, eps, accumulate: true, elem };
+        problem(named(name), grad.build(target), amount, vec![x(), x(), numbers(F32, grad.parts() * n)])
+    };
     let (tokens, heads, head_dim, positions) = (TOKENS, WIDTH / 64, 64, 512);
     let rope = Rope { tokens, heads, head_dim, rotary_dim: head_dim, positions, inverse: false, elem };
     let table = || numbers(F32, positions * head_dim / 2);
@@ -141,9 +144,12 @@ fn norms(elem: Elem, target: &Target) -> Vec<Problem> {
     vec![
         problem(named("rms_norm"), norm(false), amount, vec![x(), weight(), x()]),
         problem(named("rms_norm of a sum"), norm(true), amount, vec![x(), x(), weight(), x(), x()]),
-        problem(named("rms_norm gradient"), grad(false), amount, vec![x(), weight(), x(), x()]),
-        problem(named("rms_norm gradient, added"), grad(true), amount, vec![x(), weight(), x(), x(), x()]),
-        problem(named("rms_norm gradient by weight"), by_weight.build(target), amount, vec![x(), x(), partials()]),
+        problem(named("rms_norm gradient"), grad(Kind::Rms, false), amount, vec![x(), weight(), x(), x()]),
+        problem(named("rms_norm gradient, added"), grad(Kind::Rms, true), amount, vec![x(), weight(), x(), x(), x()]),
+        by_weight(Kind::Rms, "rms_norm gradient by weight"),
+        problem(named("layer_norm"), layer_norm.build(target), amount, vec![x(), weight(), weight(), x()]),
+        problem(named("layer_norm gradient"), grad(Kind::Layer, false), amount, vec![x(), weight(), x(), x()]),
+        by_weight(Kind::Layer, "layer_norm gradient by weight"),
         problem(named("rope"), rope.build(target), amount, vec![x(), place, table(), table(), x()]),
     ]
 }

@@ -6,6 +6,7 @@ mod elementwise;
 mod embedding;
 mod experts;
 mod grouped_matmul;
+mod layer_norm;
 mod matmul;
 mod optimizer;
 mod rms_norm;
@@ -19,6 +20,7 @@ pub use elementwise::*;
 pub use embedding::{Embedding, EmbeddingGrad};
 pub use experts::{GatherRows, GroupRows, Route, RouteGrad, SumRows};
 pub use grouped_matmul::{GroupedMatmul, GroupedMatmulGrad};
+pub use layer_norm::{LayerNorm, LayerNormGrad, LayerNormGradAdd, LayerNormGradWeight};
 pub use matmul::{Matmul, MatmulSum};
 pub use optimizer::{Accumulate, Adam, ClipCoefficient};
 pub use rms_norm::{RmsNorm, RmsNormGrad, RmsNormGradAdd, RmsNormGradWeight};
@@ -70,6 +72,10 @@ crate::ops! {
     rms_norm::RmsNormGrad,
     rms_norm::RmsNormGradAdd,
     rms_norm::RmsNormGradWeight,
+    layer_norm::LayerNorm,
+    layer_norm::LayerNormGrad,
+    layer_norm::LayerNormGradAdd,
+    layer_norm::LayerNormGradWeight,
     rope::Rope,
     attention::Attention,
     attention::AttentionGrad,

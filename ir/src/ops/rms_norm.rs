@@ -10,7 +10,8 @@ op! {
     "rms_norm" RmsNorm { eps: f32, plus_one: bool } (x, weight) -> "x"
 }
 
-fn check(x: &Type, weight: &Type) -> Result<(), String> {
+/// Checks the operands that every norm has.
+pub(super) fn check(x: &Type, weight: &Type) -> Result<(), String> {
     want_float("x", x)?;
     want_float("weight", weight)?;
     if weight.shape[..] != x.shape[x.shape.len() - 1..] {
@@ -50,14 +51,19 @@ impl OpDef for RmsNorm {
 
 /// `rsqrt(mean(x², last axis) + eps)`, the last axis kept with size 1.
 fn inverse_rms(g: &mut Function, x: Value, eps: f32) -> Value {
+    let square = g.op(Mul {}, &[x, x]);
+    let mean = mean(g, square);
+    let mean = g.op(Offset { value: eps }, &[mean]);
+    g.op(Rsqrt {}, &[mean])
+}
+
+/// `mean(x, last axis)` in f32, the last axis kept with size 1.
+pub(super) fn mean(g: &mut Function, x: Value) -> Value {
     let mut shape = g.ty(x).shape.clone();
     let width = shape.pop().expect("x has an axis");
     shape.push(1);
-    let square = g.op(Mul {}, &[x, x]);
-    let sum = g.op(SumTo { shape, dtype: DType::F32 }, &[square]);
-    let mean = g.op(Scale { value: 1.0 / width as f32 }, &[sum]);
-    let mean = g.op(Offset { value: eps }, &[mean]);
-    g.op(Rsqrt {}, &[mean])
+    let sum = g.op(SumTo { shape, dtype: DType::F32 }, &[x]);
+    g.op(Scale { value: 1.0 / width as f32 }, &[sum])
 }
 
 op! {

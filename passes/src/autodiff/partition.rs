@@ -140,6 +140,7 @@ fn is_cheap(joint: &Function, at: usize, needed: &[bool]) -> bool {
 }
 
 fn cheap(op: &Op) -> bool {
-    crate::is_elementwise(op)
-        || matches!(op, Op::RmsNorm(_) | Op::Reshape(_) | Op::Rows(_) | Op::GatherRows(_) | Op::DeriveSeed(_))
+    let row_by_row = matches!(op, Op::RmsNorm(_) | Op::LayerNorm(_));
+    let moved = matches!(op, Op::Reshape(_) | Op::Rows(_) | Op::GatherRows(_) | Op::DeriveSeed(_));
+    crate::is_elementwise(op) || row_by_row || moved
 }

@@ -6,6 +6,7 @@ mod state;
 use super::{Operand, Selector, elem, rows};
 use amc_ir::{DType, Function, Op, Type, Value};
 use amc_kernels::emit::Elem;
+use amc_kernels::norm::Kind;
 use amc_kernels::region::Region;
 use amc_kernels::{norm, reduce, rope};
 
@@ -33,17 +34,19 @@ pub(super) fn claim(s: &mut Selector, at: usize, done: &mut [bool]) {
                 .build(s.target);
             s.launch(kernel, operands(args, results), "rms_norm");
         }
-        Op::RmsNormGrad(op) => norm_grad(s, at, op.eps, op.plus_one, false),
-        Op::RmsNormGradAdd(op) => norm_grad(s, at, op.eps, op.plus_one, true),
-        Op::RmsNormGradWeight(op) => {
+        Op::LayerNorm(op) => {
             let (rows, n) = rows(function.ty(args[0]));
-            let (to, accumulate) = accumulation(s, at, 0, done);
-            let elem = value_elem(function, args[0]);
-            let grad = norm::RmsNormGradWeight { rows, n, eps: op.eps, accumulate, elem };
-            let partials = s.temporary(grad.parts() * n * 4);
-            s.launch(grad.build(s.target), vec![args[0].into(), args[1].into(), partials], op_name(function, at));
-            s.launch(grad.finish(s.target), vec![partials, to], op_name(function, at));
+            let (elem, weight) = (value_elem(function, args[0]), value_elem(function, args[1]));
+            let bias = args.get(2).map(|bias| value_elem(function, *bias));
+            let kernel = norm::LayerNorm { rows, n, eps: op.eps, plus_one: op.plus_one, elem, weight, bias };
+            s.launch(kernel.build(s.target), operands(args, results), "layer_norm");
         }
+        Op::RmsNormGrad(op) => norm_grad(s, at, Kind::Rms, op.eps, op.plus_one, false),
+        Op::RmsNormGradAdd(op) => norm_grad(s, at, Kind::Rms, op.eps, op.plus_one, true),
+        Op::LayerNormGrad(op) => norm_grad(s, at, Kind::Layer, op.eps, op.plus_one, false),
+        Op::LayerNormGradAdd(op) => norm_grad(s, at, Kind::Layer, op.eps, op.plus_one, true),
+        Op::RmsNormGradWeight(op) => norm_grad_weight(s, at, Kind::Rms, op.eps, done),
+        Op::LayerNormGradWeight(op) => norm_grad_weight(s, at, Kind::Layer, op.eps, done),
         Op::Rope(op) => {
             let (tokens, width) = rows(function.ty(args[0]));
             let (positions, half) = rows(function.ty(args[2]));
@@ -77,12 +80,24 @@ fn operands(args: &[Value], results: &[Value]) -> Vec<Operand> {
     args.iter().chain(results).map(|v| (*v).into()).collect()
 }
 
-fn norm_grad(s: &mut Selector, at: usize, eps: f32, plus_one: bool, add: bool) {
+fn norm_grad(s: &mut Selector, at: usize, kind: Kind, eps: f32, plus_one: bool, add: bool) {
     let inst = &s.function.insts[at];
     let (rows, n) = rows(s.function.ty(inst.args[0]));
     let (elem, weight) = (value_elem(s.function, inst.args[0]), value_elem(s.function, inst.args[1]));
-    let kernel = norm::RmsNormGrad { rows, n, eps, plus_one, add, elem, weight }.build(s.target);
+    let kernel = norm::NormGrad { rows, n, kind, eps, plus_one, add, elem, weight }.build(s.target);
     s.launch(kernel, operands(&inst.args, &inst.results), op_name(s.function, at));
+}
+
+fn norm_grad_weight(s: &mut Selector, at: usize, kind: Kind, eps: f32, done: &mut [bool]) {
+    let args = s.function.insts[at].args.clone();
+    let (rows, n) = rows(s.function.ty(args[0]));
+    let (to, accumulate) = accumulation(s, at, 0, done);
+    let elem = value_elem(s.function, args[0]);
+    let grad = norm::NormGradWeight { rows, n, kind, eps, accumulate, elem };
+    let partials = s.temporary(grad.parts() * n * 4);
+    let name = op_name(s.function, at);
+    s.launch(grad.build(s.target), vec![args[0].into(), args[1].into(), partials], name);
+    s.launch(grad.finish(s.target), vec![partials, to], name);
 }
 
 /// Sums down to one row are column sums; sums down to one number are the sum of column sums; sums down to one column are
@@ -131,7 +146,7 @@ fn accumulate_of(function: &Function, users: &[Vec<usize>], at: usize, k: usize)
 pub(super) fn accumulates_itself(function: &Function, users: &[Vec<usize>], at: usize) -> bool {
     let Some((def, k)) = function.def(function.insts[at].args[1]) else { return false };
     let able = match function.insts[def].op() {
-        Some(Op::RmsNormGradWeight(_) | Op::EmbeddingGrad(_)) => true,
+        Some(Op::RmsNormGradWeight(_) | Op::LayerNormGradWeight(_) | Op::EmbeddingGrad(_)) => true,
         Some(Op::SumTo(op)) => op.shape.last() == function.ty(function.insts[def].args[0]).shape.last(),
         Some(Op::LinearCrossEntropyGrad(_)) => k == 2,
         Some(Op::GroupedMatmulGrad(_)) => experts::all_accumulated(function, users, def),
