@@ -20,6 +20,8 @@ pub struct Arch {
     pub head: Head,
     /// Keys that this family takes only with some values.
     pub only: &'static [&'static [Only]],
+    /// Keys that files of this family have and the reference reads nowhere.
+    pub ignored: &'static [&'static str],
     pub paths: Paths,
 }
 
@@ -171,6 +173,8 @@ pub enum Scaling {
 pub enum Ffn {
     /// `down(act(gate(x)) · up(x))`.
     Glu(Glu),
+    /// `down(act(up(x)))`.
+    Plain(Plain),
     /// The weighted sum of what the experts that a router chooses for a token make of it.
     Experts(&'static Experts),
 }
@@ -216,6 +220,13 @@ pub struct Glu {
     pub gate_up: Stored,
 }
 
+#[derive(Clone, Copy, Debug)]
+pub struct Plain {
+    pub width: Num,
+    pub act: ActKey,
+    pub bias: Flag,
+}
+
 /// The activation: the word under the first key that is there, in the family's sense.
 #[derive(Clone, Copy, Debug)]
 pub struct ActKey {
@@ -234,11 +245,21 @@ pub enum Act {
     Relu,
 }
 
-/// `gain · x / sqrt(mean(x²) + eps)`.
+/// `gain · x / sqrt(mean(x²) + eps)`, of `x` as it is or without its mean, with or without a bias.
 #[derive(Clone, Copy, Debug)]
 pub struct Norm {
+    pub kind: NormKind,
     pub eps: Num,
     pub gain: Gain,
+}
+
+/// What a norm does beside dividing and multiplying.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NormKind {
+    /// Nothing.
+    Rms,
+    /// It takes the mean off first, and adds a bias where it has one.
+    Layer { bias: bool },
 }
 
 /// What a norm multiplies by.

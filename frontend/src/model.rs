@@ -1,5 +1,7 @@
 //! A model with every number known: an [`Arch`] read against a config.
-use crate::arch::{self, Act, Arch, EmbedScale, ExpertPaths, Flag, Gain, Num, Only, Paths, Schedule, Stored, Window};
+use crate::arch::{
+    self, Act, Arch, EmbedScale, ExpertPaths, Flag, Gain, NormKind, Num, Only, Paths, Schedule, Stored, Window,
+};
 use crate::config::{Config, Section, whole};
 use crate::families;
 use crate::names::Names;
@@ -78,6 +80,7 @@ pub enum QkNorm {
 #[derive(Clone, PartialEq, Debug)]
 pub enum Ffn {
     Glu(Glu),
+    Plain(Plain),
     Experts(Experts),
 }
 
@@ -111,9 +114,18 @@ pub struct Glu {
     pub gate_up: Stored,
 }
 
-/// `gain · x / sqrt(mean(x²) + eps)`.
+/// `down(act(up(x)))`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Plain {
+    pub width: usize,
+    pub act: Act,
+    pub bias: bool,
+}
+
+/// `gain · x / sqrt(mean(x²) + eps)`, of `x` as it is or without its mean, with or without a bias.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Norm {
+    pub kind: NormKind,
     pub eps: f64,
     pub gain: Gain,
 }
@@ -150,6 +162,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn model(&self, family: &Arch) -> Result<Model> {
         family.only.iter().copied().flatten().try_for_each(|only| self.only(only))?;
+        family.ignored.iter().for_each(|key| self.root.touch(key));
         let vocab = self.size(&family.vocab)?;
         let (embed_scale, embed_scale_rounded) = match &family.embed_scale {
             EmbedScale::No => (1.0, false),
@@ -228,6 +241,7 @@ impl Reader<'_> {
             mixer: Mixer::Attention(self.attention(attention)?),
             ffn: match &layer.ffn {
                 arch::Ffn::Glu(glu) => Ffn::Glu(self.glu(glu)?),
+                arch::Ffn::Plain(plain) => Ffn::Plain(self.plain(plain)?),
                 arch::Ffn::Experts(experts) => Ffn::Experts(self.experts(experts)?),
             },
             norm: self.norm(&layer.norm)?,
@@ -266,6 +280,10 @@ impl Reader<'_> {
         })
     }
 
+    fn plain(&self, plain: &arch::Plain) -> Result<Plain> {
+        Ok(Plain { width: self.size(&plain.width)?, act: self.act(&plain.act)?, bias: self.flag(&plain.bias)? })
+    }
+
     fn experts(&self, experts: &arch::Experts) -> Result<Experts> {
         let (count, chosen) = (self.size(&experts.count)?, self.size(&experts.chosen)?);
         let place = self.place(&experts.count);
@@ -289,7 +307,7 @@ impl Reader<'_> {
     fn norm(&self, norm: &arch::Norm) -> Result<Norm> {
         let eps = self.number(&norm.eps)?;
         ensure!(eps > 0.0, "{} is {eps}; wanted more than 0", self.place(&norm.eps));
-        Ok(Norm { eps, gain: norm.gain })
+        Ok(Norm { kind: norm.kind, eps, gain: norm.gain })
     }
 
     fn act(&self, act: &arch::ActKey) -> Result<Act> {

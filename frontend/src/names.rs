@@ -4,8 +4,8 @@
 //!   `gate_up_proj`) are seen as their row blocks; nothing is copied.
 //! - A linear layer knows its *module*, the name that LoRA patterns match and adapters are saved under. Row blocks of one
 //!   module share its adapter: one matrix A, and the same rows of B.
-use crate::arch::{ExpertPaths, Stored};
-use crate::model::{Attention, Experts, Ffn, Glu, Mixer, Model, QkNorm};
+use crate::arch::{ExpertPaths, NormKind, Stored};
+use crate::model::{Attention, Experts, Ffn, Glu, Mixer, Model, Norm, Plain, QkNorm};
 use amc_ir::View;
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 pub struct Names {
     pub embed: Vector,
     pub layers: Vec<LayerNames>,
-    pub final_norm: Vector,
+    pub final_norm: NormNames,
     /// Of a tied head: its module keeps its own name, its weight is the embedding.
     pub head: Linear,
 }
@@ -22,9 +22,9 @@ pub struct Names {
 /// The parameters of a layer.
 #[derive(Clone, PartialEq, Debug)]
 pub struct LayerNames {
-    pub mixer_norm: Vector,
+    pub mixer_norm: NormNames,
     pub mixer: MixerNames,
-    pub ffn_norm: Vector,
+    pub ffn_norm: NormNames,
     pub ffn: FfnNames,
 }
 
@@ -39,13 +39,14 @@ pub struct AttentionNames {
     pub k: Linear,
     pub v: Linear,
     pub o: Linear,
-    /// Weights of the norms of queries and keys.
-    pub qk_norm: Option<(Vector, Vector)>,
+    /// The norms of queries and keys.
+    pub qk_norm: Option<(NormNames, NormNames)>,
 }
 
 #[derive(Clone, PartialEq, Debug)]
 pub enum FfnNames {
     Glu(GluNames),
+    Plain(PlainNames),
     Experts(ExpertNames),
 }
 
@@ -65,7 +66,25 @@ pub struct GluNames {
     pub down: Linear,
 }
 
-/// A parameter that is one whole tensor and no linear layer: a norm's weight, the embedding.
+impl GluNames {
+    fn linears(&self) -> [&Linear; 3] {
+        [&self.gate, &self.up, &self.down]
+    }
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct PlainNames {
+    pub up: Linear,
+    pub down: Linear,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NormNames {
+    pub weight: Vector,
+    pub bias: Option<Vector>,
+}
+
+/// A parameter that is one whole tensor and no linear layer: a norm's weight or bias, the embedding.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Vector {
     pub tensor: String,
@@ -104,6 +123,19 @@ impl Vector {
     }
 }
 
+impl NormNames {
+    fn new(norm: &Norm, module: &str, size: usize) -> NormNames {
+        let bias = Vector { tensor: format!("{module}.bias"), shape: vec![size] };
+        let has_bias = norm.kind == NormKind::Layer { bias: true };
+        NormNames { weight: weight(module, &[size]), bias: has_bias.then_some(bias) }
+    }
+
+    /// The weight, then the bias if there is one.
+    pub fn vectors(&self) -> impl Iterator<Item = &Vector> {
+        [&self.weight].into_iter().chain(&self.bias)
+    }
+}
+
 impl Linear {
     /// Weight [outputs, inputs].
     pub fn weight(&self) -> View {
@@ -135,13 +167,14 @@ impl Names {
             head.weight_tensor = embed.tensor.clone();
         }
         let layers = (0..model.layers.len()).map(|i| LayerNames::new(model, i)).collect();
-        Names { embed, layers, final_norm: weight(paths.final_norm, &[model.hidden]), head }
+        Names { embed, layers, final_norm: NormNames::new(&model.final_norm, paths.final_norm, model.hidden), head }
     }
 
     /// Every stored tensor and its shape.
     pub fn tensors(&self) -> BTreeMap<String, Vec<usize>> {
         let mut tensors = BTreeMap::new();
-        let vectors = self.layers.iter().flat_map(LayerNames::vectors).chain([&self.embed, &self.final_norm]);
+        let of_layers = self.layers.iter().flat_map(LayerNames::vectors);
+        let vectors = of_layers.chain(self.final_norm.vectors()).chain([&self.embed]);
         tensors.extend(vectors.map(|vector| (vector.tensor.clone(), vector.shape.clone())));
         for linear in self.linears() {
             tensors.insert(linear.weight_tensor.clone(), vec![linear.module_outputs, linear.inputs]);
@@ -175,11 +208,12 @@ impl LayerNames {
         let scope = Scope { layer: format!("{}.{number}.", paths.layer), model };
         let Mixer::Attention(attention) = &layer.mixer;
         LayerNames {
-            mixer_norm: scope.vector(paths.mixer_norm, model.hidden),
+            mixer_norm: scope.norm(&layer.norm, paths.mixer_norm, model.hidden),
             mixer: MixerNames::Attention(scope.attention(attention)),
-            ffn_norm: scope.vector(paths.ffn_norm, model.hidden),
+            ffn_norm: scope.norm(&layer.norm, paths.ffn_norm, model.hidden),
             ffn: match &layer.ffn {
                 Ffn::Glu(glu) => FfnNames::Glu(scope.glu(glu)),
+                Ffn::Plain(plain) => FfnNames::Plain(scope.plain(plain)),
                 Ffn::Experts(experts) => FfnNames::Experts(scope.experts(experts)),
             },
         }
@@ -188,23 +222,31 @@ impl LayerNames {
     /// The linear layers, row blocks of one module side by side.
     pub fn linears(&self) -> impl Iterator<Item = &Linear> {
         let MixerNames::Attention(AttentionNames { q, k, v, o, .. }) = &self.mixer;
-        let (glus, shared) = match &self.ffn {
-            FfnNames::Glu(glu) => (std::slice::from_ref(glu), None),
-            FfnNames::Experts(names) => (&names.experts[..], names.shared.as_ref()),
+        let ffn: Vec<&Linear> = match &self.ffn {
+            FfnNames::Glu(glu) => glu.linears().into(),
+            FfnNames::Plain(PlainNames { up, down }) => vec![up, down],
+            FfnNames::Experts(names) => {
+                let shared = names.shared.iter().map(|(glu, _)| glu);
+                names.experts.iter().chain(shared).flat_map(GluNames::linears).collect()
+            }
         };
-        let glus = glus.iter().chain(shared.map(|(glu, _)| glu));
-        [q, k, v, o].into_iter().chain(glus.flat_map(|GluNames { gate, up, down }| [gate, up, down]))
+        [q, k, v, o].into_iter().chain(ffn)
     }
 
     /// All other parameters.
     pub fn vectors(&self) -> impl Iterator<Item = &Vector> {
-        let MixerNames::Attention(AttentionNames { qk_norm, .. }) = &self.mixer;
-        let qk_norm = qk_norm.iter().flat_map(|(q, k)| [q, k]);
         let (router, gate) = match &self.ffn {
-            FfnNames::Glu(_) => (None, None),
+            FfnNames::Glu(_) | FfnNames::Plain(_) => (None, None),
             FfnNames::Experts(names) => (Some(&names.router), names.shared.as_ref().map(|(_, gate)| gate)),
         };
-        [&self.mixer_norm, &self.ffn_norm].into_iter().chain(qk_norm).chain(router).chain(gate)
+        self.norms().flat_map(NormNames::vectors).chain(router).chain(gate)
+    }
+
+    /// The norms, those of the branches first.
+    fn norms(&self) -> impl Iterator<Item = &NormNames> {
+        let MixerNames::Attention(AttentionNames { qk_norm, .. }) = &self.mixer;
+        let qk_norm = qk_norm.iter().flat_map(|(q, k)| [q, k]);
+        [&self.mixer_norm, &self.ffn_norm].into_iter().chain(qk_norm)
     }
 }
 
@@ -216,8 +258,8 @@ struct Scope<'a> {
 }
 
 impl Scope<'_> {
-    fn vector(&self, module: &str, size: usize) -> Vector {
-        weight(&format!("{}{module}", self.layer), &[size])
+    fn norm(&self, norm: &Norm, module: &str, size: usize) -> NormNames {
+        NormNames::new(norm, &format!("{}{module}", self.layer), size)
     }
 
     fn attention(&self, attention: &Attention) -> AttentionNames {
@@ -226,10 +268,11 @@ impl Scope<'_> {
         let (wide, narrow) = (heads * head_dim, kv_heads * head_dim);
         let blocks = [(paths.q, wide), (paths.k, narrow), (paths.v, narrow)];
         let [q, k, v] = self.blocks(attention.qkv, blocks, hidden, qkv_bias);
-        let norm = |path| self.vector(path, head_dim);
-        let qk_norm = match attention.qk_norm {
+        let qk_norm = match &attention.qk_norm {
             QkNorm::No => None,
-            QkNorm::PerHead(_) => Some((norm(paths.q_norm), norm(paths.k_norm))),
+            QkNorm::PerHead(norm) => {
+                Some((self.norm(norm, paths.q_norm, head_dim), self.norm(norm, paths.k_norm, head_dim)))
+            }
         };
         AttentionNames { q, k, v, o: linear(format!("{}{}", self.layer, paths.o), wide, hidden, out_bias), qk_norm }
     }
@@ -240,6 +283,13 @@ impl Scope<'_> {
         let [gate, up] = self.blocks(glu.gate_up, blocks, hidden, glu.bias);
         let down = linear(format!("{}{}", self.layer, paths.down), glu.width, hidden, glu.bias);
         GluNames { gate, up, down }
+    }
+
+    fn plain(&self, plain: &Plain) -> PlainNames {
+        let (paths, hidden) = (&self.model.paths, self.model.hidden);
+        let name = |path| format!("{}{path}", self.layer);
+        let up = linear(name(paths.up), hidden, plain.width, plain.bias);
+        PlainNames { up, down: linear(name(paths.down), plain.width, hidden, plain.bias) }
     }
 
     fn experts(&self, experts: &Experts) -> ExpertNames {

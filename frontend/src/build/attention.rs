@@ -1,9 +1,8 @@
 //! The attention block.
 use super::layer::Context;
 use super::linear::Scope;
-use super::rms_norm;
 use crate::model::{Attention, Norm, QkNorm};
-use crate::names::{AttentionNames, Vector};
+use crate::names::{AttentionNames, NormNames};
 use amc_ir::ops::{self, AttentionCached, CacheAppend, Reshape, Rope};
 use amc_ir::{Function, Value};
 
@@ -20,9 +19,9 @@ impl Scope<'_> {
         let mut q = self.linear(g, &names.q, context, x);
         let mut k = self.linear(g, &names.k, context, x);
         let v = self.linear(g, &names.v, context, x);
-        if let (QkNorm::PerHead(norm), Some((q_weight, k_weight))) = (attention.qk_norm, &names.qk_norm) {
-            q = self.norm_of_heads(g, &norm, attention.head_dim, q_weight, q);
-            k = self.norm_of_heads(g, &norm, attention.head_dim, k_weight, k);
+        if let (QkNorm::PerHead(norm), Some((q_norm, k_norm))) = (attention.qk_norm, &names.qk_norm) {
+            q = self.norm_of_heads(g, &norm, attention.head_dim, q_norm, q);
+            k = self.norm_of_heads(g, &norm, attention.head_dim, k_norm, k);
         }
         let rotate = |g: &mut Function, x: Value, heads: usize| {
             g.op(Rope { heads, inverse: false }, &[x, context.positions, context.cos, context.sin])
@@ -57,10 +56,10 @@ impl Scope<'_> {
     }
 
     /// A norm of every head, whose weight all heads share.
-    fn norm_of_heads(&self, g: &mut Function, norm: &Norm, head_dim: usize, weight: &Vector, x: Value) -> Value {
+    fn norm_of_heads(&self, g: &mut Function, norm: &Norm, head_dim: usize, names: &NormNames, x: Value) -> Value {
         let ty = g.ty(x).clone();
         let heads = g.op(Reshape { shape: vec![ty.len() / head_dim, head_dim] }, &[x]);
-        let normed = g.op(rms_norm(norm), &[heads, self.vector(weight)]);
+        let normed = self.norm(g, norm, names, heads);
         g.op(Reshape { shape: ty.shape }, &[normed])
     }
 }

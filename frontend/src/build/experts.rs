@@ -85,7 +85,7 @@ fn spread(g: &mut Function, factors: Value, ty: &Type) -> Value {
 pub(super) fn check(request: &Request, names: &Names) -> Result<()> {
     let layers = names.layers.iter().filter_map(|layer| match &layer.ffn {
         FfnNames::Experts(names) => Some(&names.experts),
-        FfnNames::Glu(_) => None,
+        FfnNames::Glu(_) | FfnNames::Plain(_) => None,
     });
     for (experts, matrix) in layers.flat_map(|experts| MATRICES.map(|matrix| (experts, matrix))) {
         let (first, others) = (matrix(&experts[0]), experts[1..].iter().map(matrix));

@@ -1,8 +1,8 @@
 //! A layer as a function: `h += s · attention(norm(h)); h += s · ffn(norm(h))`.
 use super::linear::Scope;
-use super::{Builder, Shared, Weight, rms_norm};
-use crate::model::{Ffn, Mixer};
-use crate::names::{FfnNames, MixerNames};
+use super::{Builder, Shared, Weight};
+use crate::model::Mixer;
+use crate::names::MixerNames;
 use amc_ir::ops::{Add, DeriveSeed, Scale};
 use amc_ir::{DType, Function, Type, Value};
 
@@ -39,15 +39,11 @@ impl Layer {
             let branch = g.op(Scale { value: layer.residual as f32 }, &[branch]);
             g.op(Add {}, &[stream, branch])
         };
-        let x = g.op(rms_norm(&layer.norm), &[stream, scope.vector(&names.mixer_norm)]);
+        let x = scope.norm(&mut g, &layer.norm, &names.mixer_norm, stream);
         let (mixed, caches) = scope.attention(&mut g, attention, mixer_names, &context, x);
         let stream = residual(&mut g, stream, mixed);
-        let x = g.op(rms_norm(&layer.norm), &[stream, scope.vector(&names.ffn_norm)]);
-        let out = match (&layer.ffn, &names.ffn) {
-            (Ffn::Glu(glu), FfnNames::Glu(names)) => scope.glu(&mut g, glu, names, &context, x),
-            (Ffn::Experts(experts), FfnNames::Experts(names)) => scope.experts(&mut g, experts, names, &context, x),
-            _ => unreachable!("names are made from the layer"),
-        };
+        let x = scope.norm(&mut g, &layer.norm, &names.ffn_norm, stream);
+        let out = scope.ffn(&mut g, &layer.ffn, &names.ffn, &context, x);
         let stream = residual(&mut g, stream, out);
         g.results = [vec![stream], caches].concat();
         Layer { function: g, weights, number, table, cache_width }

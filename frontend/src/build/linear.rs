@@ -1,7 +1,8 @@
 //! Linear layers with bias and adapter, inside a layer function.
 use super::layer::Context;
-use super::{Builder, Lora, Weight, view_name};
-use crate::names::{Linear, Vector};
+use super::{Builder, Lora, Weight, norm, view_name};
+use crate::model::Norm;
+use crate::names::{Linear, NormNames, Vector};
 use amc_ir::ops::{Add, Broadcast, Cast, Dropout, GroupedMatmul, Matmul, Scale};
 use amc_ir::{DType, Function, Init, Type, Value, View};
 use std::collections::HashMap;
@@ -65,9 +66,15 @@ impl<'a> Scope<'a> {
         self.weights[&(view.tensor.clone(), view.start)]
     }
 
-    /// The parameter of a norm's weight.
+    /// The parameter of a tensor that is no linear layer's.
     pub fn vector(&self, vector: &Vector) -> Value {
         self.view(&vector.view())
+    }
+
+    /// A norm of `x`.
+    pub fn norm(&self, g: &mut Function, of: &Norm, names: &NormNames, x: Value) -> Value {
+        let parameters: Vec<Value> = names.vectors().map(|vector| self.vector(vector)).collect();
+        norm(g, of, x, &parameters)
     }
 
     /// `x · Wᵀ + b + scale · (x · Aᵀ) · Bᵀ`

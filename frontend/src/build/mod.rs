@@ -8,11 +8,11 @@ mod ffn;
 mod layer;
 mod linear;
 
-use crate::arch::Gain;
+use crate::arch::{Gain, NormKind};
 use crate::model::{Model, Norm};
 use crate::names::{Linear, Names, Vector};
 use crate::rope::RopeSpec;
-use amc_ir::ops::{Embedding, LinearCrossEntropy, Matmul, RmsNorm, Scale};
+use amc_ir::ops::{Embedding, LayerNorm, LinearCrossEntropy, Matmul, RmsNorm, Scale};
 use amc_ir::{Binding, Bindings, BoundTensor, DType, Function, Init, Module, Type, Value, View};
 use anyhow::{Result, bail};
 use std::collections::{BTreeMap, BTreeSet};
@@ -171,8 +171,8 @@ impl Builder<'_> {
         let weights: Vec<Vec<Value>> =
             layers.iter().map(|layer| layer.weights.iter().map(|w| self.weight(&mut main, w)).collect()).collect();
         let caches: Vec<Vec<Value>> = (0..layers.len()).map(|i| self.caches(&mut main, i, &layers[i])).collect();
-        let norm = self.vector(&self.names.final_norm);
-        let norm = self.weight(&mut main, &norm);
+        let final_norm = self.names.final_norm.vectors();
+        let final_norm: Vec<Value> = final_norm.map(|vector| self.weight(&mut main, &self.vector(vector))).collect();
         let head = self.matrix(&self.names.head);
         let head = if model.tied { embed } else { self.weight(&mut main, &head) };
 
@@ -184,7 +184,7 @@ impl Builder<'_> {
             stream = next;
             new_caches.extend(kept);
         }
-        let stream = main.op(rms_norm(&model.final_norm), &[stream, norm]);
+        let stream = norm(&mut main, &model.final_norm, stream, &final_norm);
         let logit_scale = (1.0 / model.logit_divisor) as f32;
         main.results = match (labels, loss_scale) {
             (Some(labels), Some(loss_scale)) => {
@@ -284,7 +284,12 @@ impl Builder<'_> {
     }
 }
 
-/// The op of a norm.
-fn rms_norm(norm: &Norm) -> RmsNorm {
-    RmsNorm { eps: norm.eps as f32, plus_one: norm.gain == Gain::OnePlusWeight }
+/// A norm of `x`; its parameters are the weight and, if it has one, the bias.
+fn norm(g: &mut Function, norm: &Norm, x: Value, parameters: &[Value]) -> Value {
+    let (eps, plus_one) = (norm.eps as f32, norm.gain == Gain::OnePlusWeight);
+    let args = [&[x], parameters].concat();
+    match norm.kind {
+        NormKind::Rms => g.op(RmsNorm { eps, plus_one }, &args),
+        NormKind::Layer { .. } => g.op(LayerNorm { eps, plus_one }, &args),
+    }
 }

@@ -47,7 +47,7 @@ pub const GLU: Glu = Glu {
     gate_up: Stored::Apart,
 };
 
-pub const NORM: Norm = Norm { eps: KeyOr("rms_norm_eps", &Is(1e-6)), gain: Gain::Weight };
+pub const NORM: Norm = Norm { kind: NormKind::Rms, eps: KeyOr("rms_norm_eps", &Is(1e-6)), gain: Gain::Weight };
 
 pub const LAYER: Layer =
     Layer { mixer: Mixer::Attention(ATTENTION), ffn: Ffn::Glu(GLU), norm: NORM, residual: Is(1.0) };
@@ -63,6 +63,7 @@ pub const LLAMA: Arch = Arch {
     final_norm: NORM,
     head: Head { tied: Flag::Keys(&["tie_word_embeddings"], false), divisor: Is(1.0) },
     only: &[SINGLE_DECODER],
+    ignored: &[],
     paths: Paths {
         embed: "model.embed_tokens",
         layer: "model.layers",
@@ -85,15 +86,21 @@ pub const LLAMA: Arch = Arch {
 
 /// What no family here supports.
 pub const SINGLE_DECODER: &[Only] = &[
-    Only { key: "attention_dropout", values: &["0", "0.0"], otherwise: "dropout inside the model" },
-    Only { key: "embd_pdrop", values: &["0", "0.0"], otherwise: "dropout inside the model" },
-    Only { key: "resid_pdrop", values: &["0", "0.0"], otherwise: "dropout inside the model" },
+    no_dropout("attention_dropout"),
+    no_dropout("embd_pdrop"),
+    no_dropout("embedding_dropout"),
+    no_dropout("resid_pdrop"),
+    no_dropout("residual_dropout"),
     Only { key: "is_encoder_decoder", values: &["false"], otherwise: "an encoder" },
     Only { key: "per_layer_config", values: &["{}"], otherwise: "settings for single layers" },
     Only { key: "quantization_config", values: &[], otherwise: "quantised weights" },
     Only { key: "rope_interleaved", values: &["false"], otherwise: "rotation of neighbouring elements" },
     Only { key: "use_bidirectional_attention", values: &["false"], otherwise: "attention to later tokens" },
 ];
+
+const fn no_dropout(key: &'static str) -> Only {
+    Only { key, values: &["0", "0.0"], otherwise: "dropout inside the model" }
+}
 
 /// For the families whose linear layers never have a bias.
 pub const NO_BIAS: &[Only] = &[

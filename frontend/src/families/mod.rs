@@ -6,6 +6,7 @@ mod mistral;
 mod mixtral;
 mod phi;
 mod qwen;
+mod starcoder;
 
 use crate::arch::Arch;
 use anyhow::{Result, anyhow};
@@ -24,6 +25,7 @@ pub const ALL: &[&Arch] = &[
     &qwen::QWEN3,
     &qwen::QWEN2_MOE,
     &qwen::QWEN3_MOE,
+    &starcoder::STARCODER2,
 ];
 
 /// The family of a class name.
