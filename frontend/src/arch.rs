@@ -43,6 +43,15 @@ pub enum Flag {
     Keys(&'static [&'static str], bool),
 }
 
+/// One of two, by a switch of the config.
+#[derive(Clone, Copy, Debug)]
+pub enum Choice<T> {
+    Always(T),
+    /// The first where the flag is set, else the second.
+    If(Flag, T, T),
+}
+pub use Choice::{Always, If};
+
 /// A key that would change the model in a way that is not supported, and the values that do not.
 #[derive(Clone, Copy, Debug)]
 pub struct Only {
@@ -82,16 +91,47 @@ pub enum Schedule {
     Every { step: Num, dense: &'static str },
     /// Kinds that differ in two ways, row by row: kind `i + columns · j`, `i` and `j` being what the two say.
     Crossed { columns: usize, i: &'static Schedule, j: &'static Schedule },
+    /// The second kind for the last of every so many layers, the first for the others.
+    LastOf(Num),
 }
 
-/// `h += residual · mixer(norm(h)); h += residual · ffn(norm(h))`.
+/// A mixer and what follows it, two branches that are added to the stream.
 #[derive(Clone, Copy, Debug)]
 pub struct Layer {
     pub mixer: Mixer,
     pub ffn: Ffn,
-    /// Of both norms.
+    pub wiring: Choice<Wiring>,
+    /// Of all norms.
     pub norm: Norm,
+    /// What branches are multiplied by.
     pub residual: Num,
+}
+
+/// Where the norms of a layer are, and what its second branch reads. Each `norm` is one of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wiring {
+    /// `h += mixer(norm(h)); h += ffn(norm(h))`.
+    Pre,
+    /// `h += norm(mixer(h)); h += norm(ffn(h))`.
+    Post,
+    /// `h += norm(mixer(norm(h))); h += norm(ffn(norm(h)))`.
+    Sandwich,
+    /// `x = norm(h); h += mixer(x) + ffn(x)`.
+    Parallel,
+    /// `h += mixer(norm(h)) + ffn(norm(h))`.
+    ParallelApart,
+}
+
+impl Wiring {
+    /// Whether there are norms: before the mixer, behind it, before the second branch, behind it.
+    pub fn norms(self) -> [bool; 4] {
+        match self {
+            Wiring::Pre | Wiring::ParallelApart => [true, false, true, false],
+            Wiring::Post => [false, true, false, true],
+            Wiring::Sandwich => [true; 4],
+            Wiring::Parallel => [true, false, false, false],
+        }
+    }
 }
 
 /// What mixes tokens.
@@ -108,10 +148,12 @@ pub struct Attention {
     pub head_dim: Num,
     /// Factor of the scores.
     pub scale: Num,
+    /// What scores are kept under.
+    pub softcap: Softcap,
     pub qkv: Stored,
     pub qkv_bias: Flag,
     pub out_bias: Flag,
-    pub qk_norm: QkNorm,
+    pub qk_norm: Choice<QkNorm>,
     pub rope: Rope,
     pub window: Window,
 }
@@ -131,6 +173,8 @@ pub enum QkNorm {
     No,
     /// Of each head; all heads share the weight.
     PerHead(Norm),
+    /// Of all heads together.
+    Whole(Norm),
 }
 
 /// How many tokens, itself included, a token sees.
@@ -141,20 +185,42 @@ pub enum Window {
     Key(&'static str, Option<usize>),
 }
 
+/// A bound `c` on values `z`, which become `c · tanh(z / c)`.
+#[derive(Clone, Copy, Debug)]
+pub enum Softcap {
+    No,
+    /// The number under the key; none where it is `null`; where it is absent, the default or, without one, none.
+    Key(&'static str, Option<f64>),
+}
+
 /// Rotary positions.
 #[derive(Clone, Copy, Debug)]
 pub struct Rope {
+    /// The key of the base, which `rope_parameters` calls `rope_theta`, and the base where there is none.
+    pub theta: (&'static str, f64),
     pub part: RopePart,
+    pub layers: RopeLayers,
     /// `rope_type` words that the family knows.
     pub scalings: &'static [(&'static str, Scaling)],
 }
 
 /// How much of a head is rotated.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub enum RopePart {
     Whole,
-    /// The fraction under `partial_rotary_factor`.
-    Partial,
+    /// The fraction under the key, which `rope_parameters` calls `partial_rotary_factor`, or this one.
+    Partial(&'static str, f64),
+}
+
+/// The layers of a rotation, where `rope_parameters` has settings for each type of layer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RopeLayers {
+    /// All: there are no types.
+    All,
+    /// Those that see all tokens.
+    Full,
+    /// Those with a window; `rope_scaling` is not for them.
+    Sliding,
 }
 
 /// How the frequencies are stretched to longer rows; [`crate::rope`] has the formulas.
@@ -243,6 +309,8 @@ pub enum Act {
     /// By tanh.
     GeluTanh,
     Relu,
+    /// `relu(x)²` (So et al., Primer, 2021).
+    SquaredRelu,
 }
 
 /// `gain · x / sqrt(mean(x²) + eps)`, of `x` as it is or without its mean, with or without a bias.
@@ -276,6 +344,8 @@ pub struct Head {
     pub tied: Flag,
     /// Logits are divided by it.
     pub divisor: Num,
+    /// What they are then kept under.
+    pub softcap: Softcap,
 }
 
 /// Module names in the checkpoint. Those of a layer are relative to `layer` and the layer's number.
@@ -284,6 +354,8 @@ pub struct Paths {
     pub embed: &'static str,
     pub layer: &'static str,
     pub mixer_norm: &'static str,
+    /// The norm behind the mixer.
+    pub mixer_out_norm: &'static str,
     pub q: &'static str,
     pub k: &'static str,
     pub v: &'static str,
@@ -291,6 +363,7 @@ pub struct Paths {
     pub q_norm: &'static str,
     pub k_norm: &'static str,
     pub ffn_norm: &'static str,
+    pub ffn_out_norm: &'static str,
     pub gate: &'static str,
     pub up: &'static str,
     pub down: &'static str,

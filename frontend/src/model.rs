@@ -1,6 +1,7 @@
 //! A model with every number known: an [`Arch`] read against a config.
 use crate::arch::{
-    self, Act, Arch, EmbedScale, ExpertPaths, Flag, Gain, NormKind, Num, Only, Paths, Schedule, Stored, Window,
+    self, Act, Arch, Choice, EmbedScale, ExpertPaths, Flag, Gain, NormKind, Num, Only, Paths, Schedule, Softcap, Stored,
+    Window, Wiring,
 };
 use crate::config::{Config, Section, whole};
 use crate::families;
@@ -34,17 +35,22 @@ pub struct Model {
     pub tied: bool,
     /// Logits are divided by it.
     pub logit_divisor: f64,
+    /// Then logits `z` become `c · tanh(z / c)`.
+    pub logit_softcap: Option<f64>,
     /// The longest row that the model is said to take.
     pub longest: Option<usize>,
     pub paths: Paths,
 }
 
-/// `h += residual · attention(norm(h)); h += residual · ffn(norm(h))`.
+/// A mixer and what follows it, two branches that are added to the stream.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Layer {
     pub mixer: Mixer,
     pub ffn: Ffn,
+    pub wiring: Wiring,
+    /// Of all norms.
     pub norm: Norm,
+    /// What branches are multiplied by.
     pub residual: f64,
 }
 
@@ -60,6 +66,8 @@ pub struct Attention {
     pub kv_heads: usize,
     pub head_dim: usize,
     pub scale: f64,
+    /// Scores `s` become `c · tanh(s / c)`.
+    pub softcap: Option<f64>,
     pub qkv: Stored,
     pub qkv_bias: bool,
     pub out_bias: bool,
@@ -75,6 +83,8 @@ pub enum QkNorm {
     No,
     /// Of each head; all heads share the weight.
     PerHead(Norm),
+    /// Of all heads together.
+    Whole(Norm),
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -181,6 +191,7 @@ impl Reader<'_> {
             final_norm: self.norm(&family.final_norm)?,
             tied: self.flag(&family.head.tied)?,
             logit_divisor: self.nonzero(&family.head.divisor)?,
+            logit_softcap: self.softcap(&family.head.softcap)?,
             longest: self.root.size("max_position_embeddings")?,
             paths: family.paths,
         })
@@ -219,6 +230,10 @@ impl Reader<'_> {
                 let pairs = self.schedule(i, depth)?.into_iter().zip(self.schedule(j, depth)?);
                 Ok(pairs.map(|(i, j)| i + columns * j).collect())
             }
+            Schedule::LastOf(count) => {
+                let count = self.size(count)?;
+                Ok((1..=depth).map(|number| usize::from(number.is_multiple_of(count))).collect())
+            }
             Schedule::Named { key, words, otherwise } => {
                 let fallback = self.schedule(otherwise, depth)?;
                 let Some(list) = self.root.words(key)? else { return Ok(fallback) };
@@ -244,6 +259,7 @@ impl Reader<'_> {
                 arch::Ffn::Plain(plain) => Ffn::Plain(self.plain(plain)?),
                 arch::Ffn::Experts(experts) => Ffn::Experts(self.experts(experts)?),
             },
+            wiring: self.choose(&layer.wiring)?,
             norm: self.norm(&layer.norm)?,
             residual: self.number(&layer.residual)?,
         })
@@ -259,12 +275,14 @@ impl Reader<'_> {
             kv_heads,
             head_dim,
             scale: self.number(&attention.scale)?,
+            softcap: self.softcap(&attention.softcap)?,
             qkv: attention.qkv,
             qkv_bias: self.flag(&attention.qkv_bias)?,
             out_bias: self.flag(&attention.out_bias)?,
-            qk_norm: match &attention.qk_norm {
+            qk_norm: match &self.choose(&attention.qk_norm)? {
                 arch::QkNorm::No => QkNorm::No,
                 arch::QkNorm::PerHead(norm) => QkNorm::PerHead(self.norm(norm)?),
+                arch::QkNorm::Whole(norm) => QkNorm::Whole(self.norm(norm)?),
             },
             rope: RopeSpec::read(self.root, &attention.rope, head_dim)?,
             window: self.window(&attention.window)?,
@@ -311,6 +329,8 @@ impl Reader<'_> {
     }
 
     fn act(&self, act: &arch::ActKey) -> Result<Act> {
+        // A file may have several; the later ones are known, so they must not be called unread.
+        act.keys.iter().for_each(|key| self.root.touch(key));
         for key in act.keys {
             if let Some(word) = self.root.word(key)? {
                 let known = act.words.iter().find(|row| row.0 == word);
@@ -372,6 +392,20 @@ impl Reader<'_> {
         let x = self.number(num)?;
         ensure!(x != 0.0 && x.is_finite(), "{} is {x}, which cannot divide", self.place(num));
         Ok(x)
+    }
+
+    fn softcap(&self, softcap: &Softcap) -> Result<Option<f64>> {
+        let Softcap::Key(key, default) = softcap else { return Ok(None) };
+        let Some(cap) = self.root.number(key)?.or(default.filter(|_| !self.root.has(key))) else { return Ok(None) };
+        ensure!(cap > 0.0, "{} is {cap}; wanted more than 0", self.root.name(key));
+        Ok(Some(cap))
+    }
+
+    fn choose<T: Copy>(&self, choice: &Choice<T>) -> Result<T> {
+        match choice {
+            Choice::Always(only) => Ok(*only),
+            Choice::If(flag, yes, no) => Ok(if self.flag(flag)? { *yes } else { *no }),
+        }
     }
 
     fn size(&self, num: &Num) -> Result<usize> {

@@ -22,9 +22,13 @@ pub struct Names {
 /// The parameters of a layer.
 #[derive(Clone, PartialEq, Debug)]
 pub struct LayerNames {
-    pub mixer_norm: NormNames,
+    pub mixer_norm: Option<NormNames>,
     pub mixer: MixerNames,
-    pub ffn_norm: NormNames,
+    /// The norm behind the mixer.
+    pub mixer_out_norm: Option<NormNames>,
+    pub ffn_norm: Option<NormNames>,
+    /// The norm behind what follows.
+    pub ffn_out_norm: Option<NormNames>,
     pub ffn: FfnNames,
 }
 
@@ -207,10 +211,16 @@ impl LayerNames {
         let (paths, layer) = (&model.paths, &model.kinds[model.layers[number]]);
         let scope = Scope { layer: format!("{}.{number}.", paths.layer), model };
         let Mixer::Attention(attention) = &layer.mixer;
+        let places = [paths.mixer_norm, paths.mixer_out_norm, paths.ffn_norm, paths.ffn_out_norm];
+        let norms = std::array::from_fn(|i| (places[i], layer.wiring.norms()[i]));
+        let norm = |(path, there): (&str, bool)| there.then(|| scope.norm(&layer.norm, path, model.hidden));
+        let [mixer_norm, mixer_out_norm, ffn_norm, ffn_out_norm] = norms.map(norm);
         LayerNames {
-            mixer_norm: scope.norm(&layer.norm, paths.mixer_norm, model.hidden),
+            mixer_norm,
+            mixer_out_norm,
+            ffn_norm,
+            ffn_out_norm,
             mixer: MixerNames::Attention(scope.attention(attention)),
-            ffn_norm: scope.norm(&layer.norm, paths.ffn_norm, model.hidden),
             ffn: match &layer.ffn {
                 Ffn::Glu(glu) => FfnNames::Glu(scope.glu(glu)),
                 Ffn::Plain(plain) => FfnNames::Plain(scope.plain(plain)),
@@ -246,7 +256,8 @@ impl LayerNames {
     fn norms(&self) -> impl Iterator<Item = &NormNames> {
         let MixerNames::Attention(AttentionNames { qk_norm, .. }) = &self.mixer;
         let qk_norm = qk_norm.iter().flat_map(|(q, k)| [q, k]);
-        [&self.mixer_norm, &self.ffn_norm].into_iter().chain(qk_norm)
+        let of_branches = [&self.mixer_norm, &self.ffn_norm, &self.mixer_out_norm, &self.ffn_out_norm];
+        of_branches.into_iter().flatten().chain(qk_norm)
     }
 }
 
@@ -273,6 +284,7 @@ impl Scope<'_> {
             QkNorm::PerHead(norm) => {
                 Some((self.norm(norm, paths.q_norm, head_dim), self.norm(norm, paths.k_norm, head_dim)))
             }
+            QkNorm::Whole(norm) => Some((self.norm(norm, paths.q_norm, wide), self.norm(norm, paths.k_norm, narrow))),
         };
         AttentionNames { q, k, v, o: linear(format!("{}{}", self.layer, paths.o), wide, hidden, out_bias), qk_norm }
     }

@@ -3,7 +3,7 @@
 //! Numbers follow transformers (`modeling_rope_utils.py`): frequencies, angles, cosines and sines are f32, and so is every
 //! step between them; what Python computes on plain numbers is f64 here too. Elements are paired as `rotate_half` does:
 //! `i` with `i + rotary / 2`.
-use crate::arch::{self, RopePart, Scaling};
+use crate::arch::{self, RopeLayers, RopePart, Scaling};
 use crate::config::Section;
 use anyhow::{Result, bail, ensure};
 use std::f64::consts::PI;
@@ -72,11 +72,17 @@ impl RopeSpec {
     pub fn read(config: Section, family: &arch::Rope, head_dim: usize) -> Result<RopeSpec> {
         let legacy = config.section("rope_scaling", "rope_scaling.")?;
         let current = config.section("rope_parameters", "rope_parameters.")?;
-        let section = if legacy.is_empty() { current } else { legacy };
+        let current = match family.layers {
+            RopeLayers::All => current,
+            RopeLayers::Full => current.section("full_attention", "rope_parameters.full_attention.")?,
+            RopeLayers::Sliding => current.section("sliding_attention", "rope_parameters.sliding_attention.")?,
+        };
+        let section = if legacy.is_empty() || family.layers == RopeLayers::Sliding { current } else { legacy };
         // A file may have both.
-        let theta = section.number("rope_theta")?.or(config.number("rope_theta")?).or(current.number("rope_theta")?);
-        let theta = theta.unwrap_or(10_000.0);
-        ensure!(theta > 1.0, "{} is {theta}; wanted more than 1", config.name("rope_theta"));
+        let (key, base) = family.theta;
+        let theta = section.number("rope_theta")?.or(config.number(key)?).or(current.number("rope_theta")?);
+        let theta = theta.unwrap_or(base);
+        ensure!(theta > 1.0, "{} is {theta}; wanted more than 1", config.name(key));
         let rotary = rotary(config, section, family.part, head_dim)?;
         Ok(RopeSpec { rotary, theta, stretch: stretch(config, section, family, rotary)? })
     }
@@ -175,10 +181,11 @@ impl Bands {
 }
 
 fn rotary(config: Section, section: Section, part: RopePart, head_dim: usize) -> Result<usize> {
-    let key = "partial_rotary_factor";
-    let fraction = match part {
-        RopePart::Whole => 1.0,
-        RopePart::Partial => section.number(key)?.or(config.number(key)?).unwrap_or(1.0),
+    let (key, fraction) = match part {
+        RopePart::Whole => ("partial_rotary_factor", 1.0),
+        RopePart::Partial(key, default) => {
+            (key, section.number("partial_rotary_factor")?.or(config.number(key)?).unwrap_or(default))
+        }
     };
     let rotary = (head_dim as f64 * fraction) as usize;
     let fits = fraction <= 1.0 && rotary >= 2 && rotary.is_multiple_of(2);

@@ -76,9 +76,12 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         "attention_cached {heads = 4, kv_heads = 2, scale = 5e-1, window = none, softcap = 3e1, alibi = none}",
         &["bf16[2,12]", "bf16[8,6]", "bf16[8,10]", "index[1]"],
     ),
-    ("linear_cross_entropy {logit_scale = 1e0}", &["bf16[4,3]", "bf16[5,3]", "label[4]", "loss_scale[1]"]),
     (
-        "linear_cross_entropy_grad {logit_scale = 1e0, weight = true}",
+        "linear_cross_entropy {logit_scale = 1e0, softcap = none}",
+        &["bf16[4,3]", "bf16[5,3]", "label[4]", "loss_scale[1]"],
+    ),
+    (
+        "linear_cross_entropy_grad {logit_scale = 1e0, softcap = 3e1, weight = true}",
         &["bf16[4,3]", "bf16[5,3]", "label[4]", "loss_scale[1]"],
     ),
     ("dropout {p = 5e-1, site = 3}", &["bf16[4,5]", "seed[2]"]),

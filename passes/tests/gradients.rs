@@ -81,7 +81,16 @@ const ROWS: &[(&str, &[&str], &[&str])] = &[
         &["f32[8,15]", "f32[8,5]", "f32[8,2]", "segment[8]"],
         &["f32[8,6]", "f32[8,3]"],
     ),
-    ("linear_cross_entropy {logit_scale = 5e-1}", &["f32[4,3]", "f32[5,3]", "label[4]", "loss_scale[1]"], &["f32[1]"]),
+    (
+        "linear_cross_entropy {logit_scale = 5e-1, softcap = none}",
+        &["f32[4,3]", "f32[5,3]", "label[4]", "loss_scale[1]"],
+        &["f32[1]"],
+    ),
+    (
+        "linear_cross_entropy {logit_scale = -3e0, softcap = 2e0}",
+        &["f32[4,3]", "f32[5,3]", "label[4]", "loss_scale[1]"],
+        &["f32[1]"],
+    ),
     ("dropout {p = 5e-1, site = 3}", &["f32[4,5]", "seed[2]"], &["f32[4,5]"]),
 ];
 
@@ -185,7 +194,7 @@ fn gradients_pass_through_calls() {
 func @main(%0 "x": f32[2,4], %1 "a": f32[4,4], %2 "b": f32[4,4], %3 "norm": f32[4], %4 "labels": label[2], %5 "s": loss_scale[1]) {
   %6 = call @layer(%0, %1, %3) : f32[2,4]
   %7 = call @layer(%6, %2, %3) : f32[2,4]
-  %8 = linear_cross_entropy %7, %1, %4, %5 {logit_scale = 1e0} : f32[1]
+  %8 = linear_cross_entropy %7, %1, %4, %5 {logit_scale = 1e0, softcap = none} : f32[1]
   return %8
 }
 "#;

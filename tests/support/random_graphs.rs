@@ -142,7 +142,7 @@ impl Recipe {
         for weights in layers {
             x = main.call(&module, layer, &[&[x][..], &weights, &[segments]].concat())[0];
         }
-        let loss = main.op(LinearCrossEntropy { logit_scale: 1.0 }, &[x, table, labels, scale]);
+        let loss = main.op(LinearCrossEntropy { logit_scale: 1.0, softcap: Some(4.0) }, &[x, table, labels, scale]);
         main.results = vec![loss];
         module.add(main);
         (module, bindings)

@@ -95,7 +95,7 @@ fn others(elem: Elem, target: &Target) -> Vec<Case> {
 
 /// The loss of a block of logits, and its gradient in their place.
 fn loss(elem: Elem, target: &Target) -> Case {
-    let loss = CrossEntropyRows { rows: BLOCK, vocab: VOCAB, logit_scale: 1.0, gradient: Some(elem) };
+    let loss = CrossEntropyRows { rows: BLOCK, vocab: VOCAB, logit_scale: 1.0, softcap: None, gradient: Some(elem) };
     let operands = vec![
         Operand::floats(Update, F32, BLOCK * VOCAB),
         ids(BLOCK),

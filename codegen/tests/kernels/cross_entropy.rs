@@ -67,12 +67,28 @@ fn rows_are_gathered_and_scattered_back() {
     }
 }
 
+/// A logit under its cap, and the derivative.
+fn capped(z: f64, cap: Option<f32>) -> (f64, f64) {
+    let Some(cap) = cap.map(f64::from) else { return (z, 1.0) };
+    let tanh = (z / cap).tanh();
+    (cap * tanh, 1.0 - tanh * tanh)
+}
+
 #[test]
 fn losses_and_gradients() {
-    let cases =
-        [(3, 2, 1000, 1.0), (4, 4, 37, 0.25), (2, 0, 9, 1.0), (1, 1, 1, 2.0), (2, 1, 5001, -3.0), (4, 3, 8, 1.0)];
-    for (rows, used, vocab, logit_scale) in cases {
-        let problem = CrossEntropyRows { rows, vocab, logit_scale, gradient: Some(Elem::F32) };
+    let cases = [
+        (3, 2, 1000, 1.0, None),
+        (4, 4, 37, 0.25, None),
+        (2, 0, 9, 1.0, None),
+        (1, 1, 1, 2.0, None),
+        (2, 1, 5001, -3.0, None),
+        (4, 3, 8, 1.0, None),
+        (4, 4, 37, 0.25, Some(30.0)),
+        (3, 2, 1003, 1.0, Some(200.0)),
+        (2, 2, 5, -1.0, Some(400.0)),
+    ];
+    for (rows, used, vocab, logit_scale, softcap) in cases {
+        let problem = CrossEntropyRows { rows, vocab, logit_scale, softcap, gradient: Some(Elem::F32) };
         let with = problem.build(&super::target());
         let without = CrossEntropyRows { gradient: None, ..problem.clone() }.build(&super::target());
         let narrow = CrossEntropyRows { gradient: Some(Elem::Bf16), ..problem }.build(&super::target());
@@ -85,14 +101,16 @@ fn losses_and_gradients() {
         let (mut count, mut scale) = (Buffer::ints(&[used as i32]), Buffer::floats(Elem::F32, &[0.125]));
         let (mut losses, mut want_losses, mut want) = (Buffer::garbage(Elem::F32, rows), vec![], vec![]);
         for (r, row) in values.chunks(vocab).enumerate() {
-            let z: Vec<f64> = row.iter().map(|x| x * f64::from(logit_scale)).collect();
+            let z = row.iter().map(|x| x * f64::from(logit_scale));
+            let (z, slopes): (Vec<f64>, Vec<f64>) = z.map(|z| capped(z, softcap)).unzip();
             let top = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let sum: f64 = z.iter().map(|z| (z - top).exp()).sum();
             let lives = f64::from(u8::from(r < used));
             want_losses.push(lives * (top + sum.ln() - z[label(r)]) * 0.125);
             let factor = lives * f64::from(logit_scale) * 0.125;
             let target = |v: usize| f64::from(u8::from(v == label(r)));
-            want.extend(z.iter().enumerate().map(|(v, z)| ((z - top).exp() / sum - target(v)) * factor));
+            let gradient = |(v, z): (usize, &f64)| ((z - top).exp() / sum - target(v)) * factor * slopes[v];
+            want.extend(z.iter().enumerate().map(gradient));
         }
         library.run(&without, &mut [&mut logits, &mut labels, &mut count, &mut scale, &mut losses]);
         assert_close("losses alone", &losses, &want_losses, 2e-6, 5e-6);
@@ -100,7 +118,13 @@ fn losses_and_gradients() {
         let mut halves = logits.clone();
         library.run(&narrow, &mut [&mut halves, &mut labels, &mut count, &mut scale, &mut losses]);
         for (r, want) in want.chunks(vocab).enumerate() {
-            assert_close("narrow gradients", &halves.part(Elem::Bf16, 2 * vocab * r, vocab), want, rounding(Elem::Bf16), 1e-7);
+            assert_close(
+                "narrow gradients",
+                &halves.part(Elem::Bf16, 2 * vocab * r, vocab),
+                want,
+                rounding(Elem::Bf16),
+                1e-7,
+            );
         }
         losses = Buffer::garbage(Elem::F32, rows);
         library.run(&with, &mut [&mut logits, &mut labels, &mut count, &mut scale, &mut losses]);
@@ -111,7 +135,8 @@ fn losses_and_gradients() {
 
 #[test]
 fn labels_outside_the_vocabulary_match_nothing() {
-    let kernel = CrossEntropyRows { rows: 2, vocab: 2, logit_scale: 1.0, gradient: Some(Elem::F32) }.build(&super::target());
+    let kernel = CrossEntropyRows { rows: 2, vocab: 2, logit_scale: 1.0, softcap: None, gradient: Some(Elem::F32) }
+        .build(&super::target());
     let mut logits = Buffer::floats(Elem::F32, &[0.0; 4]);
     let (mut count, mut scale) = (Buffer::ints(&[2]), Buffer::floats(Elem::F32, &[1.0]));
     let mut losses = Buffer::garbage(Elem::F32, 2);

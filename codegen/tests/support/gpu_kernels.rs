@@ -194,14 +194,19 @@ fn rows(gpu: &Gpu, elem: Elem) -> Vec<Named> {
     kernels.map(|(what, kernel)| (format!("{what}, {}", elem.name()), kernel)).into()
 }
 
+fn capped_losses(gpu: &Gpu, rows: usize, softcap: Option<f32>, gradient: Option<Elem>) -> Kernel {
+    CrossEntropyRows { rows, vocab: VOCAB, logit_scale: 1.0, softcap, gradient }.build(gpu)
+}
+
 /// What the loss takes beside its products.
 fn loss(gpu: &Gpu) -> Vec<Named> {
     let (tokens, block, width, elem) = (TOKENS, 1024, WIDTH, Bf16);
-    let losses = |gradient| CrossEntropyRows { rows: block, vocab: VOCAB, logit_scale: 1.0, gradient }.build(gpu);
+    let losses = |gradient| capped_losses(gpu, block, None, gradient);
     let kernels = [
         ("cross-entropy, loss alone", losses(None)),
         ("cross-entropy, gradient f32", losses(Some(F32))),
         ("cross-entropy, gradient bf16", losses(Some(Bf16))),
+        ("cross-entropy, softcapped, gradient bf16", capped_losses(gpu, block, Some(30.0), Some(Bf16))),
         ("labelled rows, their list", CompactRows { tokens, padded: tokens, block }.build(gpu)),
         ("labelled rows, gathered, bf16", GatherRows { rows: tokens, block, width, elem }.build(gpu)),
         ("labelled rows, scattered, bf16", ScatterRows { tokens, block, width, elem }.build(gpu)),

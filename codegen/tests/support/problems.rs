@@ -163,23 +163,27 @@ fn loss(target: &Target) -> Vec<Problem> {
     let count = || integers(1, |_| labelled.len() as i32);
     let ints = || integers(tokens, |_| 0);
     let (x, logits) = (|| numbers(Bf16, tokens * width), || numbers(F32, tokens * VOCAB));
-    let rows = |gradient| CrossEntropyRows { rows: block, vocab: VOCAB, logit_scale: 1.0, gradient }.build(target);
+    let rows = |softcap, gradient| {
+        CrossEntropyRows { rows: block, vocab: VOCAB, logit_scale: 1.0, softcap, gradient }.build(target)
+    };
     let compact = CompactRows { tokens, padded: tokens, block }.build(target);
     let gather = GatherRows { rows: tokens, block, width, elem: Bf16 }.build(target);
     let scatter = ScatterRows { tokens, block, width, elem: Bf16 }.build(target);
     let moved = Amount::Elements(tokens * width);
-    let losses = |gradient: Option<Elem>| {
-        let name =
-            format!("cross_entropy, {}", gradient.map_or("loss alone".into(), |e| format!("{} gradient", e.name())));
+    let losses = |softcap: Option<f32>, gradient: Option<Elem>| {
+        let cap = if softcap.is_some() { "softcapped, " } else { "" };
+        let what = gradient.map_or("loss alone".into(), |e| format!("{} gradient", e.name()));
+        let name = format!("cross_entropy, {cap}{what}");
         let operands = vec![logits(), labels(), count(), numbers(F32, 1), numbers(F32, tokens)];
-        problem(name, rows(gradient), Amount::Elements(labelled.len() * VOCAB), operands)
+        problem(name, rows(softcap, gradient), Amount::Elements(labelled.len() * VOCAB), operands)
     };
     vec![
         problem("compact_rows", compact, Amount::Elements(tokens), vec![labels(), ints(), ints(), count()]),
         problem("gather_rows, bf16", gather, moved, vec![x(), index(), count(), x()]),
-        losses(None),
-        losses(Some(F32)),
-        losses(Some(Bf16)),
+        losses(None, None),
+        losses(None, Some(F32)),
+        losses(None, Some(Bf16)),
+        losses(Some(30.0), Some(Bf16)),
         problem("scatter_rows, bf16", scatter, moved, vec![x(), index(), count(), labels(), x()]),
     ]
 }

@@ -1,7 +1,7 @@
 //! The attention block.
 use super::layer::Context;
 use super::linear::Scope;
-use crate::model::{Attention, Norm, QkNorm};
+use crate::model::{Attention, QkNorm};
 use crate::names::{AttentionNames, NormNames};
 use amc_ir::ops::{self, AttentionCached, CacheAppend, Reshape, Rope};
 use amc_ir::{Function, Value};
@@ -19,9 +19,9 @@ impl Scope<'_> {
         let mut q = self.linear(g, &names.q, context, x);
         let mut k = self.linear(g, &names.k, context, x);
         let v = self.linear(g, &names.v, context, x);
-        if let (QkNorm::PerHead(norm), Some((q_norm, k_norm))) = (attention.qk_norm, &names.qk_norm) {
-            q = self.norm_of_heads(g, &norm, attention.head_dim, q_norm, q);
-            k = self.norm_of_heads(g, &norm, attention.head_dim, k_norm, k);
+        if let Some((q_norm, k_norm)) = &names.qk_norm {
+            q = self.qk_norm(g, attention, q_norm, q);
+            k = self.qk_norm(g, attention, k_norm, k);
         }
         let rotate = |g: &mut Function, x: Value, heads: usize| {
             g.op(Rope { heads, inverse: false }, &[x, context.positions, context.cos, context.sin])
@@ -41,25 +41,31 @@ impl Scope<'_> {
     ) -> (Value, Vec<Value>) {
         let [q, k, v] = qkv;
         let Attention { heads, kv_heads, scale, window, .. } = *attention;
-        let scale = scale as f32;
+        let (scale, softcap) = (scale as f32, attention.softcap.map(|cap| cap as f32));
         if let (Some((k_cache, v_cache)), Some(start)) = (context.caches, context.start) {
             let k = g.op(CacheAppend {}, &[k_cache, k, start]);
             let v = g.op(CacheAppend {}, &[v_cache, v, start]);
-            let op = AttentionCached { heads, kv_heads, scale, window, softcap: None, alibi: None };
+            let op = AttentionCached { heads, kv_heads, scale, window, softcap, alibi: None };
             return (g.op(op, &[q, k, v, start]), vec![k, v]);
         }
         let seq = self.builder.request.seq;
         let window = window.filter(|w| *w < seq);
         let segments = context.segments.expect("without a cache there are segments");
-        let op = ops::Attention { seq, heads, kv_heads, scale, window, softcap: None, alibi: None };
+        let op = ops::Attention { seq, heads, kv_heads, scale, window, softcap, alibi: None };
         (g.push(op, &[q, k, v, segments])[0], vec![])
     }
 
-    /// A norm of every head, whose weight all heads share.
-    fn norm_of_heads(&self, g: &mut Function, norm: &Norm, head_dim: usize, names: &NormNames, x: Value) -> Value {
-        let ty = g.ty(x).clone();
-        let heads = g.op(Reshape { shape: vec![ty.len() / head_dim, head_dim] }, &[x]);
-        let normed = self.norm(g, norm, names, heads);
-        g.op(Reshape { shape: ty.shape }, &[normed])
+    /// The norm of queries or keys: of all heads together, or of every head with a weight that all share.
+    fn qk_norm(&self, g: &mut Function, attention: &Attention, names: &NormNames, x: Value) -> Value {
+        match &attention.qk_norm {
+            QkNorm::No => x,
+            QkNorm::Whole(norm) => self.norm(g, norm, names, x),
+            QkNorm::PerHead(norm) => {
+                let (ty, head_dim) = (g.ty(x).clone(), attention.head_dim);
+                let heads = g.op(Reshape { shape: vec![ty.len() / head_dim, head_dim] }, &[x]);
+                let normed = self.norm(g, norm, names, heads);
+                g.op(Reshape { shape: ty.shape }, &[normed])
+            }
+        }
     }
 }

@@ -65,7 +65,7 @@ impl Scope<'_> {
         let [gate, up, down] = MATRICES;
         let gate = times(g, gate, x);
         let up = times(g, up, x);
-        let gate = g.op(activation(experts.glu.act), &[gate]);
+        let gate = activation(g, experts.glu.act, gate);
         let inner = g.op(Mul {}, &[gate, up]);
         let ty = g.ty(inner).clone();
         let weights = spread(g, weights, &ty);

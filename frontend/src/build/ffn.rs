@@ -4,7 +4,7 @@ use super::linear::Scope;
 use crate::arch::Act;
 use crate::model::{Ffn, Glu, Plain};
 use crate::names::{FfnNames, GluNames, PlainNames};
-use amc_ir::ops::{self, Mul, Op};
+use amc_ir::ops::{self, Mul};
 use amc_ir::{Function, Value};
 
 impl Scope<'_> {
@@ -21,7 +21,7 @@ impl Scope<'_> {
     pub(super) fn glu(&mut self, g: &mut Function, glu: &Glu, names: &GluNames, context: &Context, x: Value) -> Value {
         let gate = self.linear(g, &names.gate, context, x);
         let up = self.linear(g, &names.up, context, x);
-        let gate = g.op(activation(glu.act), &[gate]);
+        let gate = activation(g, glu.act, gate);
         let inner = g.op(Mul {}, &[gate, up]);
         self.linear(g, &names.down, context, inner)
     }
@@ -29,16 +29,20 @@ impl Scope<'_> {
     /// `down(act(up(x)))`.
     fn plain(&mut self, g: &mut Function, plain: &Plain, names: &PlainNames, context: &Context, x: Value) -> Value {
         let up = self.linear(g, &names.up, context, x);
-        let inner = g.op(activation(plain.act), &[up]);
+        let inner = activation(g, plain.act, up);
         self.linear(g, &names.down, context, inner)
     }
 }
 
-pub(super) fn activation(act: Act) -> Op {
+pub(super) fn activation(g: &mut Function, act: Act, x: Value) -> Value {
     match act {
-        Act::Silu => ops::Silu {}.into(),
-        Act::Gelu => ops::Gelu {}.into(),
-        Act::GeluTanh => ops::GeluTanh {}.into(),
-        Act::Relu => ops::Relu {}.into(),
+        Act::Silu => g.op(ops::Silu {}, &[x]),
+        Act::Gelu => g.op(ops::Gelu {}, &[x]),
+        Act::GeluTanh => g.op(ops::GeluTanh {}, &[x]),
+        Act::Relu => g.op(ops::Relu {}, &[x]),
+        Act::SquaredRelu => {
+            let root = g.op(ops::Relu {}, &[x]);
+            g.op(Mul {}, &[root, root])
+        }
     }
 }

@@ -1,8 +1,9 @@
-//! A layer as a function: `h += s · attention(norm(h)); h += s · ffn(norm(h))`.
+//! A layer as a function: two branches, each times a factor, are added to the stream; [`crate::arch::Wiring`] has the norms.
 use super::linear::Scope;
 use super::{Builder, Shared, Weight};
+use crate::arch::Wiring;
 use crate::model::Mixer;
-use crate::names::MixerNames;
+use crate::names::{MixerNames, NormNames};
 use amc_ir::ops::{Add, DeriveSeed, Scale};
 use amc_ir::{DType, Function, Type, Value};
 
@@ -39,13 +40,23 @@ impl Layer {
             let branch = g.op(Scale { value: layer.residual as f32 }, &[branch]);
             g.op(Add {}, &[stream, branch])
         };
-        let x = scope.norm(&mut g, &layer.norm, &names.mixer_norm, stream);
-        let (mixed, caches) = scope.attention(&mut g, attention, mixer_names, &context, x);
-        let stream = residual(&mut g, stream, mixed);
-        let x = scope.norm(&mut g, &layer.norm, &names.ffn_norm, stream);
+        let norm = |g: &mut Function, scope: &Scope, names: &Option<NormNames>, x: Value| {
+            names.as_ref().map_or(x, |names| scope.norm(g, &layer.norm, names, x))
+        };
+        let normed = norm(&mut g, &scope, &names.mixer_norm, stream);
+        let (mixed, caches) = scope.attention(&mut g, attention, mixer_names, &context, normed);
+        let mixed = norm(&mut g, &scope, &names.mixer_out_norm, mixed);
+        let joined = residual(&mut g, stream, mixed);
+        let read = match layer.wiring {
+            Wiring::Parallel => normed,
+            Wiring::ParallelApart => stream,
+            Wiring::Pre | Wiring::Post | Wiring::Sandwich => joined,
+        };
+        let x = norm(&mut g, &scope, &names.ffn_norm, read);
         let out = scope.ffn(&mut g, &layer.ffn, &names.ffn, &context, x);
-        let stream = residual(&mut g, stream, out);
-        g.results = [vec![stream], caches].concat();
+        let out = norm(&mut g, &scope, &names.ffn_out_norm, out);
+        let joined = residual(&mut g, joined, out);
+        g.results = [vec![joined], caches].concat();
         Layer { function: g, weights, number, table, cache_width }
     }
 

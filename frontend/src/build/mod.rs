@@ -12,7 +12,7 @@ use crate::arch::{Gain, NormKind};
 use crate::model::{Model, Norm};
 use crate::names::{Linear, Names, Vector};
 use crate::rope::RopeSpec;
-use amc_ir::ops::{Embedding, LayerNorm, LinearCrossEntropy, Matmul, RmsNorm, Scale};
+use amc_ir::ops::{Embedding, LayerNorm, LinearCrossEntropy, Matmul, RmsNorm, Scale, Tanh};
 use amc_ir::{Binding, Bindings, BoundTensor, DType, Function, Init, Module, Type, Value, View};
 use anyhow::{Result, bail};
 use std::collections::{BTreeMap, BTreeSet};
@@ -186,13 +186,19 @@ impl Builder<'_> {
         }
         let stream = norm(&mut main, &model.final_norm, stream, &final_norm);
         let logit_scale = (1.0 / model.logit_divisor) as f32;
+        let softcap = model.logit_softcap.map(|cap| cap as f32);
         main.results = match (labels, loss_scale) {
             (Some(labels), Some(loss_scale)) => {
-                vec![main.op(LinearCrossEntropy { logit_scale }, &[stream, head, labels, loss_scale])]
+                vec![main.op(LinearCrossEntropy { logit_scale, softcap }, &[stream, head, labels, loss_scale])]
             }
             _ => {
                 let logits = main.op(Matmul::linear(DType::F32), &[stream, head]);
-                let logits = main.op(Scale { value: logit_scale }, &[logits]);
+                let mut logits = main.op(Scale { value: logit_scale }, &[logits]);
+                if let Some(cap) = softcap {
+                    let share = main.op(Scale { value: 1.0 / cap }, &[logits]);
+                    let tanh = main.op(Tanh {}, &[share]);
+                    logits = main.op(Scale { value: cap }, &[tanh]);
+                }
                 [vec![logits], new_caches].concat()
             }
         };

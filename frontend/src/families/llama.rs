@@ -8,16 +8,19 @@ pub const ATTENTION: Attention = Attention {
     kv_heads: KeyOr("num_key_value_heads", &Key("num_attention_heads")),
     head_dim: HEAD_DIM,
     scale: Div(&Is(1.0), &Sqrt(&HEAD_DIM)),
+    softcap: Softcap::No,
     qkv: Stored::Apart,
     qkv_bias: Flag::Keys(&["attention_bias"], false),
     out_bias: Flag::Keys(&["attention_bias"], false),
-    qk_norm: QkNorm::No,
+    qk_norm: Always(QkNorm::No),
     rope: ROPE,
     window: Window::All,
 };
 
 pub const ROPE: Rope = Rope {
+    theta: ("rope_theta", 10_000.0),
     part: RopePart::Whole,
+    layers: RopeLayers::All,
     scalings: &[
         ("default", Scaling::Default),
         ("linear", Scaling::Linear),
@@ -40,17 +43,28 @@ pub const GLU: Glu = Glu {
             ("gelu_fast", Act::GeluTanh),
             ("gelu_pytorch_tanh", Act::GeluTanh),
             ("relu", Act::Relu),
+            ("relu2", Act::SquaredRelu),
         ],
         default: Act::Silu,
     },
-    bias: Flag::Keys(&["mlp_bias"], false),
+    bias: MLP_BIAS,
     gate_up: Stored::Apart,
 };
 
+const MLP_BIAS: Flag = Flag::Keys(&["mlp_bias"], false);
+
+/// `down(act(up(x)))` with the settings of [`GLU`].
+pub const PLAIN: Plain = Plain { width: GLU.width, act: GLU.act, bias: MLP_BIAS };
+
 pub const NORM: Norm = Norm { kind: NormKind::Rms, eps: KeyOr("rms_norm_eps", &Is(1e-6)), gain: Gain::Weight };
 
-pub const LAYER: Layer =
-    Layer { mixer: Mixer::Attention(ATTENTION), ffn: Ffn::Glu(GLU), norm: NORM, residual: Is(1.0) };
+pub const LAYER: Layer = Layer {
+    mixer: Mixer::Attention(ATTENTION),
+    ffn: Ffn::Glu(GLU),
+    wiring: Always(Wiring::Pre),
+    norm: NORM,
+    residual: Is(1.0),
+};
 
 pub const LLAMA: Arch = Arch {
     classes: &["LlamaForCausalLM"],
@@ -61,13 +75,14 @@ pub const LLAMA: Arch = Arch {
     padding: None,
     layers: Layers { kinds: &[LAYER], schedule: Schedule::Same },
     final_norm: NORM,
-    head: Head { tied: Flag::Keys(&["tie_word_embeddings"], false), divisor: Is(1.0) },
+    head: Head { tied: Flag::Keys(&["tie_word_embeddings"], false), divisor: Is(1.0), softcap: Softcap::No },
     only: &[SINGLE_DECODER],
     ignored: &[],
     paths: Paths {
         embed: "model.embed_tokens",
         layer: "model.layers",
         mixer_norm: "input_layernorm",
+        mixer_out_norm: "post_self_attn_layernorm",
         q: "self_attn.q_proj",
         k: "self_attn.k_proj",
         v: "self_attn.v_proj",
@@ -75,6 +90,7 @@ pub const LLAMA: Arch = Arch {
         q_norm: "self_attn.q_norm",
         k_norm: "self_attn.k_norm",
         ffn_norm: "post_attention_layernorm",
+        ffn_out_norm: "post_mlp_layernorm",
         gate: "mlp.gate_proj",
         up: "mlp.up_proj",
         down: "mlp.down_proj",
@@ -88,7 +104,9 @@ pub const LLAMA: Arch = Arch {
 pub const SINGLE_DECODER: &[Only] = &[
     no_dropout("attention_dropout"),
     no_dropout("embd_pdrop"),
+    no_dropout("embed_dropout"),
     no_dropout("embedding_dropout"),
+    no_dropout("hidden_dropout"),
     no_dropout("resid_pdrop"),
     no_dropout("residual_dropout"),
     Only { key: "is_encoder_decoder", values: &["false"], otherwise: "an encoder" },
@@ -135,5 +153,56 @@ const INTERNLM3_LAYER: Layer = Layer {
         ..ATTENTION
     }),
     ffn: Ffn::Glu(Glu { bias: Flag::Keys(&["bias", "mlp_bias"], false), ..GLU }),
+    ..LAYER
+};
+
+/// Llama with as many key heads as heads, and biases in attention alone.
+pub const INTERNLM: Arch = Arch {
+    classes: &["InternLMForCausalLM"],
+    padding: Some(2),
+    layers: Layers { kinds: &[INTERNLM_LAYER], schedule: Schedule::Same },
+    ..LLAMA
+};
+const INTERNLM_BIAS: Flag = Flag::Keys(&["bias"], true);
+const INTERNLM_LAYER: Layer = Layer {
+    mixer: Mixer::Attention(Attention {
+        kv_heads: Key("num_attention_heads"),
+        qkv_bias: INTERNLM_BIAS,
+        out_bias: INTERNLM_BIAS,
+        ..ATTENTION
+    }),
+    ffn: Ffn::Glu(Glu { bias: Flag::Is(false), ..GLU }),
+    ..LAYER
+};
+
+/// Llama whose names are those of a GPT.
+pub const EXAONE: Arch = Arch {
+    classes: &["ExaoneForCausalLM"],
+    depth: Key("num_layers"),
+    layers: Layers { kinds: &[EXAONE_LAYER], schedule: Schedule::Same },
+    final_norm: EXAONE_NORM,
+    head: Head { tied: Flag::Keys(&["tie_word_embeddings"], true), ..LLAMA.head },
+    paths: Paths {
+        embed: "transformer.wte",
+        layer: "transformer.h",
+        mixer_norm: "ln_1",
+        q: "attn.attention.q_proj",
+        k: "attn.attention.k_proj",
+        v: "attn.attention.v_proj",
+        o: "attn.attention.out_proj",
+        ffn_norm: "ln_2",
+        gate: "mlp.c_fc_0",
+        up: "mlp.c_fc_1",
+        down: "mlp.c_proj",
+        final_norm: "transformer.ln_f",
+        ..LLAMA.paths
+    },
+    ..LLAMA
+};
+const EXAONE_NORM: Norm = Norm { eps: KeyOr("layer_norm_epsilon", &Is(1e-5)), ..NORM };
+const EXAONE_LAYER: Layer = Layer {
+    mixer: Mixer::Attention(Attention { qkv_bias: Flag::Is(false), out_bias: Flag::Is(false), ..ATTENTION }),
+    ffn: Ffn::Glu(Glu { act: ActKey { keys: &["activation_function"], ..GLU.act }, bias: Flag::Is(false), ..GLU }),
+    norm: EXAONE_NORM,
     ..LAYER
 };

@@ -2,10 +2,14 @@
 mod gemma;
 mod granite;
 mod llama;
+mod minicpm;
 mod mistral;
 mod mixtral;
+mod nemotron;
+mod olmo;
 mod phi;
 mod qwen;
+mod stablelm;
 mod starcoder;
 
 use crate::arch::Arch;
@@ -13,18 +17,27 @@ use anyhow::{Result, anyhow};
 
 pub const ALL: &[&Arch] = &[
     &gemma::GEMMA,
+    &gemma::GEMMA2,
+    &gemma::GEMMA3,
     &granite::GRANITE,
     &llama::AQUILA,
     &llama::DEEPSEEK,
+    &llama::EXAONE,
+    &llama::INTERNLM,
     &llama::INTERNLM3,
     &llama::LLAMA,
+    &minicpm::MINICPM,
     &mistral::MISTRAL,
     &mixtral::MIXTRAL,
+    &nemotron::NEMOTRON,
+    &olmo::OLMO2,
     &phi::PHI3,
     &qwen::QWEN2,
     &qwen::QWEN3,
     &qwen::QWEN2_MOE,
     &qwen::QWEN3_MOE,
+    &stablelm::ORION,
+    &stablelm::STABLELM,
     &starcoder::STARCODER2,
 ];
 

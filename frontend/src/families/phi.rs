@@ -14,7 +14,7 @@ const PHI3_LAYER: Layer = Layer {
     mixer: Mixer::Attention(Attention {
         qkv: Stored::Together("self_attn.qkv_proj"),
         rope: Rope {
-            part: RopePart::Partial,
+            part: RopePart::Partial("partial_rotary_factor", 1.0),
             // Before `longrope` had its name, files called it `su`, some even `yarn`.
             scalings: &[
                 ("default", Scaling::Default),
@@ -22,6 +22,7 @@ const PHI3_LAYER: Layer = Layer {
                 ("su", Scaling::LongRope),
                 ("yarn", Scaling::LongRope),
             ],
+            ..ROPE
         },
         window: Window::Key("sliding_window", None),
         ..UNBIASED

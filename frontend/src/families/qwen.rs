@@ -22,7 +22,7 @@ pub const QWEN3: Arch = Arch {
 const QWEN3_ATTENTION: Attention = Attention {
     head_dim: QWEN3_HEAD_DIM,
     scale: Div(&Is(1.0), &Sqrt(&QWEN3_HEAD_DIM)),
-    qk_norm: QkNorm::PerHead(NORM),
+    qk_norm: Always(QkNorm::PerHead(NORM)),
     ..ATTENTION
 };
 const QWEN3_HEAD_DIM: Num = KeyOr("head_dim", &Is(128.0));
@@ -60,7 +60,7 @@ pub const QWEN3_MOE: Arch = Arch {
     only: &[SINGLE_DECODER, NO_ROUTER_LOSS, NO_WINDOWS],
     ..LLAMA
 };
-const QWEN3_MOE_ATTENTION: Attention = Attention { qk_norm: QkNorm::PerHead(NORM), ..ATTENTION };
+const QWEN3_MOE_ATTENTION: Attention = Attention { qk_norm: Always(QkNorm::PerHead(NORM)), ..ATTENTION };
 
 const QWEN_EXPERTS: Experts = Experts {
     count: KeyOr("num_experts", &Key("num_local_experts")),

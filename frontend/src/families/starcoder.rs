@@ -1,11 +1,12 @@
 //! StarCoder 2: layer norms and a plain MLP around Llama's attention, biases everywhere, a window on every layer.
 use super::llama::*;
+use super::stablelm::LAYER_NORM;
 use crate::arch::*;
 
 pub const STARCODER2: Arch = Arch {
     classes: &["Starcoder2ForCausalLM"],
     layers: Layers { kinds: &[STARCODER2_LAYER], schedule: Schedule::Same },
-    final_norm: LAYER_NORM,
+    final_norm: STARCODER2_NORM,
     head: Head { tied: Flag::Keys(&["tie_word_embeddings"], true), ..LLAMA.head },
     only: &[SINGLE_DECODER, ONE_KIND],
     ignored: &["layer_norm_epsilon"],
@@ -13,8 +14,7 @@ pub const STARCODER2: Arch = Arch {
     ..LLAMA
 };
 const BIAS: Flag = Flag::Keys(&["use_bias"], true);
-const LAYER_NORM: Norm =
-    Norm { kind: NormKind::Layer { bias: true }, eps: KeyOr("norm_epsilon", &Is(1e-5)), gain: Gain::Weight };
+const STARCODER2_NORM: Norm = Norm { eps: KeyOr("norm_epsilon", &Is(1e-5)), ..LAYER_NORM };
 const STARCODER2_LAYER: Layer = Layer {
     mixer: Mixer::Attention(Attention {
         qkv_bias: BIAS,
@@ -22,12 +22,8 @@ const STARCODER2_LAYER: Layer = Layer {
         window: Window::Key("sliding_window", None),
         ..ATTENTION
     }),
-    ffn: Ffn::Plain(Plain {
-        width: Key("intermediate_size"),
-        act: ActKey { default: Act::GeluTanh, ..GLU.act },
-        bias: BIAS,
-    }),
-    norm: LAYER_NORM,
+    ffn: Ffn::Plain(Plain { act: ActKey { default: Act::GeluTanh, ..GLU.act }, bias: BIAS, ..PLAIN }),
+    norm: STARCODER2_NORM,
     ..LAYER
 };
 /// Words of the files that the reference does not read.

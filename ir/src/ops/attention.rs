@@ -1,5 +1,5 @@
 //! Causal grouped-query attention over packed rows, its gradient, and its form behind a key/value cache.
-use super::{operands, want, want_dtype, want_float, want_matrix};
+use super::{operands, want, want_dtype, want_float, want_matrix, want_positive};
 use crate::eval::Tensor;
 use crate::graph::Function;
 use crate::op::{Named, OpDef, Vjp};
@@ -58,15 +58,6 @@ fn head_sizes(
         return Err(format!("`{name}` is {ty}: it does not divide into {kv_heads} heads"));
     }
     Ok((head_dim, value_width / kv_heads))
-}
-
-fn want_positive(name: &str, value: Option<f32>) -> Result<(), String> {
-    match value {
-        Some(value) if !(value > 0.0 && value.is_finite()) => {
-            Err(format!("`{name}` is {value}, wanted a positive number or none"))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// What ALiBi multiplies the distance of head `h`'s keys by.

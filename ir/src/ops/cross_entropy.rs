@@ -1,17 +1,20 @@
 //! The output head and the loss as one op, so that logits never exist as a whole.
-use super::{operands, want, want_dtype, want_float, want_matrix};
+use super::{operands, want, want_dtype, want_float, want_matrix, want_positive};
 use crate::eval::Tensor;
 use crate::graph::Function;
 use crate::op::{Named, OpDef, Vjp};
 use crate::{DType, Type, Value, op};
 
 op! {
-    /// Cross entropy of `logit_scale · x wᵀ` against `labels`, summed over the rows whose label is not -100 and multiplied
-    /// by `loss_scale`. `x` is [T, H], `w` [V, H]; the result is f32[1].
-    "linear_cross_entropy" LinearCrossEntropy { logit_scale: f32 } (x, w, labels, loss_scale) -> "f32[1]"
+    /// Cross entropy of the logits `z = logit_scale · x wᵀ` against `labels`, summed over the rows whose label is not -100 and
+    /// multiplied by `loss_scale`. With a `softcap` c, logits become `c · tanh(z / c)` first (Gemma 2; transformers'
+    /// modeling_gemma2.py). `x` is [T, H], `w` [V, H]; the result is f32[1].
+    "linear_cross_entropy" LinearCrossEntropy { logit_scale: f32, softcap: Option<f32> } (x, w, labels, loss_scale)
+        -> "f32[1]"
 }
 
-fn check(args: &[Type]) -> Result<(), String> {
+fn check(args: &[Type], softcap: Option<f32>) -> Result<(), String> {
+    want_positive("softcap", softcap)?;
     let [x, w, labels, loss_scale] = operands(args, LinearCrossEntropy::OPERANDS)?;
     want_float("x", &x)?;
     want_float("w", &w)?;
@@ -23,8 +26,16 @@ fn check(args: &[Type]) -> Result<(), String> {
     want("loss_scale", &loss_scale, &Type::new(DType::LossScale, [1]))
 }
 
-/// Per supervised row: its number, label and probabilities.
-fn supervised_rows(args: &[&Tensor], logit_scale: f32) -> Vec<(usize, usize, Vec<f64>)> {
+/// A row with a label.
+struct Supervised {
+    row: usize,
+    label: usize,
+    probabilities: Vec<f64>,
+    /// The derivative of each logit by the product that it is made of.
+    slopes: Vec<f64>,
+}
+
+fn supervised_rows(args: &[&Tensor], logit_scale: f32, softcap: Option<f32>) -> Vec<Supervised> {
     let (x, w) = (args[0], args[1]);
     let width = x.rows().1;
     let labelled = args[2].data.iter().enumerate().filter(|(_, label)| **label >= 0.0);
@@ -32,28 +43,38 @@ fn supervised_rows(args: &[&Tensor], logit_scale: f32) -> Vec<(usize, usize, Vec
         .map(|(t, &label)| {
             let row = &x.data[t * width..][..width];
             let logit = |w: &[f64]| logit_scale as f64 * row.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
-            let logits: Vec<f64> = w.data.chunks(width).map(logit).collect();
+            let capped = |z: f64| softcap.map_or((z, 1.0), |cap| soft(z, cap as f64));
+            let (logits, slopes): (Vec<f64>, Vec<f64>) = w.data.chunks(width).map(logit).map(capped).unzip();
             let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let total: f64 = logits.iter().map(|l| (l - top).exp()).sum();
-            (t, label as usize, logits.iter().map(|l| (l - top).exp() / total).collect())
+            let probabilities = logits.iter().map(|l| (l - top).exp() / total).collect();
+            let slopes = slopes.iter().map(|slope| slope * logit_scale as f64).collect();
+            Supervised { row: t, label: label as usize, probabilities, slopes }
         })
         .collect()
 }
 
+/// `cap · tanh(z / cap)` and its derivative.
+fn soft(z: f64, cap: f64) -> (f64, f64) {
+    let tanh = (z / cap).tanh();
+    (cap * tanh, 1.0 - tanh * tanh)
+}
+
 impl OpDef for LinearCrossEntropy {
     fn infer(&self, args: &[Type]) -> Result<Vec<Type>, String> {
-        check(args)?;
+        check(args, self.softcap)?;
         Ok(vec![Type::new(DType::F32, [1])])
     }
 
     fn eval(&self, args: &[&Tensor], _types: &[Type]) -> Option<Vec<Tensor>> {
-        let rows = supervised_rows(args, self.logit_scale);
-        let sum: f64 = rows.iter().map(|(_, label, p)| -p[*label].ln()).sum();
+        let rows = supervised_rows(args, self.logit_scale, self.softcap);
+        let sum: f64 = rows.iter().map(|row| -row.probabilities[row.label].ln()).sum();
         Some(vec![Tensor::scalar(sum * args[3].data[0])])
     }
 
     fn vjp(&self, g: &mut Function, at: &Vjp) -> Option<Vec<Option<Value>>> {
-        let grad = LinearCrossEntropyGrad { logit_scale: self.logit_scale, weight: at.needs[1] };
+        let LinearCrossEntropy { logit_scale, softcap } = *self;
+        let grad = LinearCrossEntropyGrad { logit_scale, softcap, weight: at.needs[1] };
         let results = g.push(grad, at.args);
         let times_dy = |g: &mut Function, d: Value| {
             let ty = g.ty(d).clone();
@@ -69,14 +90,15 @@ impl OpDef for LinearCrossEntropy {
 
 op! {
     /// The loss of `linear_cross_entropy` and its gradients in one pass: the loss, the cotangent of `x`, and, with
-    /// `weight`, that of `w` in f32. A row's logits have the gradient `(softmax - onehot) · logit_scale · loss_scale`.
-    "linear_cross_entropy_grad" LinearCrossEntropyGrad { logit_scale: f32, weight: bool } (x, w, labels, loss_scale)
-        -> "f32[1]", "x", "f32[w.shape] with `weight`"
+    /// `weight`, that of `w` in f32. A row's products have the gradient `(softmax - onehot) · logit_scale · loss_scale`, times
+    /// `1 - tanh²` with a `softcap`.
+    "linear_cross_entropy_grad" LinearCrossEntropyGrad { logit_scale: f32, softcap: Option<f32>, weight: bool }
+        (x, w, labels, loss_scale) -> "f32[1]", "x", "f32[w.shape] with `weight`"
 }
 
 impl OpDef for LinearCrossEntropyGrad {
     fn infer(&self, args: &[Type]) -> Result<Vec<Type>, String> {
-        check(args)?;
+        check(args, self.softcap)?;
         let mut results = vec![Type::new(DType::F32, [1]), args[0].clone()];
         if self.weight {
             results.push(args[1].with_dtype(DType::F32));
@@ -88,11 +110,12 @@ impl OpDef for LinearCrossEntropyGrad {
         let (x, w) = (args[0], args[1]);
         let width = x.rows().1;
         let (mut loss, mut dx, mut dw) = (0.0, Tensor::zeros(&x.shape), Tensor::zeros(&w.shape));
-        for (t, label, p) in supervised_rows(args, self.logit_scale) {
-            loss -= p[label].ln() * args[3].data[0];
-            for (v, p) in p.iter().enumerate() {
+        for Supervised { row: t, label, probabilities, slopes } in supervised_rows(args, self.logit_scale, self.softcap)
+        {
+            loss -= probabilities[label].ln() * args[3].data[0];
+            for (v, (p, slope)) in probabilities.iter().zip(slopes).enumerate() {
                 let target = if v == label { 1.0 } else { 0.0 };
-                let d = (p - target) * self.logit_scale as f64 * args[3].data[0];
+                let d = (p - target) * slope * args[3].data[0];
                 for i in 0..width {
                     dx.data[t * width + i] += d * w.data[v * width + i];
                     dw.data[v * width + i] += d * x.data[t * width + i];

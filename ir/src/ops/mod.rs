@@ -112,3 +112,12 @@ fn want_dtype(name: &str, found: &Type, wanted: DType) -> Result<(), String> {
 fn want_matrix(name: &str, ty: &Type) -> Result<(usize, usize), String> {
     ty.matrix().ok_or_else(|| format!("`{name}` is {ty}, wanted two axes"))
 }
+
+fn want_positive(name: &str, value: Option<f32>) -> Result<(), String> {
+    match value {
+        Some(value) if !(value > 0.0 && value.is_finite()) => {
+            Err(format!("`{name}` is {value}, wanted a positive number or none"))
+        }
+        _ => Ok(()),
+    }
+}

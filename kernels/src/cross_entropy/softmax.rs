@@ -5,6 +5,8 @@ use crate::{Kernel, Machine, Varies, Work, math};
 
 /// Operations of a logit: scaling, maximum, the exponential's polynomial, sum, factor.
 const OPERATIONS: usize = 20;
+/// What a softcap adds: the tangent, which has an exponential of its own, and its derivative.
+const CAPPING: usize = 25;
 
 /// Cross entropy of a block of rows of logits.
 ///
@@ -12,7 +14,8 @@ const OPERATIONS: usize = 20;
 /// `[rows]`. With `z = logit_scale · logits`, row `r < count` gets the loss `(ln Σ e^z - z[label]) · loss_scale` and, with
 /// `gradient`, its logits become `(softmax(z) - onehot(label)) · logit_scale · loss_scale`, stored as `gradient` says
 /// from where the row begins: bf16 fills the first half of a row's memory. Rows from `count` on get zeros. A label outside
-/// the vocabulary matches nothing: `z[label]` counts as 0.
+/// the vocabulary matches nothing: `z[label]` counts as 0. With a `softcap` c (Gemma 2), `c · tanh(z / c)` takes the place of
+/// `z`, and the gradient has the further factor `1 - tanh²`.
 ///
 /// Three passes over a row: maximum; exponentials, which replace the logits if the gradient is wanted, and their sum;
 /// multiplication by a factor. A row that fits into the inner caches comes from memory once.
@@ -21,6 +24,7 @@ pub struct CrossEntropyRows {
     pub rows: usize,
     pub vocab: usize,
     pub logit_scale: f32,
+    pub softcap: Option<f32>,
     pub gradient: Option<Elem>,
 }
 
@@ -31,6 +35,16 @@ struct Row<'a> {
     label: &'a str,
     /// Where its loss goes.
     loss: &'a str,
+}
+
+/// What a row's label has.
+struct Label {
+    /// Whether it is in the vocabulary.
+    known: Value,
+    /// Its logit.
+    z: Value,
+    /// The derivative of the cap on it, if there is one.
+    slope: Option<Value>,
 }
 
 impl CrossEntropyRows {
@@ -58,7 +72,8 @@ impl CrossEntropyRows {
         });
         let kind = self.gradient.map_or(String::new(), |elem| format!("_grad_{}", elem.name()));
         let logits = self.rows * self.vocab;
-        let work = Work::new("cross_entropy", OPERATIONS * logits).moving(logits, Elem::F32).varying(Varies::Labels);
+        let operations = OPERATIONS + if self.softcap.is_some() { CAPPING } else { 0 };
+        let work = Work::new("cross_entropy", operations * logits).moving(logits, Elem::F32).varying(Varies::Labels);
         let work = self.gradient.map_or(work, |elem| work.moving(logits, elem));
         e.finish(&format!("cross_entropy{kind}_{}x{}", self.rows, self.vocab), self.rows, 0, work)
     }
@@ -66,51 +81,66 @@ impl CrossEntropyRows {
     fn row(&self, e: &mut Emitter, machine: &dyn Machine, row: &Row) {
         let known = e.within(row.label, self.vocab);
         let top = self.maximum(e, machine, row.logits);
-        let of_label = self.logit_of_label(e, row, &known);
+        let label = self.label(e, row, known);
         e.sync();
         let sum = self.exponentials(e, machine, row.logits, &top);
         // Logits are taken relative to the largest, so that large ones do not swallow the logarithm.
         let log = math::log(e, &sum, 1);
-        let relative = e.float2("subf", &of_label, &top, 1);
+        let relative = e.float2("subf", &label.z, &top, 1);
         let loss = e.float2("subf", &log, &relative, 1);
         let loss = e.float2("mulf", &loss, row.loss_scale, 1);
         e.store(&loss, row.loss, Elem::F32, 1);
         if let Some(elem) = self.gradient {
-            self.scale(e, machine, row, &sum, &known, elem);
+            self.scale(e, machine, row, &sum, &label, elem);
         }
     }
 
+    /// The largest logit; a cap, which grows with its operand, is put on it alone.
     fn maximum(&self, e: &mut Emitter, machine: &dyn Machine, logits: &str) -> Value {
         let count = e.index(self.vocab as i64);
         let top = e.reduce(&count, 8 * machine.lanes(), &[Reduction::Max], |e, i, lanes, so_far| {
             let z = self.scaled(e, logits, i, lanes);
             vec![Reduction::Max.join(e, &so_far[0], &z, lanes)]
         });
-        top[0].clone()
+        self.capped(e, &top[0], 1).0
     }
 
-    /// `z[i]`
+    /// `z[i]` without a cap.
     fn scaled(&self, e: &mut Emitter, logits: &str, i: &str, lanes: usize) -> Value {
         let (logit, scale) = (e.load_at(logits, i, Elem::F32, lanes), e.float(self.logit_scale, lanes));
         e.float2("mulf", &logit, &scale, lanes)
     }
 
-    fn logit_of_label(&self, e: &mut Emitter, row: &Row, known: &str) -> Value {
-        let (first, zero) = (e.index(0), e.float(0.0, 1));
-        let place = e.choose(known, row.label, &first);
-        let z = self.scaled(e, row.logits, &place, 1);
-        e.select(known, &z, &zero, 1)
+    /// `z` under the cap, and its derivative `1 - tanh²` by what is capped.
+    fn capped(&self, e: &mut Emitter, z: &str, lanes: usize) -> (Value, Option<Value>) {
+        let Some(cap) = self.softcap else { return (z.into(), None) };
+        let (inverse, cap, one) = (e.float(1.0 / cap, lanes), e.float(cap, lanes), e.float(1.0, lanes));
+        let share = e.float2("mulf", z, &inverse, lanes);
+        let tanh = math::tanh(e, &share, lanes);
+        let square = e.float2("mulf", &tanh, &tanh, lanes);
+        let slope = e.float2("subf", &one, &square, lanes);
+        (e.float2("mulf", &tanh, &cap, lanes), Some(slope))
     }
 
-    /// `Σ e^(z - top)`; the summands replace the logits if the gradient is wanted.
+    fn label(&self, e: &mut Emitter, row: &Row, known: Value) -> Label {
+        let (first, zero) = (e.index(0), e.float(0.0, 1));
+        let place = e.choose(&known, row.label, &first);
+        let z = self.scaled(e, row.logits, &place, 1);
+        let (z, slope) = self.capped(e, &z, 1);
+        Label { z: e.select(&known, &z, &zero, 1), known, slope }
+    }
+
+    /// `Σ e^(z - top)`; the summands, times the derivatives of a cap, replace the logits if the gradient is wanted.
     fn exponentials(&self, e: &mut Emitter, machine: &dyn Machine, logits: &str, top: &str) -> Value {
         let count = e.index(self.vocab as i64);
         let sum = e.reduce(&count, 2 * machine.lanes(), &[Reduction::Sum], |e, i, lanes, so_far| {
             let (z, top) = (self.scaled(e, logits, i, lanes), e.splat(top, lanes));
+            let (z, slope) = self.capped(e, &z, lanes);
             let z = e.float2("subf", &z, &top, lanes);
             let value = math::exp_of_small(e, &z, lanes);
             if self.gradient.is_some() {
-                e.store_at(&value, logits, i, Elem::F32, lanes);
+                let kept = slope.map_or(value.clone(), |slope| e.float2("mulf", &value, &slope, lanes));
+                e.store_at(&kept, logits, i, Elem::F32, lanes);
             }
             vec![e.float2("addf", &so_far[0], &value, lanes)]
         });
@@ -118,7 +148,8 @@ impl CrossEntropyRows {
     }
 
     /// The gradient from the exponentials and their sum. Narrow results trail behind the wide values that they replace.
-    fn scale(&self, e: &mut Emitter, machine: &dyn Machine, row: &Row, sum: &str, known: &str, elem: Elem) {
+    fn scale(&self, e: &mut Emitter, machine: &dyn Machine, row: &Row, sum: &str, label: &Label, elem: Elem) {
+        let known = &label.known;
         let scale = e.float(self.logit_scale, 1);
         let scale = e.float2("mulf", &scale, row.loss_scale, 1);
         let factor = e.float2("divf", &scale, sum, 1);
@@ -136,7 +167,8 @@ impl CrossEntropyRows {
         e.sync();
         let subtract = |e: &mut Emitter| {
             let value = e.float2("mulf", &of_label, &factor, 1);
-            let value = e.float2("subf", &value, &scale, 1);
+            let whole = label.slope.as_ref().map_or(scale.clone(), |slope| e.float2("mulf", &scale, slope, 1));
+            let value = e.float2("subf", &value, &whole, 1);
             e.store_at(&value, row.logits, row.label, elem, 1);
         };
         e.branch(known, subtract, |_| {});

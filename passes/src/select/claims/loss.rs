@@ -18,7 +18,13 @@ fn block_rows(tokens: usize, vocab: usize, most: LogitsBlock) -> usize {
 }
 
 /// The loss alone (`gradient` is `None`), or with the gradient of the rows and, if wanted, of the head's weight.
-pub(super) fn claim(s: &mut Selector, at: usize, logit_scale: f32, gradient: Option<bool>, done: &mut [bool]) {
+pub(super) fn claim(
+    s: &mut Selector,
+    at: usize,
+    (logit_scale, softcap): (f32, Option<f32>),
+    gradient: Option<bool>,
+    done: &mut [bool],
+) {
     let inst = &s.function.insts[at];
     let (args, results) = (inst.args.clone(), inst.results.clone());
     let (tokens, width) = rows(s.function.ty(args[0]));
@@ -46,8 +52,8 @@ pub(super) fn claim(s: &mut Selector, at: usize, logit_scale: f32, gradient: Opt
         let (x, count) = (gathered.at(row * width * elem.bytes() as usize), counts.at(b * 4));
         let head = Head { block, vocab, width, elem, weight: s.function.ty(args[1]).clone() };
         s.launch_product(head.logits(), vec![x, args[1].into(), logits, count], "logits");
-        let softmax =
-            CrossEntropyRows { rows: block, vocab, logit_scale, gradient: gradient.map(|_| head.gradient_elem()) };
+        let gradient_elem = gradient.map(|_| head.gradient_elem());
+        let softmax = CrossEntropyRows { rows: block, vocab, logit_scale, softcap, gradient: gradient_elem };
         let operands = vec![logits, labels.at(row * 4), count, args[3].into(), losses.at(row * 4)];
         s.launch(softmax.build(s.target), operands, "softmax");
         if let Some(scattered) = scattered {
