@@ -13,8 +13,7 @@ pub struct Arch {
     pub hidden: Num,
     pub depth: Num,
     pub embed_scale: EmbedScale,
-    /// `pad_token_id` where the config has none: the lookup gives that row of the embedding no gradient.
-    pub padding: Option<i64>,
+    pub padding: Padding,
     pub layers: Layers,
     pub final_norm: Norm,
     pub head: Head,
@@ -23,6 +22,15 @@ pub struct Arch {
     /// Keys that files of this family have and the reference reads nowhere.
     pub ignored: &'static [&'static str],
     pub paths: Paths,
+}
+
+/// The row of the embedding that the lookup gives no gradient.
+#[derive(Clone, Copy, Debug)]
+pub enum Padding {
+    /// There is none, whatever the config says.
+    No,
+    /// `pad_token_id`, or this one where the config has no such key.
+    Key(Option<i64>),
 }
 
 /// A number read from the config.
@@ -135,9 +143,28 @@ impl Wiring {
 }
 
 /// What mixes tokens.
+#[expect(clippy::large_enum_variant, reason = "constants, a few for a family")]
 #[derive(Clone, Copy, Debug)]
 pub enum Mixer {
     Attention(Attention),
+    Latent(Latent),
+}
+
+/// Multi-head latent attention: queries, keys and values through low-rank products, and a rotated part of the keys that all
+/// heads share (DeepSeek-AI, DeepSeek-V2, 2024).
+#[derive(Clone, Copy, Debug)]
+pub struct Latent {
+    pub heads: Num,
+    /// Inner sizes of the low-rank products.
+    pub q_rank: Num,
+    pub kv_rank: Num,
+    /// Elements of a head of queries and keys that are not rotated, those behind them that are, and of a head of values.
+    pub plain_dim: Num,
+    pub rotated_dim: Num,
+    pub value_dim: Num,
+    /// Of both latents.
+    pub norm: Norm,
+    pub rope: Rope,
 }
 
 /// Causal grouped-query attention with rotary positions.
@@ -165,6 +192,8 @@ pub enum Stored {
     Apart,
     /// One tensor of this name holds them row block after row block.
     Together(&'static str),
+    /// One tensor of this name holds, for every key head, the rows of its queries, of its key and of its value.
+    ByHead(&'static str),
 }
 
 /// A norm of queries and keys before the rotation.
@@ -360,6 +389,13 @@ pub struct Paths {
     pub k: &'static str,
     pub v: &'static str,
     pub o: &'static str,
+    /// Latent attention's inner matrices of queries, and of keys and values, with their norms, and the outer ones.
+    pub q_a: &'static str,
+    pub q_a_norm: &'static str,
+    pub q_b: &'static str,
+    pub kv_a: &'static str,
+    pub kv_a_norm: &'static str,
+    pub kv_b: &'static str,
     pub q_norm: &'static str,
     pub k_norm: &'static str,
     pub ffn_norm: &'static str,

@@ -1,6 +1,6 @@
 //! A model with every number known: an [`Arch`] read against a config.
 use crate::arch::{
-    self, Act, Arch, Choice, EmbedScale, ExpertPaths, Flag, Gain, NormKind, Num, Only, Paths, Schedule, Softcap, Stored,
+    self, Act, Arch, Choice, EmbedScale, ExpertPaths, Flag, Gain, NormKind, Num, Only, Padding, Paths, Schedule, Softcap, Stored,
     Window, Wiring,
 };
 use crate::config::{Config, Section, whole};
@@ -57,6 +57,43 @@ pub struct Layer {
 #[derive(Clone, PartialEq, Debug)]
 pub enum Mixer {
     Attention(Attention),
+    Latent(Latent),
+}
+
+impl Mixer {
+    pub fn rope(&self) -> &RopeSpec {
+        match self {
+            Mixer::Attention(attention) => &attention.rope,
+            Mixer::Latent(latent) => &latent.rope,
+        }
+    }
+
+    /// Columns of the caches of keys and of values.
+    pub fn cache_widths(&self) -> [usize; 2] {
+        match self {
+            Mixer::Attention(attention) => [attention.kv_heads * attention.head_dim; 2],
+            Mixer::Latent(Latent { heads, plain_dim, rotated_dim, value_dim, .. }) => {
+                [heads * (plain_dim + rotated_dim), heads * value_dim]
+            }
+        }
+    }
+}
+
+/// Multi-head latent attention.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Latent {
+    pub heads: usize,
+    /// Inner sizes of the low-rank products.
+    pub q_rank: usize,
+    pub kv_rank: usize,
+    /// Elements of a head of queries and keys that are not rotated, those behind them that are, and of a head of values.
+    pub plain_dim: usize,
+    pub rotated_dim: usize,
+    pub value_dim: usize,
+    pub scale: f64,
+    /// Of both latents.
+    pub norm: Norm,
+    pub rope: RopeSpec,
 }
 
 /// Causal grouped-query attention with rotary positions.
@@ -185,7 +222,10 @@ impl Reader<'_> {
             hidden: self.size(&family.hidden)?,
             embed_scale,
             embed_scale_rounded,
-            padding: self.padding(family.padding, vocab)?,
+            padding: match family.padding {
+                Padding::Key(default) => self.padding(default, vocab)?,
+                Padding::No => self.padding(None, vocab)?.and(None),
+            },
             kinds,
             layers,
             final_norm: self.norm(&family.final_norm)?,
@@ -251,9 +291,11 @@ impl Reader<'_> {
     }
 
     fn layer(&self, layer: &arch::Layer) -> Result<Layer> {
-        let arch::Mixer::Attention(attention) = &layer.mixer;
         Ok(Layer {
-            mixer: Mixer::Attention(self.attention(attention)?),
+            mixer: match &layer.mixer {
+                arch::Mixer::Attention(attention) => Mixer::Attention(self.attention(attention)?),
+                arch::Mixer::Latent(latent) => Mixer::Latent(self.latent(latent)?),
+            },
             ffn: match &layer.ffn {
                 arch::Ffn::Glu(glu) => Ffn::Glu(self.glu(glu)?),
                 arch::Ffn::Plain(plain) => Ffn::Plain(self.plain(plain)?),
@@ -286,6 +328,21 @@ impl Reader<'_> {
             },
             rope: RopeSpec::read(self.root, &attention.rope, head_dim)?,
             window: self.window(&attention.window)?,
+        })
+    }
+
+    fn latent(&self, latent: &arch::Latent) -> Result<Latent> {
+        let (plain_dim, rotated_dim) = (self.size(&latent.plain_dim)?, self.size(&latent.rotated_dim)?);
+        Ok(Latent {
+            heads: self.size(&latent.heads)?,
+            q_rank: self.size(&latent.q_rank)?,
+            kv_rank: self.size(&latent.kv_rank)?,
+            plain_dim,
+            rotated_dim,
+            value_dim: self.size(&latent.value_dim)?,
+            scale: ((plain_dim + rotated_dim) as f64).powf(-0.5),
+            norm: self.norm(&latent.norm)?,
+            rope: RopeSpec::read(self.root, &latent.rope, rotated_dim)?,
         })
     }
 

@@ -5,7 +5,7 @@
 //! - A linear layer knows its *module*, the name that LoRA patterns match and adapters are saved under. Row blocks of one
 //!   module share its adapter: one matrix A, and the same rows of B.
 use crate::arch::{ExpertPaths, NormKind, Stored};
-use crate::model::{Attention, Experts, Ffn, Glu, Mixer, Model, Norm, Plain, QkNorm};
+use crate::model::{Attention, Experts, Ffn, Glu, Latent, Mixer, Model, Norm, Plain, QkNorm};
 use amc_ir::View;
 use std::collections::BTreeMap;
 
@@ -35,13 +35,54 @@ pub struct LayerNames {
 #[derive(Clone, PartialEq, Debug)]
 pub enum MixerNames {
     Attention(AttentionNames),
+    Latent(LatentNames),
+}
+
+impl MixerNames {
+    fn linears(&self) -> Vec<&Linear> {
+        match self {
+            MixerNames::Attention(AttentionNames { qkv: QkvNames::Blocks(blocks), o, .. }) => {
+                blocks.iter().chain([o]).collect()
+            }
+            MixerNames::Attention(AttentionNames { qkv: QkvNames::ByHead(whole), o, .. }) => vec![whole, o],
+            MixerNames::Latent(LatentNames { q_a, q_b, kv_a, k_rotated, kv_b, o, .. }) => {
+                vec![q_a, q_b, kv_a, k_rotated, kv_b, o]
+            }
+        }
+    }
+
+    fn norms(&self) -> Vec<&NormNames> {
+        match self {
+            MixerNames::Attention(AttentionNames { qk_norm, .. }) => qk_norm.iter().flat_map(|(q, k)| [q, k]).collect(),
+            MixerNames::Latent(LatentNames { q_norm, kv_norm, .. }) => vec![q_norm, kv_norm],
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct LatentNames {
+    pub q_a: Linear,
+    pub q_norm: NormNames,
+    pub q_b: Linear,
+    /// The rows of the inner matrix that make the latent of keys and values, and those that make the keys' rotated part.
+    pub kv_a: Linear,
+    pub k_rotated: Linear,
+    pub kv_norm: NormNames,
+    pub kv_b: Linear,
+    pub o: Linear,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub enum QkvNames {
+    /// Queries, keys, values.
+    Blocks([Linear; 3]),
+    /// One matrix, whose rows are, for every key head, those of its queries, of its key and of its value.
+    ByHead(Linear),
 }
 
 #[derive(Clone, PartialEq, Debug)]
 pub struct AttentionNames {
-    pub q: Linear,
-    pub k: Linear,
-    pub v: Linear,
+    pub qkv: QkvNames,
     pub o: Linear,
     /// The norms of queries and keys.
     pub qk_norm: Option<(NormNames, NormNames)>,
@@ -210,7 +251,6 @@ impl LayerNames {
     fn new(model: &Model, number: usize) -> LayerNames {
         let (paths, layer) = (&model.paths, &model.kinds[model.layers[number]]);
         let scope = Scope { layer: format!("{}.{number}.", paths.layer), model };
-        let Mixer::Attention(attention) = &layer.mixer;
         let places = [paths.mixer_norm, paths.mixer_out_norm, paths.ffn_norm, paths.ffn_out_norm];
         let norms = std::array::from_fn(|i| (places[i], layer.wiring.norms()[i]));
         let norm = |(path, there): (&str, bool)| there.then(|| scope.norm(&layer.norm, path, model.hidden));
@@ -220,7 +260,10 @@ impl LayerNames {
             mixer_out_norm,
             ffn_norm,
             ffn_out_norm,
-            mixer: MixerNames::Attention(scope.attention(attention)),
+            mixer: match &layer.mixer {
+                Mixer::Attention(attention) => MixerNames::Attention(scope.attention(attention)),
+                Mixer::Latent(latent) => MixerNames::Latent(scope.latent(latent)),
+            },
             ffn: match &layer.ffn {
                 Ffn::Glu(glu) => FfnNames::Glu(scope.glu(glu)),
                 Ffn::Plain(plain) => FfnNames::Plain(scope.plain(plain)),
@@ -231,7 +274,6 @@ impl LayerNames {
 
     /// The linear layers, row blocks of one module side by side.
     pub fn linears(&self) -> impl Iterator<Item = &Linear> {
-        let MixerNames::Attention(AttentionNames { q, k, v, o, .. }) = &self.mixer;
         let ffn: Vec<&Linear> = match &self.ffn {
             FfnNames::Glu(glu) => glu.linears().into(),
             FfnNames::Plain(PlainNames { up, down }) => vec![up, down],
@@ -240,7 +282,7 @@ impl LayerNames {
                 names.experts.iter().chain(shared).flat_map(GluNames::linears).collect()
             }
         };
-        [q, k, v, o].into_iter().chain(ffn)
+        self.mixer.linears().into_iter().chain(ffn)
     }
 
     /// All other parameters.
@@ -254,10 +296,8 @@ impl LayerNames {
 
     /// The norms, those of the branches first.
     fn norms(&self) -> impl Iterator<Item = &NormNames> {
-        let MixerNames::Attention(AttentionNames { qk_norm, .. }) = &self.mixer;
-        let qk_norm = qk_norm.iter().flat_map(|(q, k)| [q, k]);
         let of_branches = [&self.mixer_norm, &self.ffn_norm, &self.mixer_out_norm, &self.ffn_out_norm];
-        of_branches.into_iter().flatten().chain(qk_norm)
+        of_branches.into_iter().flatten().chain(self.mixer.norms())
     }
 }
 
@@ -278,7 +318,12 @@ impl Scope<'_> {
         let Attention { heads, kv_heads, head_dim, qkv_bias, out_bias, .. } = *attention;
         let (wide, narrow) = (heads * head_dim, kv_heads * head_dim);
         let blocks = [(paths.q, wide), (paths.k, narrow), (paths.v, narrow)];
-        let [q, k, v] = self.blocks(attention.qkv, blocks, hidden, qkv_bias);
+        let qkv = match attention.qkv {
+            Stored::ByHead(path) => {
+                QkvNames::ByHead(linear(format!("{}{path}", self.layer), hidden, wide + 2 * narrow, qkv_bias))
+            }
+            stored => QkvNames::Blocks(self.blocks(stored, blocks, hidden, qkv_bias)),
+        };
         let qk_norm = match &attention.qk_norm {
             QkNorm::No => None,
             QkNorm::PerHead(norm) => {
@@ -286,7 +331,25 @@ impl Scope<'_> {
             }
             QkNorm::Whole(norm) => Some((self.norm(norm, paths.q_norm, wide), self.norm(norm, paths.k_norm, narrow))),
         };
-        AttentionNames { q, k, v, o: linear(format!("{}{}", self.layer, paths.o), wide, hidden, out_bias), qk_norm }
+        AttentionNames { qkv, o: linear(format!("{}{}", self.layer, paths.o), wide, hidden, out_bias), qk_norm }
+    }
+
+    fn latent(&self, latent: &Latent) -> LatentNames {
+        let (paths, hidden) = (&self.model.paths, self.model.hidden);
+        let Latent { heads, q_rank, kv_rank, plain_dim, rotated_dim, value_dim, .. } = *latent;
+        let layer = |path: &str, inputs, outputs| linear(format!("{}{path}", self.layer), inputs, outputs, false);
+        let inner = [("", kv_rank), ("", rotated_dim)];
+        let [kv_a, k_rotated] = self.blocks(Stored::Together(paths.kv_a), inner, hidden, false);
+        LatentNames {
+            q_a: layer(paths.q_a, hidden, q_rank),
+            q_norm: self.norm(&latent.norm, paths.q_a_norm, q_rank),
+            q_b: layer(paths.q_b, q_rank, heads * (plain_dim + rotated_dim)),
+            kv_a,
+            k_rotated,
+            kv_norm: self.norm(&latent.norm, paths.kv_a_norm, kv_rank),
+            kv_b: layer(paths.kv_b, kv_rank, heads * (plain_dim + value_dim)),
+            o: layer(paths.o, heads * value_dim, hidden),
+        }
     }
 
     fn glu(&self, glu: &Glu) -> GluNames {
@@ -334,7 +397,7 @@ impl Scope<'_> {
         let mut start = 0;
         blocks.map(|(path, outputs)| match stored {
             Stored::Apart => linear(format!("{}{path}", self.layer), inputs, outputs, bias),
-            Stored::Together(path) => {
+            Stored::Together(path) | Stored::ByHead(path) => {
                 let whole = linear(format!("{}{path}", self.layer), inputs, module_outputs, bias);
                 start += outputs;
                 Linear { outputs, start: start - outputs, ..whole }

@@ -53,7 +53,8 @@ fn linear_modules_are_those_that_peft_finds() {
         let open = |folder: &str| SafetensorsFile::open(&case.join(folder).join("adapter_model.safetensors"));
         let (adapter, experts) = (open("adapter").unwrap(), open("adapter_experts").ok());
         let mut wanted = Vec::new();
-        for module in Names::new(&model(&case, "config.json")).modules().iter().filter(|m| m.name != "lm_head") {
+        let model = model(&case, "config.json");
+        for module in Names::new(&model).modules().iter().filter(|m| m.name != model.paths.head) {
             let name = |matrix: &str| format!("base_model.model.{}.lora_{matrix}.weight", module.name);
             let tensor = |name: String| {
                 adapter.tensor(&name).or_else(|error| experts.as_ref().map_or(Err(error), |file| file.tensor(&name)))
@@ -103,7 +104,7 @@ fn layers_of_one_kind_are_one_kind() {
     let windows = |case: &str| -> (Vec<Option<usize>>, Vec<usize>) {
         let model = model(&folder().join(case), "config.json");
         let window = |kind: &amc_frontend::model::Layer| {
-            let amc_frontend::model::Mixer::Attention(attention) = &kind.mixer;
+            let amc_frontend::model::Mixer::Attention(attention) = &kind.mixer else { panic!("no plain attention") };
             attention.window
         };
         (model.kinds.iter().map(window).collect(), model.layers)
@@ -263,9 +264,9 @@ fn hostile_configs_are_refused_or_read_but_never_panic() {
                 let mut config = Config::parse(&text, "config.json").unwrap();
                 config.replace(key, value.clone());
                 if let Ok(model) = Model::read(&config) {
-                    let amc_frontend::model::Mixer::Attention(attention) = &model.kinds[0].mixer;
-                    if attention.rope.rotary < 1000 {
-                        attention.rope.tables(4, 100);
+                    let rope = model.kinds[0].mixer.rope();
+                    if rope.rotary < 1000 {
+                        rope.tables(4, 100);
                     }
                 }
             }

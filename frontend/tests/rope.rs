@@ -1,6 +1,6 @@
 //! Rotary tables against those of transformers (`tools/rope_reference.py`), for every kind of scaling.
 use amc_frontend::config::Config;
-use amc_frontend::model::{Mixer, Model};
+use amc_frontend::model::Model;
 use serde_json::Value;
 
 /// Relative, of frequencies: a few units in the last place of f32, for `pow` is not the same everywhere.
@@ -18,9 +18,9 @@ fn tables_are_those_of_transformers() {
     for (name, case) in reference.as_object().unwrap() {
         let config = Config::parse(&case["config"].to_string(), "config.json").unwrap();
         let model = Model::read(&config).unwrap_or_else(|error| panic!("{name}: {error:#}"));
-        let Mixer::Attention(attention) = &model.kinds[0].mixer;
+        let rope = model.kinds[0].mixer.rope();
         let seq = case["seq"].as_u64().unwrap() as usize;
-        let (frequencies, magnitude) = attention.rope.frequencies(seq);
+        let (frequencies, magnitude) = rope.frequencies(seq);
         let wanted = numbers(&case["frequencies"]);
         assert_eq!(frequencies.len(), wanted.len(), "{name}");
         for (i, (found, wanted)) in frequencies.iter().zip(&wanted).enumerate() {
@@ -28,7 +28,7 @@ fn tables_are_those_of_transformers() {
             assert!(off < FREQUENCY_TOLERANCE, "{name}: frequency {i} is {found}, wanted {wanted}");
         }
         assert!((magnitude - case["magnitude"].as_f64().unwrap()).abs() < 1e-12, "{name}: magnitude {magnitude}");
-        let tables = attention.rope.tables(seq, seq);
+        let tables = rope.tables(seq, seq);
         for (table, key) in [(&tables.cos, "cos"), (&tables.sin, "sin")] {
             assert_eq!(table.len(), seq * wanted.len());
             for (p, row) in numbers(&case["probes"]).into_iter().zip(case[key].as_array().unwrap()) {

@@ -16,6 +16,7 @@ pub mod gemm;
 pub mod gemv;
 pub mod gpu;
 pub mod grouped;
+pub mod heads;
 pub mod loops;
 pub mod machine;
 mod mask;

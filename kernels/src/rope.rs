@@ -2,9 +2,9 @@
 use crate::emit::{Elem, Emitter, Value};
 use crate::{Kernel, Machine, Work};
 
-/// Rotates the first `rotary_dim` entries of every head; the others are copied.
+/// Rotates `rotary_dim` entries of every head, from entry `first` on; the others are copied.
 ///
-/// With `c`, `s` the table rows of the token's position and `j < rotary_dim / 2`:
+/// With `c`, `s` the table rows of the token's position, `x` and `y` counted from `first`, and `j < rotary_dim / 2`:
 /// `y[j] = x[j]·c[j] - x[j + half]·s[j]`, `y[j + half] = x[j + half]·c[j] + x[j]·s[j]`; `inverse` negates `s`, which is the
 /// gradient. Positions are clamped to the table.
 ///
@@ -15,7 +15,8 @@ pub struct Rope {
     pub tokens: usize,
     pub heads: usize,
     pub head_dim: usize,
-    /// Even, at most `head_dim`.
+    pub first: usize,
+    /// Even; `first` and it are at most `head_dim`.
     pub rotary_dim: usize,
     /// Rows of the tables.
     pub positions: usize,
@@ -37,14 +38,15 @@ impl Rope {
             let (zero, heads) = (e.index(0), e.index(self.heads as i64));
             e.repeat(&zero, &heads, 1, |e, head| {
                 let [x, y] = [&x, &y].map(|p| e.row(p, head, self.head_dim, elem));
+                if self.first > 0 {
+                    e.copy_row(&x, &y, elem, self.first, 2 * machine.lanes());
+                }
+                let [x, y] = [x, y].map(|p| if self.first > 0 { e.at(&p, self.first as i64, elem) } else { p });
                 let count = e.index(half as i64);
                 e.each(&count, 2 * machine.lanes(), |e, j, lanes| self.rotate(e, [&x, &y, &cos, &sin], j, lanes));
                 let [x, y] = [&x, &y].map(|p| e.at(p, self.rotary_dim as i64, elem));
-                let rest = e.index((self.head_dim - self.rotary_dim) as i64);
-                e.each(&rest, 2 * machine.lanes(), |e, j, lanes| {
-                    let value = e.load_at(&x, j, elem, lanes);
-                    e.store_at(&value, &y, j, elem, lanes);
-                });
+                let rest = self.head_dim - self.rotary_dim - self.first;
+                e.copy_row(&x, &y, elem, rest, 2 * machine.lanes());
             });
         });
         let direction = if self.inverse { "_inverse" } else { "" };

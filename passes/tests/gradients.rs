@@ -55,7 +55,19 @@ const ROWS: &[(&str, &[&str], &[&str])] = &[
     ("rms_norm {eps = 1e-5, plus_one = true}", &["f32[2,4]", "f32[4]"], &["f32[2,4]"]),
     ("layer_norm {eps = 1e-5, plus_one = false}", &["f32[2,4]", "f32[4]", "f32[4]"], &["f32[2,4]"]),
     ("layer_norm {eps = 1e-5, plus_one = true}", &["f32[2,4]", "f32[4]"], &["f32[2,4]"]),
-    ("rope {heads = 2, inverse = false}", &["f32[3,12]", "position[3]", "f32[8,2]", "f32[8,2]"], &["f32[3,12]"]),
+    (
+        "rope {heads = 2, first = 1, inverse = false}",
+        &["f32[3,12]", "position[3]", "f32[8,2]", "f32[8,2]"],
+        &["f32[3,12]"],
+    ),
+    (
+        "split_heads {heads = 2, sizes = [3, 1, 2], shared = false}",
+        &["f32[3,12]"],
+        &["f32[3,6]", "f32[3,2]", "f32[3,4]"],
+    ),
+    ("split_heads {heads = 2, sizes = [3, 2], shared = true}", &["f32[3,10]"], &["f32[3,6]", "f32[3,2]"]),
+    ("join_heads {heads = 2, shared = false}", &["f32[3,6]", "f32[3,2]"], &["f32[3,8]"]),
+    ("join_heads {heads = 2, shared = true}", &["f32[3,6]", "f32[3,2]"], &["f32[3,10]"]),
     (
         "attention {seq = 4, heads = 4, kv_heads = 2, scale = 5e-1, window = none, softcap = none, alibi = none}",
         &["f32[8,12]", "f32[8,6]", "f32[8,6]", "segment[8]"],

@@ -54,7 +54,16 @@ fn ropes(elem: Elem, target: &Target) -> Vec<Case> {
     let table = Operand::floats(Read, F32, 512 * 32);
     let positions = Operand::ints(Read, TOKENS, |i| (i % 512) as i32);
     let case = |heads| {
-        let rope = Rope { tokens: TOKENS, heads, head_dim: 64, rotary_dim: 64, positions: 512, inverse: false, elem };
+        let rope = Rope {
+            tokens: TOKENS,
+            heads,
+            head_dim: 64,
+            first: 0,
+            rotary_dim: 64,
+            positions: 512,
+            inverse: false,
+            elem,
+        };
         let x = |usage| Operand::floats(usage, elem, TOKENS * heads * 64);
         let size = format!("{TOKENS} x {heads} x 64");
         Case::new("rope", size, elem, rope.build(target), vec![x(Read), positions, table, table, x(Write)])

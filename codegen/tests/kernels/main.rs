@@ -29,6 +29,7 @@ macro_rules! on {
             mod experts;
             mod gemm;
             mod grouped;
+            mod heads;
             mod norm;
             mod optimizer;
             mod pointwise;

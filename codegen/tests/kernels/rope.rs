@@ -5,10 +5,16 @@ use amc_kernels::rope::Rope;
 
 #[test]
 fn rotates_and_rotates_back() {
-    for (tokens, heads, head_dim, rotary_dim, elem) in
-        [(5, 3, 64, 64, Elem::F32), (4, 2, 20, 12, Elem::F32), (3, 1, 8, 8, Elem::Bf16), (2, 2, 40, 34, Elem::Bf16)]
-    {
-        let problem = Rope { tokens, heads, head_dim, rotary_dim, positions: 7, inverse: false, elem };
+    let cases = [
+        (5, 3, 64, 0, 64, Elem::F32),
+        (4, 2, 20, 0, 12, Elem::F32),
+        (3, 1, 8, 0, 8, Elem::Bf16),
+        (2, 2, 40, 0, 34, Elem::Bf16),
+        (3, 2, 45, 5, 38, Elem::F32),
+        (2, 3, 24, 8, 16, Elem::Bf16),
+    ];
+    for (tokens, heads, head_dim, first, rotary_dim, elem) in cases {
+        let problem = Rope { tokens, heads, head_dim, first, rotary_dim, positions: 7, inverse: false, elem };
         let forward = problem.build(&super::target());
         let inverse = Rope { inverse: true, ..problem }.build(&super::target());
         let library = load(&[&forward, &inverse]);
@@ -22,10 +28,8 @@ fn rotates_and_rotates_back() {
         let mut y = Buffer::garbage(elem, tokens * width);
         library.run(&forward, &mut [&mut x, &mut positions, &mut cos, &mut sin, &mut y]);
         let value = |i: usize| {
-            let (t, j) = (i / width, i % head_dim);
-            if j >= rotary_dim {
-                return xs[i];
-            }
+            let t = i / width;
+            let Some(j) = (i % head_dim).checked_sub(first).filter(|j| *j < rotary_dim) else { return xs[i] };
             let angle = angles[places[t] * half + j % half];
             let turned = if j < half { -xs[i + half] } else { xs[i - half] };
             xs[i] * angle.cos() + turned * angle.sin()
@@ -40,9 +44,17 @@ fn rotates_and_rotates_back() {
 
 #[test]
 fn positions_beyond_the_table_are_clamped() {
-    let kernel =
-        Rope { tokens: 2, heads: 1, head_dim: 2, rotary_dim: 2, positions: 1, inverse: false, elem: Elem::F32 }
-            .build(&super::target());
+    let kernel = Rope {
+        tokens: 2,
+        heads: 1,
+        head_dim: 2,
+        first: 0,
+        rotary_dim: 2,
+        positions: 1,
+        inverse: false,
+        elem: Elem::F32,
+    }
+    .build(&super::target());
     let (mut x, xs) = random_buffer(1, Elem::F32, 4);
     let (mut cos, mut sin) = (Buffer::floats(Elem::F32, &[1.0]), Buffer::floats(Elem::F32, &[0.0]));
     let mut y = Buffer::garbage(Elem::F32, 4);

@@ -10,6 +10,7 @@ use amc_kernels::dropout::{DeriveSeed, Dropout};
 use amc_kernels::embedding::{Embedding, EmbeddingGrad};
 use amc_kernels::emit::Elem::{self, Bf16, F32};
 use amc_kernels::gemm::{Gemm, Term};
+use amc_kernels::heads::Heads;
 use amc_kernels::norm::{Kind, LayerNorm, NormGrad, NormGradWeight, RmsNorm};
 use amc_kernels::optimizer::{Adam, FinishNorm};
 use amc_kernels::pointwise::Pointwise;
@@ -177,7 +178,9 @@ fn rows(gpu: &Gpu, elem: Elem) -> Vec<Named> {
     let grad = |kind, add| NormGrad { rows, n, kind, eps, plus_one, add, elem, weight: elem }.build(gpu);
     let by_weight = |kind| NormGradWeight { rows, n, kind, eps, accumulate: true, elem };
     let (tokens, heads, head_dim, positions) = (TOKENS, 32, 128, 8192);
-    let rope = |inverse| Rope { tokens, heads, head_dim, rotary_dim: 128, positions, inverse, elem }.build(gpu);
+    let latent = Heads { tokens, heads: 40, sizes: vec![64, 32], shared: true, elem };
+    let rope =
+        |inverse| Rope { tokens, heads, head_dim, first: 0, rotary_dim: 128, positions, inverse, elem }.build(gpu);
     let kernels = [
         ("norm", norm(false)),
         ("norm of a sum", norm(true)),
@@ -190,6 +193,8 @@ fn rows(gpu: &Gpu, elem: Elem) -> Vec<Named> {
         ("layer norm gradient by weight", by_weight(Kind::Layer).build(gpu)),
         ("rope", rope(false)),
         ("rope, inverse", rope(true)),
+        ("heads, taken apart", latent.split(gpu)),
+        ("heads, put together", latent.join(gpu)),
     ];
     kernels.map(|(what, kernel)| (format!("{what}, {}", elem.name()), kernel)).into()
 }

@@ -6,6 +6,7 @@ use amc_kernels::cross_entropy::{CompactRows, CrossEntropyRows, GatherRows, Scat
 use amc_kernels::dropout::Dropout;
 use amc_kernels::embedding::{Embedding, EmbeddingGrad};
 use amc_kernels::emit::Elem::{self, Bf16, F32};
+use amc_kernels::heads::Heads;
 use amc_kernels::norm::{Kind, LayerNorm, NormGrad, NormGradWeight, RmsNorm};
 use amc_kernels::optimizer::Adam;
 use amc_kernels::reduce::{ColumnSum, SumSquares};
@@ -138,7 +139,8 @@ fn norms(elem: Elem, target: &Target) -> Vec<Problem> {
         problem(named(name), grad.build(target), amount, vec![x(), x(), numbers(F32, grad.parts() * n)])
     };
     let (tokens, heads, head_dim, positions) = (TOKENS, WIDTH / 64, 64, 512);
-    let rope = Rope { tokens, heads, head_dim, rotary_dim: head_dim, positions, inverse: false, elem };
+    let rope = Rope { tokens, heads, head_dim, first: 0, rotary_dim: head_dim, positions, inverse: false, elem };
+    let parts = Heads { tokens, heads: WIDTH / 96, sizes: vec![64, 32], shared: false, elem };
     let table = || numbers(F32, positions * head_dim / 2);
     let place = integers(tokens, |i| i as i32);
     vec![
@@ -150,6 +152,8 @@ fn norms(elem: Elem, target: &Target) -> Vec<Problem> {
         problem(named("layer_norm"), layer_norm.build(target), amount, vec![x(), weight(), weight(), x()]),
         problem(named("layer_norm gradient"), grad(Kind::Layer, false), amount, vec![x(), weight(), x(), x()]),
         by_weight(Kind::Layer, "layer_norm gradient by weight"),
+        problem(named("split_heads"), parts.split(target), amount, vec![x(), x(), x()]),
+        problem(named("join_heads"), parts.join(target), amount, vec![x(), x(), x()]),
         problem(named("rope"), rope.build(target), amount, vec![x(), place, table(), table(), x()]),
     ]
 }

@@ -2,9 +2,18 @@
 use super::layer::Context;
 use super::linear::Scope;
 use crate::model::{Attention, QkNorm};
-use crate::names::{AttentionNames, NormNames};
-use amc_ir::ops::{self, AttentionCached, CacheAppend, Reshape, Rope};
+use crate::names::{AttentionNames, NormNames, QkvNames};
+use amc_ir::ops::{self, AttentionCached, CacheAppend, Reshape, Rope, SplitHeads};
 use amc_ir::{Function, Value};
+
+/// What scores are, and how many heads have them.
+pub(super) struct Scores {
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub scale: f64,
+    pub softcap: Option<f64>,
+    pub window: Option<usize>,
+}
 
 impl Scope<'_> {
     /// Projections, norms of heads, rotation, attention, output projection. Returns also the updated caches.
@@ -16,32 +25,35 @@ impl Scope<'_> {
         context: &Context,
         x: Value,
     ) -> (Value, Vec<Value>) {
-        let mut q = self.linear(g, &names.q, context, x);
-        let mut k = self.linear(g, &names.k, context, x);
-        let v = self.linear(g, &names.v, context, x);
+        let [mut q, mut k, v] = match &names.qkv {
+            QkvNames::Blocks(blocks) => blocks.each_ref().map(|block| self.linear(g, block, context, x)),
+            QkvNames::ByHead(whole) => {
+                let whole = self.linear(g, whole, context, x);
+                let Attention { heads, kv_heads, head_dim, .. } = *attention;
+                let sizes = vec![heads / kv_heads * head_dim, head_dim, head_dim];
+                let parts = g.push(SplitHeads { heads: kv_heads, sizes, shared: false }, &[whole]);
+                [parts[0], parts[1], parts[2]]
+            }
+        };
         if let Some((q_norm, k_norm)) = &names.qk_norm {
             q = self.qk_norm(g, attention, q_norm, q);
             k = self.qk_norm(g, attention, k_norm, k);
         }
         let rotate = |g: &mut Function, x: Value, heads: usize| {
-            g.op(Rope { heads, inverse: false }, &[x, context.positions, context.cos, context.sin])
+            g.op(Rope { heads, first: 0, inverse: false }, &[x, context.positions, context.cos, context.sin])
         };
         let q = rotate(g, q, attention.heads);
         let k = rotate(g, k, attention.kv_heads);
-        let (out, caches) = self.attend(g, attention, context, [q, k, v]);
+        let Attention { heads, kv_heads, scale, softcap, window, .. } = *attention;
+        let (out, caches) = self.attend(g, &Scores { heads, kv_heads, scale, softcap, window }, context, [q, k, v]);
         (self.linear(g, &names.o, context, out), caches)
     }
 
-    fn attend(
-        &self,
-        g: &mut Function,
-        attention: &Attention,
-        context: &Context,
-        qkv: [Value; 3],
-    ) -> (Value, Vec<Value>) {
+    /// Attention over the documents of the batch, or over the caches, which are returned with the chunk in them.
+    pub fn attend(&self, g: &mut Function, scores: &Scores, context: &Context, qkv: [Value; 3]) -> (Value, Vec<Value>) {
         let [q, k, v] = qkv;
-        let Attention { heads, kv_heads, scale, window, .. } = *attention;
-        let (scale, softcap) = (scale as f32, attention.softcap.map(|cap| cap as f32));
+        let Scores { heads, kv_heads, scale, softcap, window } = *scores;
+        let (scale, softcap) = (scale as f32, softcap.map(|cap| cap as f32));
         if let (Some((k_cache, v_cache)), Some(start)) = (context.caches, context.start) {
             let k = g.op(CacheAppend {}, &[k_cache, k, start]);
             let v = g.op(CacheAppend {}, &[v_cache, v, start]);

@@ -16,7 +16,7 @@ pub(super) struct Layer {
     /// Which of the rotation tables it reads.
     table: usize,
     /// Columns of its key and value caches.
-    pub cache_width: usize,
+    pub cache_widths: [usize; 2],
 }
 
 impl Layer {
@@ -25,16 +25,14 @@ impl Layer {
         let model = builder.request.model;
         let layer = &model.kinds[model.layers[number]];
         let names = &builder.names.layers[number];
-        let Mixer::Attention(attention) = &layer.mixer;
-        let MixerNames::Attention(mixer_names) = &names.mixer;
-        let table = builder.rotations().iter().position(|r| *r == attention.rope).expect("every rotation is listed");
-        let cache_width = attention.kv_heads * attention.head_dim;
+        let table = builder.rotations().iter().position(|r| r == layer.mixer.rope()).expect("every rotation is listed");
+        let cache_widths = layer.mixer.cache_widths();
         let mut weights: Vec<Weight> = names.vectors().map(|vector| builder.vector(vector)).collect();
         names.linears().for_each(|linear| builder.linear_weights(linear, &mut weights));
 
         let mut g = Function::new("layer");
         let stream = g.param("x", Type::new(builder.request.compute, [builder.tokens(), model.hidden]));
-        let context = Context::declare(builder, &mut g, attention.rope.rotary / 2, cache_width);
+        let context = Context::declare(builder, &mut g, layer.mixer.rope().rotary / 2, cache_widths);
         let mut scope = Scope::declare(builder, &mut g, number, &weights);
         let residual = |g: &mut Function, stream: Value, branch: Value| {
             let branch = g.op(Scale { value: layer.residual as f32 }, &[branch]);
@@ -44,7 +42,7 @@ impl Layer {
             names.as_ref().map_or(x, |names| scope.norm(g, &layer.norm, names, x))
         };
         let normed = norm(&mut g, &scope, &names.mixer_norm, stream);
-        let (mixed, caches) = scope.attention(&mut g, attention, mixer_names, &context, normed);
+        let (mixed, caches) = scope.mixer(&mut g, &layer.mixer, &names.mixer, &context, normed);
         let mixed = norm(&mut g, &scope, &names.mixer_out_norm, mixed);
         let joined = residual(&mut g, stream, mixed);
         let read = match layer.wiring {
@@ -57,7 +55,7 @@ impl Layer {
         let out = norm(&mut g, &scope, &names.ffn_out_norm, out);
         let joined = residual(&mut g, joined, out);
         g.results = [vec![joined], caches].concat();
-        Layer { function: g, weights, number, table, cache_width }
+        Layer { function: g, weights, number, table, cache_widths }
     }
 
     /// Calls the layer's function, which is added to the module unless an equal one is there. Returns the stream and the
@@ -96,6 +94,26 @@ impl Layer {
     }
 }
 
+impl Scope<'_> {
+    /// What mixes tokens. Returns also the updated caches.
+    fn mixer(
+        &mut self,
+        g: &mut Function,
+        mixer: &Mixer,
+        names: &MixerNames,
+        context: &Context,
+        x: Value,
+    ) -> (Value, Vec<Value>) {
+        match (mixer, names) {
+            (Mixer::Attention(attention), MixerNames::Attention(names)) => {
+                self.attention(g, attention, names, context, x)
+            }
+            (Mixer::Latent(latent), MixerNames::Latent(names)) => self.latent(g, latent, names, context, x),
+            _ => unreachable!("names are made from the model"),
+        }
+    }
+}
+
 /// The parameters of a layer function that are neither its stream nor its weights.
 pub(super) struct Context {
     pub positions: Value,
@@ -109,7 +127,7 @@ pub(super) struct Context {
 }
 
 impl Context {
-    fn declare(builder: &Builder, g: &mut Function, half: usize, cache_width: usize) -> Context {
+    fn declare(builder: &Builder, g: &mut Function, half: usize, cache_widths: [usize; 2]) -> Context {
         let n = builder.tokens();
         let capacity = builder.decodes();
         let rows = capacity.unwrap_or(builder.request.seq);
@@ -122,8 +140,8 @@ impl Context {
             cos: g.param("rope_cos", table.clone()),
             sin: g.param("rope_sin", table),
             caches: capacity.map(|capacity| {
-                let ty = Type::new(builder.request.compute, [capacity, cache_width]);
-                (g.param("k_cache", ty.clone()), g.param("v_cache", ty))
+                let [k, v] = cache_widths.map(|width| Type::new(builder.request.compute, [capacity, width]));
+                (g.param("k_cache", k), g.param("v_cache", v))
             }),
         }
     }

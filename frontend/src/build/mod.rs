@@ -5,6 +5,7 @@
 mod attention;
 mod experts;
 mod ffn;
+mod latent;
 mod layer;
 mod linear;
 
@@ -149,9 +150,8 @@ impl Builder<'_> {
     fn rotations(&self) -> Vec<RopeSpec> {
         let mut rotations: Vec<RopeSpec> = vec![];
         for kind in &self.request.model.kinds {
-            let crate::model::Mixer::Attention(attention) = &kind.mixer;
-            if !rotations.contains(&attention.rope) {
-                rotations.push(attention.rope.clone());
+            if !rotations.contains(kind.mixer.rope()) {
+                rotations.push(kind.mixer.rope().clone());
             }
         }
         rotations
@@ -249,13 +249,13 @@ impl Builder<'_> {
 
     fn caches(&mut self, main: &mut Function, number: usize, layer: &layer::Layer) -> Vec<Value> {
         let Some(capacity) = self.decodes() else { return vec![] };
-        ["k_cache", "v_cache"]
-            .map(|kind| {
-                let name = format!("{kind}.{number}");
-                self.bindings.params.insert(name.clone(), Binding::State);
-                main.param(name, Type::new(self.request.compute, [capacity, layer.cache_width]))
-            })
-            .to_vec()
+        let caches = ["k_cache", "v_cache"].into_iter().zip(layer.cache_widths);
+        let cache = |(kind, width): (&str, usize)| {
+            let name = format!("{kind}.{number}");
+            self.bindings.params.insert(name.clone(), Binding::State);
+            main.param(name, Type::new(self.request.compute, [capacity, width]))
+        };
+        caches.map(cache).collect()
     }
 
     /// The parameter of `main` for a weight, bound and listed.

@@ -6,7 +6,7 @@ use crate::arch::*;
 pub const GEMMA: Arch = Arch {
     classes: &["GemmaForCausalLM"],
     embed_scale: EmbedScale::Rounded(Sqrt(&Key("hidden_size"))),
-    padding: Some(0),
+    padding: Padding::Key(Some(0)),
     layers: Layers { kinds: &[GEMMA_LAYER], schedule: Schedule::Same },
     final_norm: ONE_PLUS,
     head: Head { tied: Flag::Keys(&["tie_word_embeddings"], true), ..LLAMA.head },

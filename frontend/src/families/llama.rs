@@ -72,7 +72,7 @@ pub const LLAMA: Arch = Arch {
     hidden: Key("hidden_size"),
     depth: Key("num_hidden_layers"),
     embed_scale: EmbedScale::No,
-    padding: None,
+    padding: Padding::Key(None),
     layers: Layers { kinds: &[LAYER], schedule: Schedule::Same },
     final_norm: NORM,
     head: Head { tied: Flag::Keys(&["tie_word_embeddings"], false), divisor: Is(1.0), softcap: Softcap::No },
@@ -87,6 +87,12 @@ pub const LLAMA: Arch = Arch {
         k: "self_attn.k_proj",
         v: "self_attn.v_proj",
         o: "self_attn.o_proj",
+        q_a: "self_attn.q_a_proj",
+        q_a_norm: "self_attn.q_a_layernorm",
+        q_b: "self_attn.q_b_proj",
+        kv_a: "self_attn.kv_a_proj_with_mqa",
+        kv_a_norm: "self_attn.kv_a_layernorm",
+        kv_b: "self_attn.kv_b_proj",
         q_norm: "self_attn.q_norm",
         k_norm: "self_attn.k_norm",
         ffn_norm: "post_attention_layernorm",
@@ -139,7 +145,7 @@ pub const DEEPSEEK: Arch = Arch {
 /// Llama whose bias switches have other names (transformers 5 writes Llama's).
 pub const INTERNLM3: Arch = Arch {
     classes: &["InternLM3ForCausalLM"],
-    padding: Some(2),
+    padding: Padding::Key(Some(2)),
     layers: Layers { kinds: &[INTERNLM3_LAYER], schedule: Schedule::Same },
     ..LLAMA
 };
@@ -159,7 +165,7 @@ const INTERNLM3_LAYER: Layer = Layer {
 /// Llama with as many key heads as heads, and biases in attention alone.
 pub const INTERNLM: Arch = Arch {
     classes: &["InternLMForCausalLM"],
-    padding: Some(2),
+    padding: Padding::Key(Some(2)),
     layers: Layers { kinds: &[INTERNLM_LAYER], schedule: Schedule::Same },
     ..LLAMA
 };

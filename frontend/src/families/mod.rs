@@ -1,5 +1,6 @@
 //! Every family, one row each. A family's file holds data only; what the words mean is in [`crate::arch`].
 mod gemma;
+mod gpt;
 mod granite;
 mod llama;
 mod minicpm;
@@ -19,6 +20,7 @@ pub const ALL: &[&Arch] = &[
     &gemma::GEMMA,
     &gemma::GEMMA2,
     &gemma::GEMMA3,
+    &gpt::GPT_NEOX,
     &granite::GRANITE,
     &llama::AQUILA,
     &llama::DEEPSEEK,
@@ -27,6 +29,7 @@ pub const ALL: &[&Arch] = &[
     &llama::INTERNLM3,
     &llama::LLAMA,
     &minicpm::MINICPM,
+    &minicpm::MINICPM3,
     &mistral::MISTRAL,
     &mixtral::MIXTRAL,
     &nemotron::NEMOTRON,

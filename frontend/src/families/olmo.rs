@@ -4,7 +4,7 @@ use crate::arch::*;
 
 pub const OLMO2: Arch = Arch {
     classes: &["Olmo2ForCausalLM"],
-    padding: Some(1),
+    padding: Padding::Key(Some(1)),
     layers: Layers { kinds: &[OLMO2_LAYER], schedule: Schedule::Same },
     final_norm: OLMO2_NORM,
     paths: Paths {

@@ -5,7 +5,7 @@ use crate::arch::*;
 
 pub const PHI3: Arch = Arch {
     classes: &["Phi3ForCausalLM"],
-    padding: Some(32000),
+    padding: Padding::Key(Some(32000)),
     layers: Layers { kinds: &[PHI3_LAYER], schedule: Schedule::Same },
     only: &[SINGLE_DECODER, NO_BIAS],
     ..LLAMA

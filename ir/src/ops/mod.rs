@@ -6,6 +6,7 @@ mod elementwise;
 mod embedding;
 mod experts;
 mod grouped_matmul;
+mod heads;
 mod layer_norm;
 mod matmul;
 mod optimizer;
@@ -20,6 +21,7 @@ pub use elementwise::*;
 pub use embedding::{Embedding, EmbeddingGrad};
 pub use experts::{GatherRows, GroupRows, Route, RouteGrad, SumRows};
 pub use grouped_matmul::{GroupedMatmul, GroupedMatmulGrad};
+pub use heads::{JoinHeads, SplitHeads};
 pub use layer_norm::{LayerNorm, LayerNormGrad, LayerNormGradAdd, LayerNormGradWeight};
 pub use matmul::{Matmul, MatmulSum};
 pub use optimizer::{Accumulate, Adam, ClipCoefficient};
@@ -77,6 +79,8 @@ crate::ops! {
     layer_norm::LayerNormGradAdd,
     layer_norm::LayerNormGradWeight,
     rope::Rope,
+    heads::SplitHeads,
+    heads::JoinHeads,
     attention::Attention,
     attention::AttentionGrad,
     attention::CacheAppend,

@@ -6,9 +6,9 @@ use crate::op::{Named, OpDef, Vjp};
 use crate::{DType, Type, Value, op};
 
 op! {
-    /// Rotates the first `r` elements of each of `heads` heads of `x` [T, heads·d] by the angle of the token's position;
-    /// `cos` and `sin` are [P, r/2], row `positions[t]` being token t's. `inverse` rotates back, which is the gradient.
-    "rope" Rope { heads: usize, inverse: bool } (x, positions, cos, sin) -> "x"
+    /// Rotates `r` elements, from element `first` on, of each of `heads` heads of `x` [T, heads·d] by the angle of the token's
+    /// position; `cos` and `sin` are [P, r/2], row `positions[t]` being token t's. `inverse` rotates back, which is the gradient.
+    "rope" Rope { heads: usize, first: usize, inverse: bool } (x, positions, cos, sin) -> "x"
 }
 
 impl OpDef for Rope {
@@ -23,8 +23,10 @@ impl OpDef for Rope {
         if positions.len() != tokens {
             return Err(format!("`positions` is {positions}, `x` has {tokens} rows"));
         }
-        if self.heads == 0 || width % self.heads != 0 || 2 * half > width / self.heads {
-            return Err(format!("`x` is {x}: {} heads do not take rotations of {} elements", self.heads, 2 * half));
+        let end = self.first.saturating_add(2 * half);
+        if self.heads == 0 || width % self.heads != 0 || end > width / self.heads {
+            let Rope { heads, first, .. } = self;
+            return Err(format!("`x` is {x}: {heads} heads have no elements {first} to {end} to rotate"));
         }
         Ok(vec![x])
     }
@@ -35,7 +37,7 @@ impl OpDef for Rope {
         let mut y = args[0].clone();
         for t in 0..tokens {
             let row = args[1].data[t] as usize * half;
-            for at in (0..self.heads).map(|h| t * width + h * d) {
+            for at in (0..self.heads).map(|h| t * width + h * d + self.first) {
                 for i in 0..half {
                     let (cos, sin) = (args[2].data[row + i], args[3].data[row + i]);
                     let sin = if self.inverse { -sin } else { sin };
@@ -49,7 +51,7 @@ impl OpDef for Rope {
     }
 
     fn vjp(&self, g: &mut Function, at: &Vjp) -> Option<Vec<Option<Value>>> {
-        let back = Rope { heads: self.heads, inverse: !self.inverse };
+        let back = Rope { inverse: !self.inverse, ..self.clone() };
         let dx = at.needs[0].then(|| g.op(back, &[at.dy(), at.args[1], at.args[2], at.args[3]]));
         Some(vec![dx, None, None, None])
     }

@@ -6,6 +6,7 @@ mod state;
 use super::{Operand, Selector, elem, rows};
 use amc_ir::{DType, Function, Op, Type, Value};
 use amc_kernels::emit::Elem;
+use amc_kernels::heads::Heads;
 use amc_kernels::norm::Kind;
 use amc_kernels::region::Region;
 use amc_kernels::{norm, reduce, rope};
@@ -54,12 +55,29 @@ pub(super) fn claim(s: &mut Selector, at: usize, done: &mut [bool]) {
                 tokens,
                 heads: op.heads,
                 head_dim: width / op.heads,
+                first: op.first,
                 rotary_dim: 2 * half,
                 positions,
                 inverse: op.inverse,
                 elem: value_elem(function, args[0]),
             };
             s.launch(kernel.build(s.target), operands(args, results), "rope");
+        }
+        Op::SplitHeads(op) => {
+            let (tokens, _) = rows(function.ty(args[0]));
+            let elem = value_elem(function, args[0]);
+            let heads = Heads { tokens, heads: op.heads, sizes: op.sizes.clone(), shared: op.shared, elem };
+            s.launch(heads.split(s.target), operands(args, results), "split_heads");
+        }
+        Op::JoinHeads(op) => {
+            let last = args.len() - 1;
+            let width = |(i, part): (usize, &Value)| {
+                rows(function.ty(*part)).1 / if op.shared && i == last { 1 } else { op.heads }
+            };
+            let sizes = args.iter().enumerate().map(width).collect();
+            let (tokens, elem) = (rows(function.ty(args[0])).0, value_elem(function, args[0]));
+            let heads = Heads { tokens, heads: op.heads, sizes, shared: op.shared, elem };
+            s.launch(heads.join(s.target), operands(args, results), "join_heads");
         }
         Op::SumTo(_) => sum_to(s, at, done),
         op if !experts::claim(s, at, done) => state::claim(s, at, op, done),
