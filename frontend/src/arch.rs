@@ -371,6 +371,7 @@ pub enum Gain {
 pub struct Head {
     /// Whether its matrix is the embedding's.
     pub tied: Flag,
+    pub bias: Flag,
     /// Logits are divided by it.
     pub divisor: Num,
     /// What they are then kept under.

@@ -33,6 +33,7 @@ pub struct Model {
     pub final_norm: Norm,
     /// Whether the head's matrix is the embedding's.
     pub tied: bool,
+    pub head_bias: bool,
     /// Logits are divided by it.
     pub logit_divisor: f64,
     /// Then logits `z` become `c · tanh(z / c)`.
@@ -230,6 +231,7 @@ impl Reader<'_> {
             layers,
             final_norm: self.norm(&family.final_norm)?,
             tied: self.flag(&family.head.tied)?,
+            head_bias: self.flag(&family.head.bias)?,
             logit_divisor: self.nonzero(&family.head.divisor)?,
             logit_softcap: self.softcap(&family.head.softcap)?,
             longest: self.root.size("max_position_embeddings")?,

@@ -207,7 +207,7 @@ impl Names {
     pub fn new(model: &Model) -> Names {
         let paths = &model.paths;
         let embed = weight(paths.embed, &[model.vocab, model.hidden]);
-        let mut head = linear(paths.head.into(), model.hidden, model.vocab, false);
+        let mut head = linear(paths.head.into(), model.hidden, model.vocab, model.head_bias);
         if model.tied {
             head.weight_tensor = embed.tensor.clone();
         }

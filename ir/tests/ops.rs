@@ -83,8 +83,8 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         &["bf16[4,3]", "bf16[5,3]", "label[4]", "loss_scale[1]"],
     ),
     (
-        "linear_cross_entropy_grad {logit_scale = 1e0, softcap = 3e1, weight = true}",
-        &["bf16[4,3]", "bf16[5,3]", "label[4]", "loss_scale[1]"],
+        "linear_cross_entropy_grad {logit_scale = 1e0, softcap = 3e1, weight = true, bias = true}",
+        &["bf16[4,3]", "bf16[5,3]", "label[4]", "loss_scale[1]", "bf16[5]"],
     ),
     ("dropout {p = 5e-1, site = 3}", &["bf16[4,5]", "seed[2]"]),
     ("derive_seed {index = 1}", &["seed[2]"]),

@@ -274,7 +274,8 @@ impl NormGradWeight {
 
     /// The sum of the partial sums.
     pub fn finish(&self, machine: &dyn Machine) -> Kernel {
-        let sum = ColumnSum { rows: self.parts(), n: self.n, elem: Elem::F32, accumulate: self.accumulate };
+        let sum =
+            ColumnSum { rows: self.parts(), n: self.n, stride: self.n, elem: Elem::F32, accumulate: self.accumulate };
         sum.build(machine)
     }
 }

@@ -7,11 +7,12 @@ use crate::{Kernel, Machine, Work};
 /// Elements of a task over flat arrays.
 const FLAT_CHUNK: usize = 16_384;
 
-/// `sum[j] = Σ_i x[i, j]`, rows in order. Operands: `x [rows, n]`, `sum` f32 `[n]`.
+/// `sum[j] = Σ_i x[i, j]`, rows in order. Operands: `x [rows, n]`, its rows `stride` elements apart, `sum` f32 `[n]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ColumnSum {
     pub rows: usize,
     pub n: usize,
+    pub stride: usize,
     /// Storage of `x`.
     pub elem: Elem,
     /// Whether the sums are added to `sum` rather than stored.
@@ -31,7 +32,7 @@ impl ColumnSum {
                     if self.accumulate { e.load_at(&sum, column, Elem::F32, lanes) } else { e.float(0.0, lanes) };
                 let (zero, rows) = (e.index(0), e.index(self.rows as i64));
                 let total = e.for_loop(&zero, &rows, 1, &[(start, float_type(lanes))], |e, row, so_far| {
-                    let x = e.row(&x, row, n, elem);
+                    let x = e.row(&x, row, self.stride, elem);
                     let x = e.load(&x, elem, lanes);
                     vec![e.float2("addf", &so_far[0], &x, lanes)]
                 });

@@ -100,7 +100,7 @@ const ROWS: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "linear_cross_entropy {logit_scale = -3e0, softcap = 2e0}",
-        &["f32[4,3]", "f32[5,3]", "label[4]", "loss_scale[1]"],
+        &["f32[4,3]", "f32[5,3]", "label[4]", "loss_scale[1]", "f32[5]"],
         &["f32[1]"],
     ),
     ("dropout {p = 5e-1, site = 3}", &["f32[4,5]", "seed[2]"], &["f32[4,5]"]),

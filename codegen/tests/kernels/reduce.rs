@@ -5,14 +5,18 @@ use amc_kernels::reduce::{Accumulate, ColumnSum, Sum, SumSquares};
 
 #[test]
 fn columns() {
-    for (rows, n, elem, accumulate) in
-        [(5, 70, Elem::F32, false), (3, 32, Elem::Bf16, true), (1, 1, Elem::F32, true), (9, 13, Elem::Bf16, false)]
-    {
-        let kernel = ColumnSum { rows, n, elem, accumulate }.build(&super::target());
-        let (mut x, xs) = random_buffer(1, elem, rows * n);
+    for (rows, n, stride, elem, accumulate) in [
+        (5, 70, 70, Elem::F32, false),
+        (3, 32, 32, Elem::Bf16, true),
+        (1, 1, 1, Elem::F32, true),
+        (9, 13, 26, Elem::Bf16, false),
+    ] {
+        let kernel = ColumnSum { rows, n, stride, elem, accumulate }.build(&super::target());
+        let (mut x, xs) = random_buffer(1, elem, rows * stride);
         let (mut sum, before) = random_buffer(2, Elem::F32, n);
         load(&[&kernel]).run(&kernel, &mut [&mut x, &mut sum]);
-        let column = |j: usize| xs.iter().skip(j).step_by(n).sum::<f64>() + if accumulate { before[j] } else { 0.0 };
+        let column =
+            |j: usize| xs.iter().skip(j).step_by(stride).sum::<f64>() + if accumulate { before[j] } else { 0.0 };
         assert_close("column sums", &sum, &(0..n).map(column).collect::<Vec<_>>(), 1e-6, 1e-6);
     }
 }

@@ -234,7 +234,7 @@ fn flat(gpu: &Gpu, elem: Elem) -> Vec<Named> {
         ("GLU gradient alone", pointwise(glu_gradient(elem, elem))),
         ("AdamW", adam.build(gpu)),
         ("accumulate", Accumulate { n: tokens * width, elem }.build(gpu)),
-        ("column sum", ColumnSum { rows: tokens, n: width, elem, accumulate: true }.build(gpu)),
+        ("column sum", ColumnSum { rows: tokens, n: width, stride: width, elem, accumulate: true }.build(gpu)),
     ];
     kernels.map(|(what, kernel)| (format!("{what}, {}", elem.name()), kernel)).into()
 }

@@ -213,7 +213,7 @@ fn states(target: &Target) -> Vec<Problem> {
     let (rows, n) = (TOKENS, WIDTH);
     let len = rows * n;
     let squares = SumSquares { n: len };
-    let sum = ColumnSum { rows, n, elem: Bf16, accumulate: true }.build(target);
+    let sum = ColumnSum { rows, n, stride: n, elem: Bf16, accumulate: true }.build(target);
     let adam = |elem| {
         let kernel = Adam { n: len, elem, beta1: 0.9, beta2: 0.999, eps: 1e-8, decoupled: true }.build(target);
         let state = [elem, F32, F32, F32].map(|elem| numbers(elem, len));

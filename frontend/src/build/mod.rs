@@ -13,7 +13,7 @@ use crate::arch::{Gain, NormKind};
 use crate::model::{Model, Norm};
 use crate::names::{Linear, Names, Vector};
 use crate::rope::RopeSpec;
-use amc_ir::ops::{Embedding, LayerNorm, LinearCrossEntropy, Matmul, RmsNorm, Scale, Tanh};
+use amc_ir::ops::{Add, Broadcast, Cast, Embedding, LayerNorm, LinearCrossEntropy, Matmul, RmsNorm, Scale, Tanh};
 use amc_ir::{Binding, Bindings, BoundTensor, DType, Function, Init, Module, Type, Value, View};
 use anyhow::{Result, bail};
 use std::collections::{BTreeMap, BTreeSet};
@@ -175,6 +175,10 @@ impl Builder<'_> {
         let final_norm: Vec<Value> = final_norm.map(|vector| self.weight(&mut main, &self.vector(vector))).collect();
         let head = self.matrix(&self.names.head);
         let head = if model.tied { embed } else { self.weight(&mut main, &head) };
+        let head_bias = self.names.head.bias().map(|view| {
+            let bias = self.stored(view, vec![model.vocab], model.vocab);
+            self.weight(&mut main, &bias)
+        });
 
         let scale = Embedding { scale: self.embed_scale(), padding: model.padding, dtype: self.request.compute };
         let mut stream = main.op(scale, &[embed, tokens]);
@@ -189,10 +193,17 @@ impl Builder<'_> {
         let softcap = model.logit_softcap.map(|cap| cap as f32);
         main.results = match (labels, loss_scale) {
             (Some(labels), Some(loss_scale)) => {
-                vec![main.op(LinearCrossEntropy { logit_scale, softcap }, &[stream, head, labels, loss_scale])]
+                let mut args = vec![stream, head, labels, loss_scale];
+                args.extend(head_bias);
+                vec![main.op(LinearCrossEntropy { logit_scale, softcap }, &args)]
             }
             _ => {
-                let logits = main.op(Matmul::linear(DType::F32), &[stream, head]);
+                let mut logits = main.op(Matmul::linear(DType::F32), &[stream, head]);
+                if let Some(bias) = head_bias {
+                    let bias = main.op(Cast { dtype: DType::F32 }, &[bias]);
+                    let bias = main.op(Broadcast { shape: main.ty(logits).shape.clone() }, &[bias]);
+                    logits = main.op(Add {}, &[logits, bias]);
+                }
                 let mut logits = main.op(Scale { value: logit_scale }, &[logits]);
                 if let Some(cap) = softcap {
                     let share = main.op(Scale { value: 1.0 / cap }, &[logits]);

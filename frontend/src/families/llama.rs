@@ -75,7 +75,12 @@ pub const LLAMA: Arch = Arch {
     padding: Padding::Key(None),
     layers: Layers { kinds: &[LAYER], schedule: Schedule::Same },
     final_norm: NORM,
-    head: Head { tied: Flag::Keys(&["tie_word_embeddings"], false), divisor: Is(1.0), softcap: Softcap::No },
+    head: Head {
+        tied: Flag::Keys(&["tie_word_embeddings"], false),
+        bias: Flag::Is(false),
+        divisor: Is(1.0),
+        softcap: Softcap::No,
+    },
     only: &[SINGLE_DECODER],
     ignored: &[],
     paths: Paths {

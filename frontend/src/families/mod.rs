@@ -34,6 +34,7 @@ pub const ALL: &[&Arch] = &[
     &mixtral::MIXTRAL,
     &nemotron::NEMOTRON,
     &olmo::OLMO2,
+    &phi::PHI,
     &phi::PHI3,
     &qwen::QWEN2,
     &qwen::QWEN3,

@@ -6,16 +6,17 @@ use crate::op::{Named, OpDef, Vjp};
 use crate::{DType, Type, Value, op};
 
 op! {
-    /// Cross entropy of the logits `z = logit_scale · x wᵀ` against `labels`, summed over the rows whose label is not -100 and
-    /// multiplied by `loss_scale`. With a `softcap` c, logits become `c · tanh(z / c)` first (Gemma 2; transformers'
-    /// modeling_gemma2.py). `x` is [T, H], `w` [V, H]; the result is f32[1].
-    "linear_cross_entropy" LinearCrossEntropy { logit_scale: f32, softcap: Option<f32> } (x, w, labels, loss_scale)
+    /// Cross entropy of the logits `z = logit_scale · (x wᵀ + bias)` against `labels`, summed over the rows whose label is not
+    /// -100 and multiplied by `loss_scale`. With a `softcap` c, logits become `c · tanh(z / c)` first (Gemma 2; transformers'
+    /// modeling_gemma2.py). `x` is [T, H], `w` [V, H]; `more` is the bias [V], or nothing; the result is f32[1].
+    "linear_cross_entropy" LinearCrossEntropy { logit_scale: f32, softcap: Option<f32> } (x, w, labels, loss_scale, more)
         -> "f32[1]"
 }
 
 fn check(args: &[Type], softcap: Option<f32>) -> Result<(), String> {
     want_positive("softcap", softcap)?;
-    let [x, w, labels, loss_scale] = operands(args, LinearCrossEntropy::OPERANDS)?;
+    let (head, bias) = args.split_at(args.len().min(4));
+    let [x, w, labels, loss_scale] = operands(head, &LinearCrossEntropy::OPERANDS[..4])?;
     want_float("x", &x)?;
     want_float("w", &w)?;
     let (tokens, width) = want_matrix("x", &x)?;
@@ -23,7 +24,15 @@ fn check(args: &[Type], softcap: Option<f32>) -> Result<(), String> {
     want("w", &w, &Type::new(w.dtype, [vocab, width]))?;
     want_dtype("labels", &labels, DType::Label)?;
     want("labels", &labels, &Type::new(DType::Label, [tokens]))?;
-    want("loss_scale", &loss_scale, &Type::new(DType::LossScale, [1]))
+    want("loss_scale", &loss_scale, &Type::new(DType::LossScale, [1]))?;
+    match bias {
+        [] => Ok(()),
+        [bias] => {
+            want_float("bias", bias)?;
+            want("bias", bias, &Type::new(bias.dtype, [vocab]))
+        }
+        more => Err(format!("takes at most one bias behind the loss scale, found {}", more.len())),
+    }
 }
 
 /// A row with a label.
@@ -42,9 +51,12 @@ fn supervised_rows(args: &[&Tensor], logit_scale: f32, softcap: Option<f32>) -> 
     labelled
         .map(|(t, &label)| {
             let row = &x.data[t * width..][..width];
-            let logit = |w: &[f64]| logit_scale as f64 * row.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
+            let bias = |v: usize| args.get(4).map_or(0.0, |bias| bias.data[v]);
+            let product = |w: &[f64]| row.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
+            let logit = |(v, w): (usize, &[f64])| logit_scale as f64 * (product(w) + bias(v));
             let capped = |z: f64| softcap.map_or((z, 1.0), |cap| soft(z, cap as f64));
-            let (logits, slopes): (Vec<f64>, Vec<f64>) = w.data.chunks(width).map(logit).map(capped).unzip();
+            let (logits, slopes): (Vec<f64>, Vec<f64>) =
+                w.data.chunks(width).enumerate().map(logit).map(capped).unzip();
             let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let total: f64 = logits.iter().map(|l| (l - top).exp()).sum();
             let probabilities = logits.iter().map(|l| (l - top).exp() / total).collect();
@@ -74,7 +86,8 @@ impl OpDef for LinearCrossEntropy {
 
     fn vjp(&self, g: &mut Function, at: &Vjp) -> Option<Vec<Option<Value>>> {
         let LinearCrossEntropy { logit_scale, softcap } = *self;
-        let grad = LinearCrossEntropyGrad { logit_scale, softcap, weight: at.needs[1] };
+        let (weight, bias) = (at.needs[1], at.needs.get(4) == Some(&true));
+        let grad = LinearCrossEntropyGrad { logit_scale, softcap, weight, bias };
         let results = g.push(grad, at.args);
         let times_dy = |g: &mut Function, d: Value| {
             let ty = g.ty(d).clone();
@@ -83,17 +96,25 @@ impl OpDef for LinearCrossEntropy {
             g.op(super::Mul {}, &[d, dy])
         };
         let dx = at.needs[0].then(|| times_dy(g, results[1]));
-        let dw = at.needs[1].then(|| times_dy(g, results[2]));
-        Some(vec![dx, dw, None, None])
+        let dw = weight.then(|| times_dy(g, results[2]));
+        let mut gradients = vec![dx, dw, None, None];
+        if at.args.len() > 4 {
+            gradients.push(bias.then(|| times_dy(g, results[2 + usize::from(weight)])));
+        }
+        Some(gradients)
     }
 }
 
 op! {
-    /// The loss of `linear_cross_entropy` and its gradients in one pass: the loss, the cotangent of `x`, and, with
-    /// `weight`, that of `w` in f32. A row's products have the gradient `(softmax - onehot) · logit_scale · loss_scale`, times
+    /// The loss of `linear_cross_entropy` and its gradients in one pass: the loss, the cotangent of `x`, with `weight` that of
+    /// `w` in f32, and with `bias` that of the bias in f32. A row's products have the gradient `(softmax - onehot) · logit_scale · loss_scale`, times
     /// `1 - tanh²` with a `softcap`.
-    "linear_cross_entropy_grad" LinearCrossEntropyGrad { logit_scale: f32, softcap: Option<f32>, weight: bool }
-        (x, w, labels, loss_scale) -> "f32[1]", "x", "f32[w.shape] with `weight`"
+    "linear_cross_entropy_grad" LinearCrossEntropyGrad {
+        logit_scale: f32,
+        softcap: Option<f32>,
+        weight: bool,
+        bias: bool,
+    } (x, w, labels, loss_scale, more) -> "f32[1]", "x", "f32[w.shape] with `weight`", "f32[V] with `bias`"
 }
 
 impl OpDef for LinearCrossEntropyGrad {
@@ -103,6 +124,11 @@ impl OpDef for LinearCrossEntropyGrad {
         if self.weight {
             results.push(args[1].with_dtype(DType::F32));
         }
+        match args.get(4) {
+            Some(bias) if self.bias => results.push(bias.with_dtype(DType::F32)),
+            None if self.bias => return Err("`bias` wants the gradient of a bias, of which there is none".into()),
+            _ => {}
+        }
         Ok(results)
     }
 
@@ -110,12 +136,14 @@ impl OpDef for LinearCrossEntropyGrad {
         let (x, w) = (args[0], args[1]);
         let width = x.rows().1;
         let (mut loss, mut dx, mut dw) = (0.0, Tensor::zeros(&x.shape), Tensor::zeros(&w.shape));
+        let mut db = Tensor::zeros(&w.shape[..1]);
         for Supervised { row: t, label, probabilities, slopes } in supervised_rows(args, self.logit_scale, self.softcap)
         {
             loss -= probabilities[label].ln() * args[3].data[0];
             for (v, (p, slope)) in probabilities.iter().zip(slopes).enumerate() {
                 let target = if v == label { 1.0 } else { 0.0 };
                 let d = (p - target) * slope * args[3].data[0];
+                db.data[v] += d;
                 for i in 0..width {
                     dx.data[t * width + i] += d * w.data[v * width + i];
                     dw.data[v * width + i] += d * x.data[t * width + i];
@@ -125,6 +153,9 @@ impl OpDef for LinearCrossEntropyGrad {
         let mut results = vec![Tensor::scalar(loss), dx];
         if self.weight {
             results.push(dw);
+        }
+        if self.bias {
+            results.push(db);
         }
         Some(results)
     }

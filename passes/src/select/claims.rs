@@ -131,11 +131,11 @@ fn sum_to(s: &mut Selector, at: usize, done: &mut [bool]) {
     }
     if to.len() == n && to.shape.last() == Some(&n) {
         let (to, accumulate) = accumulation(s, at, 0, done);
-        let kernel = reduce::ColumnSum { rows: m, n, elem, accumulate }.build(s.target);
+        let kernel = reduce::ColumnSum { rows: m, n, stride: n, elem, accumulate }.build(s.target);
         s.launch(kernel, vec![inst.args[0].into(), to], "sum_to");
     } else if to.len() == 1 {
         let columns = s.temporary(n * 4);
-        let kernel = reduce::ColumnSum { rows: m, n, elem, accumulate: false }.build(s.target);
+        let kernel = reduce::ColumnSum { rows: m, n, stride: n, elem, accumulate: false }.build(s.target);
         s.launch(kernel, vec![inst.args[0].into(), columns], "sum_to");
         s.launch(reduce::Sum { n }.build(s.target), vec![columns, inst.results[0].into()], "sum_to");
     } else if sums_rows(from, to) {
@@ -166,7 +166,7 @@ pub(super) fn accumulates_itself(function: &Function, users: &[Vec<usize>], at: 
     let able = match function.insts[def].op() {
         Some(Op::RmsNormGradWeight(_) | Op::LayerNormGradWeight(_) | Op::EmbeddingGrad(_)) => true,
         Some(Op::SumTo(op)) => op.shape.last() == function.ty(function.insts[def].args[0]).shape.last(),
-        Some(Op::LinearCrossEntropyGrad(_)) => k == 2,
+        Some(Op::LinearCrossEntropyGrad(_)) => k >= 2,
         Some(Op::GroupedMatmulGrad(_)) => experts::all_accumulated(function, users, def),
         _ => false,
     };

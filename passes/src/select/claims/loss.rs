@@ -2,13 +2,14 @@
 //! in one scratch block, so that logits never exist as a whole and rows without a label cost nothing.
 use super::{accumulation, value_elem};
 use crate::select::region::operand;
-use crate::select::{Selector, elem, rows};
+use crate::select::{Operand, Selector, elem, rows};
+use amc_ir::ops::LinearCrossEntropyGrad;
 use amc_ir::{DType, Type};
 use amc_kernels::cross_entropy::{CompactRows, CrossEntropyRows, GatherRows, ScatterRows};
 use amc_kernels::emit::Elem;
 use amc_kernels::gemm::{self, Gemm, Term};
 use amc_kernels::machine::LogitsBlock;
-use amc_kernels::reduce::Sum;
+use amc_kernels::reduce::{ColumnSum, Sum};
 use amc_kernels::region::{Broadcast, Region, RegionInput, RegionNode, RegionOutput, RegionValue, ScalarOp};
 
 /// Rows of a block of logits.
@@ -17,12 +18,12 @@ fn block_rows(tokens: usize, vocab: usize, most: LogitsBlock) -> usize {
     fitting.clamp(8, most.rows).min(tokens)
 }
 
-/// The loss alone (`gradient` is `None`), or with the gradient of the rows and, if wanted, of the head's weight.
+/// The loss alone (`gradient` is `None`), or with the gradient of the rows and, if wanted, of the head's weight and bias.
 pub(super) fn claim(
     s: &mut Selector,
     at: usize,
     (logit_scale, softcap): (f32, Option<f32>),
-    gradient: Option<bool>,
+    gradient: Option<&LinearCrossEntropyGrad>,
     done: &mut [bool],
 ) {
     let inst = &s.function.insts[at];
@@ -43,15 +44,18 @@ pub(super) fn claim(
     let gather = GatherRows { rows: padded, block, width, elem };
     s.launch(gather.build(s.target), vec![args[0].into(), index, counts, gathered], "gather_rows");
     let scattered = gradient.map(|_| s.temporary(padded * width * elem.bytes() as usize));
-    let weight = (gradient == Some(true)).then(|| {
-        let (to, accumulate) = accumulation(s, at, 2, done);
-        (to, accumulate)
-    });
+    let (weight, bias) = gradient.map_or((false, false), |gradient| (gradient.weight, gradient.bias));
+    let to_weight = weight.then(|| accumulation(s, at, 2, done));
+    let to_bias = bias.then(|| accumulation(s, at, 2 + usize::from(weight), done));
     for b in 0..blocks {
         let row = b * block;
         let (x, count) = (gathered.at(row * width * elem.bytes() as usize), counts.at(b * 4));
         let head = Head { block, vocab, width, elem, weight: s.function.ty(args[1]).clone() };
-        s.launch_product(head.logits(), vec![x, args[1].into(), logits, count], "logits");
+        let bias = args.get(4).map(|bias| value_elem(s.function, *bias));
+        let mut operands = vec![x, args[1].into()];
+        operands.extend(args.get(4).map(|bias| Operand::from(*bias)));
+        operands.extend([logits, count]);
+        s.launch_product(head.logits(bias), operands, "logits");
         let gradient_elem = gradient.map(|_| head.gradient_elem());
         let softmax = CrossEntropyRows { rows: block, vocab, logit_scale, softcap, gradient: gradient_elem };
         let operands = vec![logits, labels.at(row * 4), count, args[3].into(), losses.at(row * 4)];
@@ -60,7 +64,11 @@ pub(super) fn claim(
             let to = scattered.at(row * width * elem.bytes() as usize);
             s.launch_product(head.input_gradient(), vec![logits, args[1].into(), to, count], "input_gradient");
         }
-        if let Some((to, accumulate)) = weight {
+        if let Some((to, accumulate)) = to_bias {
+            let sum = head.bias_gradient(accumulate || b > 0).build(s.target);
+            s.launch(sum, vec![logits, to], "bias_gradient");
+        }
+        if let Some((to, accumulate)) = to_weight {
             let add = accumulate || b > 0;
             let mut operands = vec![logits, x];
             operands.extend(add.then_some(to));
@@ -93,11 +101,14 @@ impl Head {
         gemm::Operand { elem, transposed, stride: columns }
     }
 
-    /// `x · wᵀ`, f32.
-    fn logits(&self) -> Gemm {
+    /// `x · wᵀ`, plus the bias if there is one; f32.
+    fn logits(&self, bias: Option<Elem>) -> Gemm {
         let a = self.matrix(self.elem, self.width, false);
         let term = Term { k: self.width, a, b: operand(&self.weight, true), packed: false };
-        let epilogue = Region::identity(Elem::F32, Elem::F32);
+        let epilogue = match bias {
+            None => Region::identity(Elem::F32, Elem::F32),
+            Some(elem) => added(RegionInput { elem, broadcast: Broadcast::Row }),
+        };
         Gemm { m: self.block, n: self.vocab, terms: vec![term], epilogue, row_limit: Some(0), inner_limit: None }
     }
 
@@ -120,22 +131,29 @@ impl Head {
         Gemm { m: self.block, n: self.width, terms: vec![term], epilogue, row_limit: Some(0), inner_limit: None }
     }
 
+    /// The column sums of `dlogits`, f32; rows without a label are zeros.
+    fn bias_gradient(&self, accumulate: bool) -> ColumnSum {
+        let gemm::Operand { elem, stride, .. } = self.gradient(false);
+        ColumnSum { rows: self.block, n: self.vocab, stride, elem, accumulate }
+    }
+
     /// `dlogitsᵀ · x`, f32, added to what is there where `add` says so.
     fn weight_gradient(&self, add: bool) -> Gemm {
         let a = self.gradient(true);
         let b = self.matrix(self.elem, self.width, false);
-        let epilogue = if add { added() } else { Region::identity(Elem::F32, elem(DType::F32)) };
+        let full = RegionInput { elem: Elem::F32, broadcast: Broadcast::Full };
+        let epilogue = if add { added(full) } else { Region::identity(Elem::F32, elem(DType::F32)) };
         let terms = vec![Term { k: self.block, a, b, packed: false }];
         Gemm { m: self.vocab, n: self.width, terms, epilogue, row_limit: None, inner_limit: Some(0) }
     }
 }
 
-/// The product plus what its f32 result held before.
-fn added() -> Region {
+/// The product plus an addend, f32.
+fn added(addend: RegionInput) -> Region {
     let full = RegionInput { elem: Elem::F32, broadcast: Broadcast::Full };
     let args = vec![RegionValue::Input(0), RegionValue::Input(1)];
     Region {
-        inputs: vec![full, full],
+        inputs: vec![full, addend],
         nodes: vec![RegionNode { op: ScalarOp::Add, args }],
         outputs: vec![RegionOutput { value: RegionValue::Node(0), elem: Elem::F32 }],
     }

@@ -11,9 +11,7 @@ pub(super) fn claim(s: &mut Selector, at: usize, op: &Op, done: &mut [bool]) {
     match op {
         Op::Attention(_) | Op::AttentionGrad(_) | Op::CacheAppend(_) | Op::AttentionCached(_) => attend(s, at, op),
         Op::LinearCrossEntropy(op) => super::loss::claim(s, at, (op.logit_scale, op.softcap), None, done),
-        Op::LinearCrossEntropyGrad(op) => {
-            super::loss::claim(s, at, (op.logit_scale, op.softcap), Some(op.weight), done)
-        }
+        Op::LinearCrossEntropyGrad(op) => super::loss::claim(s, at, (op.logit_scale, op.softcap), Some(op), done),
         Op::Embedding(op) => {
             let (vocab, width) = rows(function.ty(args[0]));
             let kernel = embedding::Embedding {
