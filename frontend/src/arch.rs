@@ -49,6 +49,8 @@ pub use Num::*;
 pub enum Flag {
     Is(bool),
     Keys(&'static [&'static str], bool),
+    /// Whether the key is there.
+    Has(&'static str),
 }
 
 /// One of two, by a switch of the config.
@@ -64,11 +66,18 @@ pub use Choice::{Always, If};
 #[derive(Clone, Copy, Debug)]
 pub struct Only {
     pub key: &'static str,
-    /// As JSON; absent and `null` are always taken.
-    pub values: &'static [&'static str],
+    pub values: Values,
     /// What other values would ask for.
     pub otherwise: &'static str,
 }
+
+/// Values of a key that are taken, as JSON; absent and `null` always are.
+#[derive(Clone, Copy, Debug)]
+pub enum Values {
+    These(&'static [&'static str]),
+    AllBut(&'static [&'static str]),
+}
+pub use Values::*;
 
 /// What the embedding is multiplied by.
 #[derive(Clone, Copy, Debug)]
@@ -167,7 +176,7 @@ pub struct Latent {
     pub rope: Rope,
 }
 
-/// Causal grouped-query attention with rotary positions.
+/// Causal grouped-query attention.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention {
     pub heads: Num,
@@ -181,8 +190,16 @@ pub struct Attention {
     pub qkv_bias: Flag,
     pub out_bias: Flag,
     pub qk_norm: Choice<QkNorm>,
-    pub rope: Rope,
+    pub position: Choice<Position>,
     pub window: Window,
+}
+
+/// How attention knows where tokens are.
+#[derive(Clone, Copy, Debug)]
+pub enum Position {
+    Rope(Rope),
+    /// Scores fall with the distance, in every head at its own rate (Press et al., 2022).
+    Alibi,
 }
 
 /// How matrices that read the same input lie in the checkpoint.

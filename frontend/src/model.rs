@@ -1,13 +1,13 @@
 //! A model with every number known: an [`Arch`] read against a config.
 use crate::arch::{
     self, Act, Arch, Choice, EmbedScale, ExpertPaths, Flag, Gain, NormKind, Num, Only, Padding, Paths, Schedule, Softcap, Stored,
-    Window, Wiring,
+    Values, Window, Wiring,
 };
 use crate::config::{Config, Section, whole};
 use crate::families;
 use crate::names::Names;
 use crate::rope::RopeSpec;
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Result, anyhow, ensure};
 
 /// Deeper models do not exist; a config that claims more is not believed.
 const DEEPEST: usize = 1 << 14;
@@ -62,10 +62,12 @@ pub enum Mixer {
 }
 
 impl Mixer {
-    pub fn rope(&self) -> &RopeSpec {
+    /// The rotation, if there is one.
+    pub fn rope(&self) -> Option<&RopeSpec> {
         match self {
-            Mixer::Attention(attention) => &attention.rope,
-            Mixer::Latent(latent) => &latent.rope,
+            Mixer::Attention(Attention { position: Position::Rope(rope), .. }) => Some(rope),
+            Mixer::Attention(Attention { position: Position::Alibi, .. }) => None,
+            Mixer::Latent(latent) => Some(&latent.rope),
         }
     }
 
@@ -97,7 +99,7 @@ pub struct Latent {
     pub rope: RopeSpec,
 }
 
-/// Causal grouped-query attention with rotary positions.
+/// Causal grouped-query attention.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Attention {
     pub heads: usize,
@@ -110,9 +112,17 @@ pub struct Attention {
     pub qkv_bias: bool,
     pub out_bias: bool,
     pub qk_norm: QkNorm,
-    pub rope: RopeSpec,
+    pub position: Position,
     /// How many tokens, itself included, a token sees; all if `None`.
     pub window: Option<usize>,
+}
+
+/// How attention knows where tokens are.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Position {
+    Rope(RopeSpec),
+    /// Scores fall with the distance.
+    Alibi,
 }
 
 /// A norm of queries and keys before the rotation.
@@ -328,7 +338,10 @@ impl Reader<'_> {
                 arch::QkNorm::PerHead(norm) => QkNorm::PerHead(self.norm(norm)?),
                 arch::QkNorm::Whole(norm) => QkNorm::Whole(self.norm(norm)?),
             },
-            rope: RopeSpec::read(self.root, &attention.rope, head_dim)?,
+            position: match &self.choose(&attention.position)? {
+                arch::Position::Rope(rope) => Position::Rope(RopeSpec::read(self.root, rope, head_dim)?),
+                arch::Position::Alibi => Position::Alibi,
+            },
             window: self.window(&attention.window)?,
         })
     }
@@ -427,11 +440,18 @@ impl Reader<'_> {
 
     fn only(&self, only: &Only) -> Result<()> {
         let Some(found) = self.root.get(only.key) else { return Ok(()) };
-        if only.values.contains(&found.to_string().as_str()) {
-            return Ok(());
-        }
-        let wanted = only.values.first().copied().unwrap_or("null");
-        bail!("{}, which asks for {}: that is not supported", self.root.wrong(only.key, found, wanted), only.otherwise)
+        let text = found.to_string();
+        let (taken, wanted) = match only.values {
+            Values::These(these) => (these.contains(&text.as_str()), these.first().copied().unwrap_or("null")),
+            Values::AllBut(others) => (!others.contains(&text.as_str()), "another value"),
+        };
+        ensure!(
+            taken,
+            "{}, which asks for {}: that is not supported",
+            self.root.wrong(only.key, found, wanted),
+            only.otherwise
+        );
+        Ok(())
     }
 
     fn number(&self, num: &Num) -> Result<f64> {
@@ -475,6 +495,7 @@ impl Reader<'_> {
     fn flag(&self, flag: &Flag) -> Result<bool> {
         let (keys, default) = match flag {
             Flag::Is(yes) => return Ok(*yes),
+            Flag::Has(key) => return Ok(self.root.has(key)),
             Flag::Keys(keys, default) => (keys, default),
         };
         let found: Vec<Option<bool>> = keys.iter().map(|key| self.root.flag(key)).collect::<Result<_>>()?;

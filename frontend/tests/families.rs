@@ -162,6 +162,17 @@ fn config_mistakes_are_named() {
     }
 }
 
+/// Nothing in a config of Baichuan's says that the head is of the second kind but its size.
+#[test]
+fn the_second_baichuan_is_refused() {
+    let mut config = Config::load(&folder().join("baichuan__1_13b/config.json")).unwrap();
+    assert!(Model::read(&config).unwrap().kinds[0].mixer.rope().is_none());
+    config.replace("vocab_size", serde_json::json!(125_696));
+    let error = format!("{:#}", Model::read(&config).unwrap_err());
+    let wanted = "is 125696; wanted another value, which asks for a head whose rows are divided by their lengths";
+    assert!(error.contains(wanted), "{error}");
+}
+
 #[test]
 fn mistakes_about_experts_are_named() {
     let base = std::fs::read_to_string(folder().join("mixtral/config.json")).unwrap();
@@ -263,11 +274,10 @@ fn hostile_configs_are_refused_or_read_but_never_panic() {
             for value in &values {
                 let mut config = Config::parse(&text, "config.json").unwrap();
                 config.replace(key, value.clone());
-                if let Ok(model) = Model::read(&config) {
-                    let rope = model.kinds[0].mixer.rope();
-                    if rope.rotary < 1000 {
-                        rope.tables(4, 100);
-                    }
+                let model = Model::read(&config).ok();
+                let rope = model.as_ref().and_then(|model| model.kinds[0].mixer.rope());
+                if let Some(rope) = rope.filter(|rope| rope.rotary < 1000) {
+                    rope.tables(4, 100);
                 }
             }
         }

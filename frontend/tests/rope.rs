@@ -18,7 +18,7 @@ fn tables_are_those_of_transformers() {
     for (name, case) in reference.as_object().unwrap() {
         let config = Config::parse(&case["config"].to_string(), "config.json").unwrap();
         let model = Model::read(&config).unwrap_or_else(|error| panic!("{name}: {error:#}"));
-        let rope = model.kinds[0].mixer.rope();
+        let rope = model.kinds[0].mixer.rope().unwrap();
         let seq = case["seq"].as_u64().unwrap() as usize;
         let (frequencies, magnitude) = rope.frequencies(seq);
         let wanted = numbers(&case["frequencies"]);

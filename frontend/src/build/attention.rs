@@ -1,9 +1,9 @@
 //! The attention block.
 use super::layer::Context;
 use super::linear::Scope;
-use crate::model::{Attention, QkNorm};
+use crate::model::{Attention, Position, QkNorm};
 use crate::names::{AttentionNames, NormNames, QkvNames};
-use amc_ir::ops::{self, AttentionCached, CacheAppend, Reshape, Rope, SplitHeads};
+use amc_ir::ops::{self, AttentionCached, CacheAppend, Reshape, SplitHeads};
 use amc_ir::{Function, Value};
 
 /// What scores are, and how many heads have them.
@@ -12,6 +12,8 @@ pub(super) struct Scores {
     pub kv_heads: usize,
     pub scale: f64,
     pub softcap: Option<f64>,
+    /// Factor of ALiBi's slopes.
+    pub alibi: Option<f32>,
     pub window: Option<usize>,
 }
 
@@ -39,31 +41,31 @@ impl Scope<'_> {
             q = self.qk_norm(g, attention, q_norm, q);
             k = self.qk_norm(g, attention, k_norm, k);
         }
-        let rotate = |g: &mut Function, x: Value, heads: usize| {
-            g.op(Rope { heads, first: 0, inverse: false }, &[x, context.positions, context.cos, context.sin])
-        };
-        let q = rotate(g, q, attention.heads);
-        let k = rotate(g, k, attention.kv_heads);
+        q = context.rotated(g, q, attention.heads, 0);
+        k = context.rotated(g, k, attention.kv_heads, 0);
         let Attention { heads, kv_heads, scale, softcap, window, .. } = *attention;
-        let (out, caches) = self.attend(g, &Scores { heads, kv_heads, scale, softcap, window }, context, [q, k, v]);
+        // One is the paper's factor of the distance.
+        let alibi = (attention.position == Position::Alibi).then_some(1.0);
+        let scores = Scores { heads, kv_heads, scale, softcap, alibi, window };
+        let (out, caches) = self.attend(g, &scores, context, [q, k, v]);
         (self.linear(g, &names.o, context, out), caches)
     }
 
     /// Attention over the documents of the batch, or over the caches, which are returned with the chunk in them.
     pub fn attend(&self, g: &mut Function, scores: &Scores, context: &Context, qkv: [Value; 3]) -> (Value, Vec<Value>) {
         let [q, k, v] = qkv;
-        let Scores { heads, kv_heads, scale, softcap, window } = *scores;
+        let Scores { heads, kv_heads, scale, softcap, alibi, window } = *scores;
         let (scale, softcap) = (scale as f32, softcap.map(|cap| cap as f32));
         if let (Some((k_cache, v_cache)), Some(start)) = (context.caches, context.start) {
             let k = g.op(CacheAppend {}, &[k_cache, k, start]);
             let v = g.op(CacheAppend {}, &[v_cache, v, start]);
-            let op = AttentionCached { heads, kv_heads, scale, window, softcap, alibi: None };
+            let op = AttentionCached { heads, kv_heads, scale, window, softcap, alibi };
             return (g.op(op, &[q, k, v, start]), vec![k, v]);
         }
         let seq = self.builder.request.seq;
         let window = window.filter(|w| *w < seq);
         let segments = context.segments.expect("without a cache there are segments");
-        let op = ops::Attention { seq, heads, kv_heads, scale, window, softcap, alibi: None };
+        let op = ops::Attention { seq, heads, kv_heads, scale, window, softcap, alibi };
         (g.push(op, &[q, k, v, segments])[0], vec![])
     }
 

@@ -4,7 +4,7 @@ use super::{Builder, Shared, Weight};
 use crate::arch::Wiring;
 use crate::model::Mixer;
 use crate::names::{MixerNames, NormNames};
-use amc_ir::ops::{Add, DeriveSeed, Scale};
+use amc_ir::ops::{Add, DeriveSeed, Rope, Scale};
 use amc_ir::{DType, Function, Type, Value};
 
 /// A layer ready to be called.
@@ -13,8 +13,8 @@ pub(super) struct Layer {
     /// What the function's last parameters stand for.
     pub weights: Vec<Weight>,
     number: usize,
-    /// Which of the rotation tables it reads.
-    table: usize,
+    /// Which of the rotation tables it reads, if any.
+    table: Option<usize>,
     /// Columns of its key and value caches.
     pub cache_widths: [usize; 2],
 }
@@ -25,14 +25,16 @@ impl Layer {
         let model = builder.request.model;
         let layer = &model.kinds[model.layers[number]];
         let names = &builder.names.layers[number];
-        let table = builder.rotations().iter().position(|r| r == layer.mixer.rope()).expect("every rotation is listed");
+        let rope = layer.mixer.rope();
+        let table = rope
+            .map(|rope| builder.rotations().iter().position(|known| known == rope).expect("every rotation is listed"));
         let cache_widths = layer.mixer.cache_widths();
         let mut weights: Vec<Weight> = names.vectors().map(|vector| builder.vector(vector)).collect();
         names.linears().for_each(|linear| builder.linear_weights(linear, &mut weights));
 
         let mut g = Function::new("layer");
         let stream = g.param("x", Type::new(builder.request.compute, [builder.tokens(), model.hidden]));
-        let context = Context::declare(builder, &mut g, layer.mixer.rope().rotary / 2, cache_widths);
+        let context = Context::declare(builder, &mut g, rope.map(|rope| rope.rotary / 2), cache_widths);
         let mut scope = Scope::declare(builder, &mut g, number, &weights);
         let residual = |g: &mut Function, stream: Value, branch: Value| {
             let branch = g.op(Scale { value: layer.residual as f32 }, &[branch]);
@@ -81,12 +83,11 @@ impl Layer {
             }
             builder.module.add(function)
         });
-        let (cos, sin) = shared.tables[self.table];
         let mut args = vec![stream, shared.positions];
         args.extend(shared.segments);
         args.extend(shared.start);
         args.extend(shared.seed.map(|seed| main.op(DeriveSeed { index: self.number }, &[seed])));
-        args.extend([cos, sin]);
+        args.extend(self.table.map(|table| shared.tables[table]).into_iter().flat_map(|(cos, sin)| [cos, sin]));
         args.extend(caches);
         args.extend(weights);
         let results = main.call(&builder.module, callee, &args);
@@ -120,29 +121,33 @@ pub(super) struct Context {
     pub segments: Option<Value>,
     pub start: Option<Value>,
     pub seed: Option<Value>,
-    pub cos: Value,
-    pub sin: Value,
+    /// Cosines and sines, where the layer rotates.
+    pub table: Option<(Value, Value)>,
     /// Key and value cache.
     pub caches: Option<(Value, Value)>,
 }
 
 impl Context {
-    fn declare(builder: &Builder, g: &mut Function, half: usize, cache_widths: [usize; 2]) -> Context {
+    fn declare(builder: &Builder, g: &mut Function, half: Option<usize>, cache_widths: [usize; 2]) -> Context {
         let n = builder.tokens();
         let capacity = builder.decodes();
         let rows = capacity.unwrap_or(builder.request.seq);
-        let table = Type::new(DType::F32, [rows, half]);
+        let table = half.map(|half| Type::new(DType::F32, [rows, half]));
         Context {
             positions: g.param("positions", Type::new(DType::Position, [n])),
             segments: capacity.is_none().then(|| g.param("segments", Type::new(DType::Segment, [n]))),
             start: capacity.map(|_| g.param("start", Type::new(DType::Index, [1]))),
             seed: builder.dropout().then(|| g.param("seed", Type::new(DType::Seed, [2]))),
-            cos: g.param("rope_cos", table.clone()),
-            sin: g.param("rope_sin", table),
+            table: table.map(|ty| (g.param("rope_cos", ty.clone()), g.param("rope_sin", ty))),
             caches: capacity.map(|capacity| {
                 let [k, v] = cache_widths.map(|width| Type::new(builder.request.compute, [capacity, width]));
                 (g.param("k_cache", k), g.param("v_cache", v))
             }),
         }
+    }
+
+    /// `heads` heads, rotated from element `first` on where the layer has a table.
+    pub fn rotated(&self, g: &mut Function, x: Value, heads: usize, first: usize) -> Value {
+        self.table.map_or(x, |(cos, sin)| g.op(Rope { heads, first, inverse: false }, &[x, self.positions, cos, sin]))
     }
 }

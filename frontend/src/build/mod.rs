@@ -149,9 +149,9 @@ impl Builder<'_> {
     /// Distinct rotations, in the order of the kinds of layer.
     fn rotations(&self) -> Vec<RopeSpec> {
         let mut rotations: Vec<RopeSpec> = vec![];
-        for kind in &self.request.model.kinds {
-            if !rotations.contains(kind.mixer.rope()) {
-                rotations.push(kind.mixer.rope().clone());
+        for rope in self.request.model.kinds.iter().filter_map(|kind| kind.mixer.rope()) {
+            if !rotations.contains(rope) {
+                rotations.push(rope.clone());
             }
         }
         rotations

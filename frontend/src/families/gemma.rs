@@ -55,7 +55,11 @@ pub const GEMMA3: Arch = Arch {
     layers: Layers {
         kinds: &[
             windowed(Attention {
-                rope: Rope { theta: ("rope_local_base_freq", 10_000.0), layers: RopeLayers::Sliding, ..ROPE },
+                position: Always(Position::Rope(Rope {
+                    theta: ("rope_local_base_freq", 10_000.0),
+                    layers: RopeLayers::Sliding,
+                    ..ROPE
+                })),
                 ..GEMMA3_ATTENTION
             }),
             sandwich(GEMMA3_ATTENTION),
@@ -70,7 +74,7 @@ pub const GEMMA3: Arch = Arch {
 const GEMMA3_ATTENTION: Attention = Attention {
     softcap: Softcap::Key("attn_logit_softcapping", None),
     qk_norm: Always(QkNorm::PerHead(ONE_PLUS)),
-    rope: Rope { theta: ("rope_theta", 1_000_000.0), layers: RopeLayers::Full, ..ROPE },
+    position: Always(Position::Rope(Rope { theta: ("rope_theta", 1_000_000.0), layers: RopeLayers::Full, ..ROPE })),
     ..GEMMA2_ATTENTION
 };
 

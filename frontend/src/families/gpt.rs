@@ -29,7 +29,11 @@ const GPT_NEOX_LAYER: Layer = Layer {
         qkv: Stored::ByHead("attention.query_key_value"),
         qkv_bias: GPT_NEOX_BIAS,
         out_bias: GPT_NEOX_BIAS,
-        rope: Rope { theta: ("rotary_emb_base", 10_000.0), part: RopePart::Partial("rotary_pct", 0.25), ..ROPE },
+        position: Always(Position::Rope(Rope {
+            theta: ("rotary_emb_base", 10_000.0),
+            part: RopePart::Partial("rotary_pct", 0.25),
+            ..ROPE
+        })),
         ..ATTENTION
     }),
     ffn: Ffn::Plain(Plain { act: ActKey { default: Act::Gelu, ..GLU.act }, bias: Flag::Is(true), ..PLAIN }),

@@ -13,7 +13,7 @@ pub const ATTENTION: Attention = Attention {
     qkv_bias: Flag::Keys(&["attention_bias"], false),
     out_bias: Flag::Keys(&["attention_bias"], false),
     qk_norm: Always(QkNorm::No),
-    rope: ROPE,
+    position: Always(Position::Rope(ROPE)),
     window: Window::All,
 };
 
@@ -120,21 +120,21 @@ pub const SINGLE_DECODER: &[Only] = &[
     no_dropout("hidden_dropout"),
     no_dropout("resid_pdrop"),
     no_dropout("residual_dropout"),
-    Only { key: "is_encoder_decoder", values: &["false"], otherwise: "an encoder" },
-    Only { key: "per_layer_config", values: &["{}"], otherwise: "settings for single layers" },
-    Only { key: "quantization_config", values: &[], otherwise: "quantised weights" },
-    Only { key: "rope_interleaved", values: &["false"], otherwise: "rotation of neighbouring elements" },
-    Only { key: "use_bidirectional_attention", values: &["false"], otherwise: "attention to later tokens" },
+    Only { key: "is_encoder_decoder", values: These(&["false"]), otherwise: "an encoder" },
+    Only { key: "per_layer_config", values: These(&["{}"]), otherwise: "settings for single layers" },
+    Only { key: "quantization_config", values: These(&[]), otherwise: "quantised weights" },
+    Only { key: "rope_interleaved", values: These(&["false"]), otherwise: "rotation of neighbouring elements" },
+    Only { key: "use_bidirectional_attention", values: These(&["false"]), otherwise: "attention to later tokens" },
 ];
 
 const fn no_dropout(key: &'static str) -> Only {
-    Only { key, values: &["0", "0.0"], otherwise: "dropout inside the model" }
+    Only { key, values: These(&["0", "0.0"]), otherwise: "dropout inside the model" }
 }
 
 /// For the families whose linear layers never have a bias.
 pub const NO_BIAS: &[Only] = &[
-    Only { key: "attention_bias", values: &["false"], otherwise: "biases that this family does not have" },
-    Only { key: "mlp_bias", values: &["false"], otherwise: "biases that this family does not have" },
+    Only { key: "attention_bias", values: These(&["false"]), otherwise: "biases that this family does not have" },
+    Only { key: "mlp_bias", values: These(&["false"]), otherwise: "biases that this family does not have" },
 ];
 
 /// Llama under another name.
@@ -143,7 +143,7 @@ pub const AQUILA: Arch = Arch { classes: &["AquilaForCausalLM", "AquilaModel"], 
 /// Llama while it has no experts.
 pub const DEEPSEEK: Arch = Arch {
     classes: &["DeepseekForCausalLM"],
-    only: &[SINGLE_DECODER, &[Only { key: "n_routed_experts", values: &[], otherwise: "a mixture of experts" }]],
+    only: &[SINGLE_DECODER, &[Only { key: "n_routed_experts", values: These(&[]), otherwise: "a mixture of experts" }]],
     ..LLAMA
 };
 

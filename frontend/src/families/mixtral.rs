@@ -33,6 +33,6 @@ const MIXTRAL_EXPERTS: Experts = Experts {
 
 /// Without the auxiliary loss, its coefficient means nothing.
 pub const NO_ROUTER_LOSS: &[Only] = &[
-    Only { key: "output_router_logits", values: &["false"], otherwise: "the router's auxiliary loss" },
-    Only { key: "router_jitter_noise", values: &["0.0", "0"], otherwise: "noise in front of the router" },
+    Only { key: "output_router_logits", values: These(&["false"]), otherwise: "the router's auxiliary loss" },
+    Only { key: "router_jitter_noise", values: These(&["0.0", "0"]), otherwise: "noise in front of the router" },
 ];

@@ -1,4 +1,5 @@
 //! Every family, one row each. A family's file holds data only; what the words mean is in [`crate::arch`].
+mod baichuan;
 mod gemma;
 mod gpt;
 mod granite;
@@ -17,6 +18,7 @@ use crate::arch::Arch;
 use anyhow::{Result, anyhow};
 
 pub const ALL: &[&Arch] = &[
+    &baichuan::BAICHUAN,
     &gemma::GEMMA,
     &gemma::GEMMA2,
     &gemma::GEMMA3,

@@ -12,7 +12,7 @@ pub const NEMOTRON: Arch = Arch {
 const NEMOTRON_NORM: Norm = Norm { eps: KeyOr("norm_eps", &Is(1e-5)), gain: Gain::OnePlusWeight, ..LAYER_NORM };
 const NEMOTRON_LAYER: Layer = Layer {
     mixer: Mixer::Attention(Attention {
-        rope: Rope { part: RopePart::Partial("partial_rotary_factor", 0.5), ..ROPE },
+        position: Always(Position::Rope(Rope { part: RopePart::Partial("partial_rotary_factor", 0.5), ..ROPE })),
         ..ATTENTION
     }),
     ffn: Ffn::Plain(Plain { act: ActKey { default: Act::SquaredRelu, ..GLU.act }, ..PLAIN }),

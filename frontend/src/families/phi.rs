@@ -26,7 +26,7 @@ const PHI_LAYER: Layer = Layer {
         qkv_bias: Flag::Is(true),
         out_bias: Flag::Is(true),
         qk_norm: If(Flag::Keys(&["qk_layernorm"], false), QkNorm::PerHead(LAYER_NORM), QkNorm::No),
-        rope: Rope { part: RopePart::Partial("partial_rotary_factor", 0.5), ..ROPE },
+        position: Always(Position::Rope(Rope { part: RopePart::Partial("partial_rotary_factor", 0.5), ..ROPE })),
         ..ATTENTION
     }),
     ffn: Ffn::Plain(Plain { act: ActKey { default: Act::GeluTanh, ..GLU.act }, bias: Flag::Is(true), ..PLAIN }),
@@ -45,7 +45,7 @@ pub const PHI3: Arch = Arch {
 const PHI3_LAYER: Layer = Layer {
     mixer: Mixer::Attention(Attention {
         qkv: Stored::Together("self_attn.qkv_proj"),
-        rope: Rope {
+        position: Always(Position::Rope(Rope {
             part: RopePart::Partial("partial_rotary_factor", 1.0),
             // Before `longrope` had its name, files called it `su`, some even `yarn`.
             scalings: &[
@@ -55,7 +55,7 @@ const PHI3_LAYER: Layer = Layer {
                 ("yarn", Scaling::LongRope),
             ],
             ..ROPE
-        },
+        })),
         window: Window::Key("sliding_window", None),
         ..UNBIASED
     }),

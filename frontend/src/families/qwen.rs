@@ -84,7 +84,7 @@ const SPARSE: Schedule = Schedule::Crossed {
 /// Which layers have a window where this is set differs between releases of transformers, and no published model sets it.
 const NO_WINDOWS: &[Only] = &[Only {
     key: "use_sliding_window",
-    values: &["false"],
+    values: These(&["false"]),
     otherwise: "windows on some layers of a model with experts",
 }];
 /// With experts and without, then the same with a window.

@@ -13,14 +13,14 @@ pub const STABLELM: Arch = Arch {
     final_norm: LAYER_NORM,
     only: &[
         SINGLE_DECODER,
-        &[Only { key: "qk_layernorm", values: &["false"], otherwise: "a norm with a tensor for each head" }],
+        &[Only { key: "qk_layernorm", values: These(&["false"]), otherwise: "a norm with a tensor for each head" }],
     ],
     ..LLAMA
 };
 const STABLELM_LAYER: Layer = Layer {
     mixer: Mixer::Attention(Attention {
         qkv_bias: Flag::Keys(&["use_qkv_bias"], false),
-        rope: Rope { part: RopePart::Partial("partial_rotary_factor", 0.25), ..ROPE },
+        position: Always(Position::Rope(Rope { part: RopePart::Partial("partial_rotary_factor", 0.25), ..ROPE })),
         ..UNBIASED
     }),
     ffn: Ffn::Glu(UNBIASED_GLU),

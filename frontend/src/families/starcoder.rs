@@ -28,6 +28,6 @@ const STARCODER2_LAYER: Layer = Layer {
 };
 /// Words of the files that the reference does not read.
 const ONE_KIND: &[Only] = &[
-    Only { key: "norm_type", values: &["\"layer_norm\""], otherwise: "another norm" },
-    Only { key: "mlp_type", values: &["\"default\""], otherwise: "another MLP" },
+    Only { key: "norm_type", values: These(&["\"layer_norm\""]), otherwise: "another norm" },
+    Only { key: "mlp_type", values: These(&["\"default\""]), otherwise: "another MLP" },
 ];
