@@ -200,6 +200,8 @@ pub enum Position {
     Rope(Rope),
     /// Scores fall with the distance, in every head at its own rate (Press et al., 2022).
     Alibi,
+    /// It does not, but for what comes before.
+    No,
 }
 
 /// How matrices that read the same input lie in the checkpoint.
@@ -245,17 +247,28 @@ pub struct Rope {
     /// The key of the base, which `rope_parameters` calls `rope_theta`, and the base where there is none.
     pub theta: (&'static str, f64),
     pub part: RopePart,
+    pub pairs: RopePairs,
     pub layers: RopeLayers,
     /// `rope_type` words that the family knows.
     pub scalings: &'static [(&'static str, Scaling)],
 }
 
 /// How much of a head is rotated.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum RopePart {
     Whole,
     /// The fraction under the key, which `rope_parameters` calls `partial_rotary_factor`, or this one.
     Partial(&'static str, f64),
+    /// So many elements.
+    Elements(Num),
+}
+
+/// Which elements are rotated together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RopePairs {
+    /// Those half of the rotated part apart.
+    Halves,
+    Neighbours,
 }
 
 /// The layers of a rotation, where `rope_parameters` has settings for each type of layer.

@@ -1,7 +1,7 @@
 //! A model with every number known: an [`Arch`] read against a config.
 use crate::arch::{
-    self, Act, Arch, Choice, EmbedScale, ExpertPaths, Flag, Gain, NormKind, Num, Only, Padding, Paths, Schedule, Softcap, Stored,
-    Values, Window, Wiring,
+    self, Act, Arch, Choice, EmbedScale, ExpertPaths, Flag, Gain, NormKind, Num, Only, Padding, Paths, RopePart,
+    Schedule, Softcap, Stored, Values, Window, Wiring,
 };
 use crate::config::{Config, Section, whole};
 use crate::families;
@@ -66,7 +66,7 @@ impl Mixer {
     pub fn rope(&self) -> Option<&RopeSpec> {
         match self {
             Mixer::Attention(Attention { position: Position::Rope(rope), .. }) => Some(rope),
-            Mixer::Attention(Attention { position: Position::Alibi, .. }) => None,
+            Mixer::Attention(Attention { position: Position::Alibi | Position::No, .. }) => None,
             Mixer::Latent(latent) => Some(&latent.rope),
         }
     }
@@ -123,6 +123,8 @@ pub enum Position {
     Rope(RopeSpec),
     /// Scores fall with the distance.
     Alibi,
+    /// It does not, but for what comes before.
+    No,
 }
 
 /// A norm of queries and keys before the rotation.
@@ -339,8 +341,9 @@ impl Reader<'_> {
                 arch::QkNorm::Whole(norm) => QkNorm::Whole(self.norm(norm)?),
             },
             position: match &self.choose(&attention.position)? {
-                arch::Position::Rope(rope) => Position::Rope(RopeSpec::read(self.root, rope, head_dim)?),
+                arch::Position::Rope(rope) => Position::Rope(self.rope(rope, head_dim)?),
                 arch::Position::Alibi => Position::Alibi,
+                arch::Position::No => Position::No,
             },
             window: self.window(&attention.window)?,
         })
@@ -357,8 +360,16 @@ impl Reader<'_> {
             value_dim: self.size(&latent.value_dim)?,
             scale: ((plain_dim + rotated_dim) as f64).powf(-0.5),
             norm: self.norm(&latent.norm)?,
-            rope: RopeSpec::read(self.root, &latent.rope, rotated_dim)?,
+            rope: self.rope(&latent.rope, rotated_dim)?,
         })
+    }
+
+    fn rope(&self, rope: &arch::Rope, head_dim: usize) -> Result<RopeSpec> {
+        let rotary = match rope.part {
+            RopePart::Elements(count) => Some(self.size(&count)?),
+            RopePart::Whole | RopePart::Partial(..) => None,
+        };
+        RopeSpec::read(self.root, rope, head_dim, rotary)
     }
 
     fn glu(&self, glu: &arch::Glu) -> Result<Glu> {

@@ -1,9 +1,8 @@
 //! Rotary positions: frequencies, their scalings, and the tables that kernels read.
 //!
 //! Numbers follow transformers (`modeling_rope_utils.py`): frequencies, angles, cosines and sines are f32, and so is every
-//! step between them; what Python computes on plain numbers is f64 here too. Elements are paired as `rotate_half` does:
-//! `i` with `i + rotary / 2`.
-use crate::arch::{self, RopeLayers, RopePart, Scaling};
+//! step between them; what Python computes on plain numbers is f64 here too.
+use crate::arch::{self, RopeLayers, RopePairs, RopePart, Scaling};
 use crate::config::Section;
 use anyhow::{Result, bail, ensure};
 use std::f64::consts::PI;
@@ -13,6 +12,7 @@ use std::f64::consts::PI;
 pub struct RopeSpec {
     /// How many elements of a head are rotated, the first ones; even.
     pub rotary: usize,
+    pub pairs: RopePairs,
     pub theta: f64,
     pub stretch: Stretch,
 }
@@ -65,11 +65,12 @@ pub struct Tables {
 }
 
 impl RopeSpec {
-    /// Reads both forms: `rope_scaling` beside `rope_theta`, and transformers 5's `rope_parameters`.
+    /// Reads both forms: `rope_scaling` beside `rope_theta`, and transformers 5's `rope_parameters`. `elements` is how much of a
+    /// head is rotated, where it is not a fraction of it.
     ///
     /// # Errors
     /// A key that the kind of scaling needs is missing or out of range, or the family does not know the kind.
-    pub fn read(config: Section, family: &arch::Rope, head_dim: usize) -> Result<RopeSpec> {
+    pub fn read(config: Section, family: &arch::Rope, head_dim: usize, elements: Option<usize>) -> Result<RopeSpec> {
         let legacy = config.section("rope_scaling", "rope_scaling.")?;
         let current = config.section("rope_parameters", "rope_parameters.")?;
         let current = match family.layers {
@@ -83,8 +84,8 @@ impl RopeSpec {
         let theta = section.number("rope_theta")?.or(config.number(key)?).or(current.number("rope_theta")?);
         let theta = theta.unwrap_or(base);
         ensure!(theta > 1.0, "{} is {theta}; wanted more than 1", config.name(key));
-        let rotary = rotary(config, section, family.part, head_dim)?;
-        Ok(RopeSpec { rotary, theta, stretch: stretch(config, section, family, rotary)? })
+        let rotary = rotary(config, section, family.part, head_dim, elements)?;
+        Ok(RopeSpec { rotary, pairs: family.pairs, theta, stretch: stretch(config, section, family, rotary)? })
     }
 
     /// Frequencies, one a pair, and the factor of cosine and sine. `seq` is the length of a row: scalings that depend on
@@ -180,9 +181,16 @@ impl Bands {
     }
 }
 
-fn rotary(config: Section, section: Section, part: RopePart, head_dim: usize) -> Result<usize> {
+fn rotary(
+    config: Section,
+    section: Section,
+    part: RopePart,
+    head_dim: usize,
+    elements: Option<usize>,
+) -> Result<usize> {
     let (key, fraction) = match part {
         RopePart::Whole => ("partial_rotary_factor", 1.0),
+        RopePart::Elements(_) => ("rotary_dim", elements.map_or(1.0, |count| count as f64 / head_dim as f64)),
         RopePart::Partial(key, default) => {
             (key, section.number("partial_rotary_factor")?.or(config.number(key)?).unwrap_or(default))
         }

@@ -62,7 +62,10 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("layer_norm_grad {eps = 1e-5, plus_one = false}", &["bf16[2,4]", "f32[4]", "bf16[2,4]"]),
     ("layer_norm_grad_add {eps = 1e-5, plus_one = false}", &["bf16[2,4]", "f32[4]", "bf16[2,4]", "bf16[2,4]"]),
     ("layer_norm_grad_weight {eps = 1e-5}", &["bf16[2,4]", "bf16[2,4]"]),
-    ("rope {heads = 2, first = 1, inverse = false}", &["bf16[3,12]", "position[3]", "f32[8,2]", "f32[8,2]"]),
+    (
+        "rope {heads = 2, first = 1, neighbours = false, inverse = false}",
+        &["bf16[3,12]", "position[3]", "f32[8,2]", "f32[8,2]"],
+    ),
     ("split_heads {heads = 2, sizes = [3, 1], shared = false}", &["bf16[3,8]"]),
     ("join_heads {heads = 2, shared = true}", &["bf16[3,8]", "bf16[3,4]"]),
     (

@@ -1,12 +1,13 @@
-//! Rotary position embedding (Su et al., "RoFormer") on halves, as transformers' `rotate_half`.
-use crate::emit::{Elem, Emitter, Value};
+//! Rotary position embedding (Su et al., "RoFormer") on halves, as transformers' `rotate_half`, or on neighbours.
+use crate::emit::{Elem, Emitter, Value, float_type};
 use crate::{Kernel, Machine, Work};
 
 /// Rotates `rotary_dim` entries of every head, from entry `first` on; the others are copied.
 ///
 /// With `c`, `s` the table rows of the token's position, `x` and `y` counted from `first`, and `j < rotary_dim / 2`:
 /// `y[j] = x[j]·c[j] - x[j + half]·s[j]`, `y[j + half] = x[j + half]·c[j] + x[j]·s[j]`; `inverse` negates `s`, which is the
-/// gradient. Positions are clamped to the table.
+/// gradient. With `neighbours`, `x[2j]` and `x[2j + 1]` take the place of `x[j]` and `x[j + half]`. Positions are clamped to the
+/// table.
 ///
 /// Operands: `x [tokens, heads * head_dim]`, `positions` i32 `[tokens]`, `cos` f32 `[positions, rotary_dim / 2]`, `sin`
 /// likewise, `y` like `x`; `y` may be `x`.
@@ -20,6 +21,8 @@ pub struct Rope {
     pub rotary_dim: usize,
     /// Rows of the tables.
     pub positions: usize,
+    /// Whether pairs are of neighbours rather than of elements half of `rotary_dim` apart.
+    pub neighbours: bool,
     pub inverse: bool,
     /// Storage of `x` and `y`.
     pub elem: Elem,
@@ -42,14 +45,19 @@ impl Rope {
                     e.copy_row(&x, &y, elem, self.first, 2 * machine.lanes());
                 }
                 let [x, y] = [x, y].map(|p| if self.first > 0 { e.at(&p, self.first as i64, elem) } else { p });
-                let count = e.index(half as i64);
-                e.each(&count, 2 * machine.lanes(), |e, j, lanes| self.rotate(e, [&x, &y, &cos, &sin], j, lanes));
+                if self.neighbours {
+                    self.neighbours(e, machine, [&x, &y, &cos, &sin]);
+                } else {
+                    let count = e.index(half as i64);
+                    e.each(&count, 2 * machine.lanes(), |e, j, lanes| self.rotate(e, [&x, &y, &cos, &sin], j, lanes));
+                }
                 let [x, y] = [&x, &y].map(|p| e.at(p, self.rotary_dim as i64, elem));
                 let rest = self.head_dim - self.rotary_dim - self.first;
                 e.copy_row(&x, &y, elem, rest, 2 * machine.lanes());
             });
         });
         let direction = if self.inverse { "_inverse" } else { "" };
+        let direction = format!("{}{direction}", if self.neighbours { "_neighbours" } else { "" });
         let name = format!("rope{direction}_{}x{}x{}_{}", self.tokens, self.heads, self.head_dim, elem.name());
         let elements = self.tokens * self.heads * self.head_dim;
         let work = Work::new("rope", 3 * elements).moving(2 * elements, self.elem);
@@ -61,14 +69,54 @@ impl Rope {
         let [x2, y2] = [x, y].map(|p| e.at(p, half, self.elem));
         let [c, s] = [cos, sin].map(|table| e.load_at(table, j, Elem::F32, lanes));
         let (a, b) = (e.load_at(x, j, self.elem, lanes), e.load_at(&x2, j, self.elem, lanes));
-        let minus = e.float1("negf", &s, lanes);
-        let (s, minus) = if self.inverse { (minus, s) } else { (s, minus) };
-        let first = e.float2("mulf", &a, &c, lanes);
-        let first = e.fma(&b, &minus, &first, lanes);
-        let second = e.float2("mulf", &b, &c, lanes);
-        let second = e.fma(&a, &s, &second, lanes);
+        let (first, second) = self.turned(e, [&a, &b, &c, &s], lanes);
         e.store_at(&first, y, j, self.elem, lanes);
         e.store_at(&second, &y2, j, self.elem, lanes);
+    }
+
+    /// `a` and `b` turned by the angle of cosine `c` and sine `s`.
+    fn turned(&self, e: &mut Emitter, [a, b, c, s]: [&Value; 4], lanes: usize) -> (Value, Value) {
+        let minus = e.float1("negf", s, lanes);
+        let (s, minus) = if self.inverse { (minus, s.clone()) } else { (s.clone(), minus) };
+        let first = e.float2("mulf", a, c, lanes);
+        let first = e.fma(b, &minus, &first, lanes);
+        let second = e.float2("mulf", b, c, lanes);
+        (first, e.fma(a, &s, &second, lanes))
+    }
+
+    /// Rotates all pairs of a head: on a CPU a vector of pairs at a time, then those that are left one by one; on a GPU one by each
+    /// thread. Masks are for as many elements as a loop has turns, so they cannot tell which of twice as many are left.
+    fn neighbours(&self, e: &mut Emitter, machine: &dyn Machine, operands: [&Value; 4]) {
+        let (half, lanes) = (self.rotary_dim / 2, machine.lanes());
+        let count = e.index(half as i64);
+        if e.threads().is_some() {
+            return e.each(&count, 1, |e, j, _| self.rotate_neighbours(e, operands, j, 1));
+        }
+        let (zero, whole) = (e.index(0), e.index((half / lanes * lanes) as i64));
+        e.repeat(&zero, &whole, lanes as i64, |e, j| self.rotate_neighbours(e, operands, j, lanes));
+        e.repeat(&whole, &count, 1, |e, j| self.rotate_neighbours(e, operands, j, 1));
+    }
+
+    fn rotate_neighbours(&self, e: &mut Emitter, [x, y, cos, sin]: [&Value; 4], j: &str, lanes: usize) {
+        let first = e.times(j, 2);
+        let [c, s] = [cos, sin].map(|table| e.load_at(table, j, Elem::F32, lanes));
+        let [x, y] = [x, y].map(|p| e.offset(p, &first, self.elem));
+        if lanes == 1 {
+            let [x2, y2] = [&x, &y].map(|p| e.at(p, 1, self.elem));
+            let (a, b) = (e.load(&x, self.elem, 1), e.load(&x2, self.elem, 1));
+            let (a, b) = self.turned(e, [&a, &b, &c, &s], 1);
+            e.store(&a, &y, self.elem, 1);
+            return e.store(&b, &y2, self.elem, 1);
+        }
+        let both = e.load(&x, self.elem, 2 * lanes);
+        let (narrow, wide) = (float_type(lanes), float_type(2 * lanes));
+        let [a, b] = [0, 1].map(|from| {
+            let words: Vec<usize> = (0..lanes).map(|i| 2 * i + from).collect();
+            e.op(format!("vector.shuffle {both}, {both} {words:?} : {wide}, {wide}"))
+        });
+        let (a, b) = self.turned(e, [&a, &b, &c, &s], lanes);
+        let both = e.op(format!("vector.interleave {a}, {b} : {narrow} -> {wide}"));
+        e.store(&both, &y, self.elem, 2 * lanes);
     }
 
     fn clamped(&self, e: &mut Emitter, position: &str) -> Value {

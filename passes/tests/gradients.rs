@@ -56,7 +56,12 @@ const ROWS: &[(&str, &[&str], &[&str])] = &[
     ("layer_norm {eps = 1e-5, plus_one = false}", &["f32[2,4]", "f32[4]", "f32[4]"], &["f32[2,4]"]),
     ("layer_norm {eps = 1e-5, plus_one = true}", &["f32[2,4]", "f32[4]"], &["f32[2,4]"]),
     (
-        "rope {heads = 2, first = 1, inverse = false}",
+        "rope {heads = 2, first = 1, neighbours = false, inverse = false}",
+        &["f32[3,12]", "position[3]", "f32[8,2]", "f32[8,2]"],
+        &["f32[3,12]"],
+    ),
+    (
+        "rope {heads = 2, first = 1, neighbours = true, inverse = false}",
         &["f32[3,12]", "position[3]", "f32[8,2]", "f32[8,2]"],
         &["f32[3,12]"],
     ),

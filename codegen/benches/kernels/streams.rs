@@ -61,6 +61,7 @@ fn ropes(elem: Elem, target: &Target) -> Vec<Case> {
             first: 0,
             rotary_dim: 64,
             positions: 512,
+            neighbours: false,
             inverse: false,
             elem,
         };

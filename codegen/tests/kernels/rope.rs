@@ -13,8 +13,10 @@ fn rotates_and_rotates_back() {
         (3, 2, 45, 5, 38, Elem::F32),
         (2, 3, 24, 8, 16, Elem::Bf16),
     ];
-    for (tokens, heads, head_dim, first, rotary_dim, elem) in cases {
-        let problem = Rope { tokens, heads, head_dim, first, rotary_dim, positions: 7, inverse: false, elem };
+    for (case, neighbours) in cases.into_iter().flat_map(|case| [(case, false), (case, true)]) {
+        let (tokens, heads, head_dim, first, rotary_dim, elem) = case;
+        let problem =
+            Rope { tokens, heads, head_dim, first, rotary_dim, positions: 7, neighbours, inverse: false, elem };
         let forward = problem.build(&super::target());
         let inverse = Rope { inverse: true, ..problem }.build(&super::target());
         let library = load(&[&forward, &inverse]);
@@ -30,8 +32,10 @@ fn rotates_and_rotates_back() {
         let value = |i: usize| {
             let t = i / width;
             let Some(j) = (i % head_dim).checked_sub(first).filter(|j| *j < rotary_dim) else { return xs[i] };
-            let angle = angles[places[t] * half + j % half];
-            let turned = if j < half { -xs[i + half] } else { xs[i - half] };
+            let (pair, is_first, apart) =
+                if neighbours { (j / 2, j.is_multiple_of(2), 1) } else { (j % half, j < half, half) };
+            let angle = angles[places[t] * half + pair];
+            let turned = if is_first { -xs[i + apart] } else { xs[i - apart] };
             xs[i] * angle.cos() + turned * angle.sin()
         };
         let want: Vec<f64> = (0..xs.len()).map(value).collect();
@@ -51,6 +55,7 @@ fn positions_beyond_the_table_are_clamped() {
         first: 0,
         rotary_dim: 2,
         positions: 1,
+        neighbours: false,
         inverse: false,
         elem: Elem::F32,
     }

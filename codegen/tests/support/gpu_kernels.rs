@@ -179,8 +179,13 @@ fn rows(gpu: &Gpu, elem: Elem) -> Vec<Named> {
     let by_weight = |kind| NormGradWeight { rows, n, kind, eps, accumulate: true, elem };
     let (tokens, heads, head_dim, positions) = (TOKENS, 32, 128, 8192);
     let latent = Heads { tokens, heads: 40, sizes: vec![64, 32], shared: true, elem };
-    let rope =
-        |inverse| Rope { tokens, heads, head_dim, first: 0, rotary_dim: 128, positions, inverse, elem }.build(gpu);
+    let rope = |inverse| {
+        Rope { tokens, heads, head_dim, first: 0, rotary_dim: 128, positions, neighbours: false, inverse, elem }
+            .build(gpu)
+    };
+    let first = 0;
+    let neighbours =
+        Rope { tokens, heads, head_dim, first, rotary_dim: 128, positions, neighbours: true, inverse: false, elem };
     let kernels = [
         ("norm", norm(false)),
         ("norm of a sum", norm(true)),
@@ -193,6 +198,7 @@ fn rows(gpu: &Gpu, elem: Elem) -> Vec<Named> {
         ("layer norm gradient by weight", by_weight(Kind::Layer).build(gpu)),
         ("rope", rope(false)),
         ("rope, inverse", rope(true)),
+        ("rope of neighbours", neighbours.build(gpu)),
         ("heads, taken apart", latent.split(gpu)),
         ("heads, put together", latent.join(gpu)),
     ];

@@ -139,8 +139,19 @@ fn norms(elem: Elem, target: &Target) -> Vec<Problem> {
         problem(named(name), grad.build(target), amount, vec![x(), x(), numbers(F32, grad.parts() * n)])
     };
     let (tokens, heads, head_dim, positions) = (TOKENS, WIDTH / 64, 64, 512);
-    let rope = Rope { tokens, heads, head_dim, first: 0, rotary_dim: head_dim, positions, inverse: false, elem };
+    let rope = Rope {
+        tokens,
+        heads,
+        head_dim,
+        first: 0,
+        rotary_dim: head_dim,
+        positions,
+        neighbours: false,
+        inverse: false,
+        elem,
+    };
     let parts = Heads { tokens, heads: WIDTH / 96, sizes: vec![64, 32], shared: false, elem };
+    let neighbours = Rope { neighbours: true, ..rope.clone() };
     let table = || numbers(F32, positions * head_dim / 2);
     let place = integers(tokens, |i| i as i32);
     vec![
@@ -154,6 +165,12 @@ fn norms(elem: Elem, target: &Target) -> Vec<Problem> {
         by_weight(Kind::Layer, "layer_norm gradient by weight"),
         problem(named("split_heads"), parts.split(target), amount, vec![x(), x(), x()]),
         problem(named("join_heads"), parts.join(target), amount, vec![x(), x(), x()]),
+        problem(
+            named("rope of neighbours"),
+            neighbours.build(target),
+            amount,
+            vec![x(), place.clone(), table(), table(), x()],
+        ),
         problem(named("rope"), rope.build(target), amount, vec![x(), place, table(), table(), x()]),
     ]
 }

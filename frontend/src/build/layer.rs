@@ -1,9 +1,10 @@
 //! A layer as a function: two branches, each times a factor, are added to the stream; [`crate::arch::Wiring`] has the norms.
 use super::linear::Scope;
 use super::{Builder, Shared, Weight};
-use crate::arch::Wiring;
+use crate::arch::{RopePairs, Wiring};
 use crate::model::Mixer;
 use crate::names::{MixerNames, NormNames};
+use crate::rope::RopeSpec;
 use amc_ir::ops::{Add, DeriveSeed, Rope, Scale};
 use amc_ir::{DType, Function, Type, Value};
 
@@ -34,7 +35,7 @@ impl Layer {
 
         let mut g = Function::new("layer");
         let stream = g.param("x", Type::new(builder.request.compute, [builder.tokens(), model.hidden]));
-        let context = Context::declare(builder, &mut g, rope.map(|rope| rope.rotary / 2), cache_widths);
+        let context = Context::declare(builder, &mut g, rope, cache_widths);
         let mut scope = Scope::declare(builder, &mut g, number, &weights);
         let residual = |g: &mut Function, stream: Value, branch: Value| {
             let branch = g.op(Scale { value: layer.residual as f32 }, &[branch]);
@@ -115,30 +116,42 @@ impl Scope<'_> {
     }
 }
 
+/// Cosines and sines of the positions, and what is rotated by them.
+#[derive(Clone, Copy)]
+pub(super) struct Rotation {
+    cos: Value,
+    sin: Value,
+    neighbours: bool,
+}
+
 /// The parameters of a layer function that are neither its stream nor its weights.
 pub(super) struct Context {
     pub positions: Value,
     pub segments: Option<Value>,
     pub start: Option<Value>,
     pub seed: Option<Value>,
-    /// Cosines and sines, where the layer rotates.
-    pub table: Option<(Value, Value)>,
+    /// Where the layer rotates.
+    pub rotation: Option<Rotation>,
     /// Key and value cache.
     pub caches: Option<(Value, Value)>,
 }
 
 impl Context {
-    fn declare(builder: &Builder, g: &mut Function, half: Option<usize>, cache_widths: [usize; 2]) -> Context {
+    fn declare(builder: &Builder, g: &mut Function, rope: Option<&RopeSpec>, cache_widths: [usize; 2]) -> Context {
         let n = builder.tokens();
         let capacity = builder.decodes();
         let rows = capacity.unwrap_or(builder.request.seq);
-        let table = half.map(|half| Type::new(DType::F32, [rows, half]));
+        let rotation = |g: &mut Function, rope: &RopeSpec| {
+            let table = Type::new(DType::F32, [rows, rope.rotary / 2]);
+            let (cos, sin) = (g.param("rope_cos", table.clone()), g.param("rope_sin", table));
+            Rotation { cos, sin, neighbours: rope.pairs == RopePairs::Neighbours }
+        };
         Context {
             positions: g.param("positions", Type::new(DType::Position, [n])),
             segments: capacity.is_none().then(|| g.param("segments", Type::new(DType::Segment, [n]))),
             start: capacity.map(|_| g.param("start", Type::new(DType::Index, [1]))),
             seed: builder.dropout().then(|| g.param("seed", Type::new(DType::Seed, [2]))),
-            table: table.map(|ty| (g.param("rope_cos", ty.clone()), g.param("rope_sin", ty))),
+            rotation: rope.map(|rope| rotation(g, rope)),
             caches: capacity.map(|capacity| {
                 let [k, v] = cache_widths.map(|width| Type::new(builder.request.compute, [capacity, width]));
                 (g.param("k_cache", k), g.param("v_cache", v))
@@ -148,6 +161,7 @@ impl Context {
 
     /// `heads` heads, rotated from element `first` on where the layer has a table.
     pub fn rotated(&self, g: &mut Function, x: Value, heads: usize, first: usize) -> Value {
-        self.table.map_or(x, |(cos, sin)| g.op(Rope { heads, first, inverse: false }, &[x, self.positions, cos, sin]))
+        let Some(Rotation { cos, sin, neighbours }) = self.rotation else { return x };
+        g.op(Rope { heads, first, neighbours, inverse: false }, &[x, self.positions, cos, sin])
     }
 }

@@ -20,6 +20,7 @@ pub const ATTENTION: Attention = Attention {
 pub const ROPE: Rope = Rope {
     theta: ("rope_theta", 10_000.0),
     part: RopePart::Whole,
+    pairs: RopePairs::Halves,
     layers: RopeLayers::All,
     scalings: &[
         ("default", Scaling::Default),
@@ -114,6 +115,7 @@ pub const LLAMA: Arch = Arch {
 /// What no family here supports.
 pub const SINGLE_DECODER: &[Only] = &[
     no_dropout("attention_dropout"),
+    no_dropout("attn_pdrop"),
     no_dropout("embd_pdrop"),
     no_dropout("embed_dropout"),
     no_dropout("embedding_dropout"),

@@ -1,6 +1,8 @@
 //! Every family, one row each. A family's file holds data only; what the words mean is in [`crate::arch`].
 mod baichuan;
+mod cohere;
 mod gemma;
+mod glm;
 mod gpt;
 mod granite;
 mod llama;
@@ -19,9 +21,14 @@ use anyhow::{Result, anyhow};
 
 pub const ALL: &[&Arch] = &[
     &baichuan::BAICHUAN,
+    &cohere::COHERE,
+    &cohere::COHERE2,
     &gemma::GEMMA,
     &gemma::GEMMA2,
     &gemma::GEMMA3,
+    &glm::GLM,
+    &glm::GLM4,
+    &gpt::GPT_J,
     &gpt::GPT_NEOX,
     &granite::GRANITE,
     &llama::AQUILA,

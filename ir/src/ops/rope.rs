@@ -1,4 +1,5 @@
-//! Rotary position embedding (Su et al., 2021), pairing element `i` with `i + r/2` as transformers' `rotate_half` does.
+//! Rotary position embedding (Su et al., 2021), of element `i` with `i + r/2` as transformers' `rotate_half` has it, or of
+//! neighbours as in the paper.
 use super::{operands, want_dtype, want_float, want_matrix};
 use crate::eval::Tensor;
 use crate::graph::Function;
@@ -7,8 +8,9 @@ use crate::{DType, Type, Value, op};
 
 op! {
     /// Rotates `r` elements, from element `first` on, of each of `heads` heads of `x` [T, heads·d] by the angle of the token's
-    /// position; `cos` and `sin` are [P, r/2], row `positions[t]` being token t's. `inverse` rotates back, which is the gradient.
-    "rope" Rope { heads: usize, first: usize, inverse: bool } (x, positions, cos, sin) -> "x"
+    /// position; `cos` and `sin` are [P, r/2], row `positions[t]` being token t's. Pair i are elements i and i + r/2, or with
+    /// `neighbours` 2i and 2i + 1. `inverse` rotates back, which is the gradient.
+    "rope" Rope { heads: usize, first: usize, neighbours: bool, inverse: bool } (x, positions, cos, sin) -> "x"
 }
 
 impl OpDef for Rope {
@@ -41,9 +43,10 @@ impl OpDef for Rope {
                 for i in 0..half {
                     let (cos, sin) = (args[2].data[row + i], args[3].data[row + i]);
                     let sin = if self.inverse { -sin } else { sin };
-                    let (a, b) = (args[0].data[at + i], args[0].data[at + half + i]);
-                    y.data[at + i] = a * cos - b * sin;
-                    y.data[at + half + i] = b * cos + a * sin;
+                    let (i, j) = if self.neighbours { (at + 2 * i, at + 2 * i + 1) } else { (at + i, at + half + i) };
+                    let (a, b) = (args[0].data[i], args[0].data[j]);
+                    y.data[i] = a * cos - b * sin;
+                    y.data[j] = b * cos + a * sin;
                 }
             }
         }

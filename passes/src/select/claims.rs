@@ -58,6 +58,7 @@ pub(super) fn claim(s: &mut Selector, at: usize, done: &mut [bool]) {
                 first: op.first,
                 rotary_dim: 2 * half,
                 positions,
+                neighbours: op.neighbours,
                 inverse: op.inverse,
                 elem: value_elem(function, args[0]),
             };
