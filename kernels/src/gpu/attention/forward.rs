@@ -1,4 +1,5 @@
-//! The forward pass: a block's queries walk over the keys that they see.
+//! The forward pass: a block's queries walk over the keys that they see. Values are on their way while scores are multiplied, and the
+//! next keys while values are.
 use super::scores::Distances;
 use super::*;
 use crate::emit::float_type;
@@ -35,15 +36,24 @@ pub fn build(walk: &Walk) -> Kernel {
     let mut carried = walk.results(1).zeros(&mut e);
     let results = carried.len();
     carried.extend([&lowest, &lowest, &zero, &zero].map(|value| (value.clone(), float_type(1))));
-    let last = e.for_loop(&from, &to, walk.others as i64, &carried, |e, key, so_far| {
-        e.sync();
+    let load_keys = |e: &mut Emitter, key: &str| {
         let at = Place { batch: &b, first: key };
         walk.load(e, &walk.other_tile(0), &k_at, (&k, attention.key_heads()), &at, &kv_head);
-        walk.load(e, &walk.other_tile(1), &v_at, (&v, attention.value_heads()), &at, &kv_head);
+    };
+    load_keys(&mut e, &from);
+    let last = e.for_loop(&from, &to, walk.others as i64, &carried, |e, key, so_far| {
+        // Behind it, nobody reads the values before.
         walk.arrived(e);
+        let at = Place { batch: &b, first: key };
+        walk.load(e, &walk.other_tile(1), &v_at, (&v, attention.value_heads()), &at, &kv_head);
         let scores: Vec<Value> = walk.scores().zeros(e).into_iter().map(|(value, _)| value).collect();
         let (a, b_factor) = (walk.own_factor(&walk.own_tile(0), &mine), walk.other_factor((0, &k_at), true));
         let scores = walk.scores().multiply(e, scores, &a, &b_factor, walk.width(0));
+        // Behind it, nobody reads these keys.
+        walk.arrived(e);
+        let next_key = e.plus(key, walk.others as i64);
+        let more = e.less(&next_key, &to);
+        e.branch(&more, |e| load_keys(e, &next_key), |_| {});
         let first_key = e.int2("addi", key, &column);
         let keys = walk.tokens(e, &segments, &b, &first_key, column_distances(walk.scores()));
         let distances = walk.distances(e, slope.as_deref(), (&query, &first_key), true);
@@ -60,6 +70,8 @@ pub fn build(walk: &Walk) -> Kernel {
         next.extend(softmax.sum);
         next
     });
+    // Of a block that sees nothing, the first keys.
+    walk.end_copies(&mut e);
     let softmax = Softmax { top: last[results..results + 2].to_vec(), sum: last[results + 2..].to_vec() };
     let (factors, logarithms) = softmax.finish(&mut e);
     let finished: Vec<Value> = (walk.results(1).elements())

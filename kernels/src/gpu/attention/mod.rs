@@ -186,13 +186,18 @@ impl Walk<'_> {
         [self.attention.head_dim, self.attention.value_dim].iter().any(|n| Source::is_aligned(self.elem(), *n))
     }
 
-    /// Waits until all that was loaded is there.
+    /// Waits until all that was loaded is there, and all threads have come here.
     fn arrived(&self, e: &mut Emitter) {
+        self.end_copies(e);
+        e.sync();
+    }
+
+    /// Waits for what this thread copies.
+    fn end_copies(&self, e: &mut Emitter) {
         if self.copies_ahead() {
             tile::commit(e);
             tile::wait(e, 0);
         }
-        e.sync();
     }
 
     /// This warp's rows of an own tile, as the first factor.
