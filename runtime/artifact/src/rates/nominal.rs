@@ -23,11 +23,12 @@ const PEAKS: [Peaks; 2] = [
 const TENSOR_CORES: [&str; 4] = ["attention", "attention_grad", "product_bf16", "product_vendor"];
 
 /// Families of the ordinary units.
-const ORDINARY_UNITS: [&str; 12] = [
+const ORDINARY_UNITS: [&str; 13] = [
     "column_sum",
     "cross_entropy",
     "dropout",
     "embedding_grad",
+    "heads",
     "norm",
     "optimizer",
     "pack",
