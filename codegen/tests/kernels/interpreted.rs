@@ -5,6 +5,7 @@ use amc_kernels::emit::Elem;
 use amc_kernels::gpu::tensor_map::TensorMap;
 use amc_kernels::{Code, Geometry, Gpu, Kernel};
 use amc_ptx::{Argument, Device, Launch, Mode, Swizzle, TensorElement};
+use std::path::Path;
 
 /// A module of PTX.
 pub struct Interpreted {
@@ -29,6 +30,7 @@ impl Interpreted {
         if let Some(device) = &self.device {
             return device.run(kernel, contents, aliases);
         }
+        note(&kernel.symbol);
         let mut device = Device::new();
         let addresses: Vec<u64> =
             contents.iter().enumerate().map(|(i, bytes)| device.upload(&format!("operand {i}"), bytes)).collect();
@@ -54,6 +56,13 @@ impl Interpreted {
 pub fn geometry(kernel: &Kernel) -> &Geometry {
     let Code::Gpu(_, geometry) = &kernel.code else { panic!("`{}` is no kernel of a GPU's", kernel.symbol) };
     geometry
+}
+
+/// Leaves a file for the kernel, so that `./x test` can count those that were interpreted.
+fn note(symbol: &str) {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interpreted");
+    let noted = std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(folder.join(symbol), ""));
+    noted.unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
 }
 
 /// A matrix's map, as the driver would make it.
