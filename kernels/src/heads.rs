@@ -108,6 +108,6 @@ impl Heads {
         let whole = self.tokens * self.heads * self.head();
         let parts = self.tokens * (0..self.sizes.len()).map(|i| self.width(i)).sum::<usize>();
         let operations = if self.shared { self.tokens * self.heads * self.sizes[self.sizes.len() - 1] } else { 0 };
-        e.finish(&name, self.tokens, 0, Work::new("heads", operations).moving(whole + parts, self.elem))
+        e.finish(&name, self.tokens, 0, Work::new("rows", operations).moving(whole + parts, self.elem))
     }
 }

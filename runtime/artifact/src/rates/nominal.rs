@@ -23,12 +23,11 @@ const PEAKS: [Peaks; 2] = [
 const TENSOR_CORES: [&str; 4] = ["attention", "attention_grad", "product_bf16", "product_vendor"];
 
 /// Families of the ordinary units.
-const ORDINARY_UNITS: [&str; 13] = [
+const ORDINARY_UNITS: [&str; 12] = [
     "column_sum",
     "cross_entropy",
     "dropout",
     "embedding_grad",
-    "heads",
     "norm",
     "optimizer",
     "pack",
