@@ -190,6 +190,8 @@ pub struct Attention {
     pub qkv_bias: Flag,
     pub out_bias: Flag,
     pub qk_norm: Choice<QkNorm>,
+    /// Key of the largest absolute value that queries, keys and values keep; none is limited where it is absent or `null`.
+    pub clip: Option<&'static str>,
     pub position: Choice<Position>,
     pub window: Window,
 }

@@ -112,6 +112,8 @@ pub struct Attention {
     pub qkv_bias: bool,
     pub out_bias: bool,
     pub qk_norm: QkNorm,
+    /// The largest absolute value that queries, keys and values keep.
+    pub clip: Option<f64>,
     pub position: Position,
     /// How many tokens, itself included, a token sees; all if `None`.
     pub window: Option<usize>,
@@ -340,6 +342,7 @@ impl Reader<'_> {
                 arch::QkNorm::PerHead(norm) => QkNorm::PerHead(self.norm(norm)?),
                 arch::QkNorm::Whole(norm) => QkNorm::Whole(self.norm(norm)?),
             },
+            clip: attention.clip.map(|key| self.clip(key)).transpose()?.flatten(),
             position: match &self.choose(&attention.position)? {
                 arch::Position::Rope(rope) => Position::Rope(self.rope(rope, head_dim)?),
                 arch::Position::Alibi => Position::Alibi,
@@ -347,6 +350,13 @@ impl Reader<'_> {
             },
             window: self.window(&attention.window)?,
         })
+    }
+
+    fn clip(&self, key: &str) -> Result<Option<f64>> {
+        let found = self.root.number(key)?;
+        let place = self.root.name(key);
+        ensure!(found.is_none_or(|clip| clip > 0.0), "{place} is {}; wanted more than 0", found.unwrap_or_default());
+        Ok(found)
     }
 
     fn latent(&self, latent: &arch::Latent) -> Result<Latent> {

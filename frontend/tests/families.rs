@@ -235,6 +235,12 @@ fn published_models_have_their_published_sizes() {
             r#", "head_dim": 128, "num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768"#,
             30_532_122_624,
         ),
+        (
+            "OlmoeForCausalLM",
+            [2048, 1024, 16, 16, 16, 50304],
+            r#", "num_experts": 64, "num_experts_per_tok": 8"#,
+            6_919_161_856,
+        ),
         ("GemmaForCausalLM", [2048, 16384, 18, 8, 1, 256_000], "", 2_506_172_416),
         ("Phi3ForCausalLM", [3072, 8192, 32, 32, 32, 32064], "", 3_821_079_552),
     ];

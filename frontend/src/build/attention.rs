@@ -3,8 +3,8 @@ use super::layer::Context;
 use super::linear::Scope;
 use crate::model::{Attention, Position, QkNorm};
 use crate::names::{AttentionNames, NormNames, QkvNames};
-use amc_ir::ops::{self, AttentionCached, CacheAppend, Reshape, SplitHeads};
-use amc_ir::{Function, Value};
+use amc_ir::ops::{self, AttentionCached, CacheAppend, Constant, Max, Neg, Reshape, SplitHeads};
+use amc_ir::{Function, Type, Value};
 
 /// What scores are, and how many heads have them.
 pub(super) struct Scores {
@@ -27,7 +27,7 @@ impl Scope<'_> {
         context: &Context,
         x: Value,
     ) -> (Value, Vec<Value>) {
-        let [mut q, mut k, v] = match &names.qkv {
+        let [mut q, mut k, mut v] = match &names.qkv {
             QkvNames::Blocks(blocks) => blocks.each_ref().map(|block| self.linear(g, block, context, x)),
             QkvNames::ByHead(whole) => {
                 let whole = self.linear(g, whole, context, x);
@@ -40,6 +40,9 @@ impl Scope<'_> {
         if let Some((q_norm, k_norm)) = &names.qk_norm {
             q = self.qk_norm(g, attention, q_norm, q);
             k = self.qk_norm(g, attention, k_norm, k);
+        }
+        if let Some(clip) = attention.clip {
+            [q, k, v] = [q, k, v].map(|x| clipped(g, x, clip as f32));
         }
         q = context.rotated(g, q, attention.heads, 0);
         k = context.rotated(g, k, attention.kv_heads, 0);
@@ -82,4 +85,14 @@ impl Scope<'_> {
             }
         }
     }
+}
+
+/// `x` within `-limit..limit`.
+fn clipped(g: &mut Function, x: Value, limit: f32) -> Value {
+    let Type { dtype, shape } = g.ty(x).clone();
+    let lowest = g.op(Constant { value: -limit, dtype, shape }, &[]);
+    let x = g.op(Max {}, &[x, lowest]);
+    let turned = g.op(Neg {}, &[x]);
+    let turned = g.op(Max {}, &[turned, lowest]);
+    g.op(Neg {}, &[turned])
 }

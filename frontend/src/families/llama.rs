@@ -13,6 +13,7 @@ pub const ATTENTION: Attention = Attention {
     qkv_bias: Flag::Keys(&["attention_bias"], false),
     out_bias: Flag::Keys(&["attention_bias"], false),
     qk_norm: Always(QkNorm::No),
+    clip: None,
     position: Always(Position::Rope(ROPE)),
     window: Window::All,
 };

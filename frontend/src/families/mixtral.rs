@@ -6,13 +6,15 @@ use crate::arch::*;
 pub const MIXTRAL: Arch = Arch {
     classes: &["MixtralForCausalLM"],
     layers: Layers { kinds: &[MIXTRAL_LAYER], schedule: Schedule::Same },
+    final_norm: MIXTRAL_NORM,
     only: &[SINGLE_DECODER, NO_BIAS, NO_ROUTER_LOSS],
     ..LLAMA
 };
+const MIXTRAL_NORM: Norm = Norm { eps: KeyOr("rms_norm_eps", &Is(1e-5)), ..NORM };
 const MIXTRAL_LAYER: Layer = Layer {
     mixer: Mixer::Attention(Attention { window: Window::Key("sliding_window", None), ..UNBIASED }),
     ffn: Ffn::Experts(&MIXTRAL_EXPERTS),
-    norm: Norm { eps: KeyOr("rms_norm_eps", &Is(1e-5)), ..NORM },
+    norm: MIXTRAL_NORM,
     ..LAYER
 };
 

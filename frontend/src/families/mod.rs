@@ -43,6 +43,7 @@ pub const ALL: &[&Arch] = &[
     &mixtral::MIXTRAL,
     &nemotron::NEMOTRON,
     &olmo::OLMO2,
+    &olmo::OLMOE,
     &phi::PHI,
     &phi::PHI3,
     &qwen::QWEN2,

@@ -1,7 +1,11 @@
-//! OLMo 2: Llama with its norms behind the branches, and norms of all queries and of all keys.
+//! OLMo 2 and OLMoE: Llama with norms of all queries and of all keys.
 use super::llama::*;
+use super::mistral::UNBIASED_GLU;
+use super::mixtral::NO_ROUTER_LOSS;
+use super::qwen::QWEN_EXPERTS;
 use crate::arch::*;
 
+/// The other norms stand behind the branches.
 pub const OLMO2: Arch = Arch {
     classes: &["Olmo2ForCausalLM"],
     padding: Padding::Key(Some(1)),
@@ -18,6 +22,26 @@ const OLMO2_NORM: Norm = Norm { eps: KeyOr("rms_norm_eps", &Is(1e-5)), ..NORM };
 const OLMO2_LAYER: Layer = Layer {
     mixer: Mixer::Attention(Attention { qk_norm: Always(QkNorm::Whole(OLMO2_NORM)), ..ATTENTION }),
     wiring: Always(Wiring::Post),
+    norm: OLMO2_NORM,
+    ..LAYER
+};
+
+/// With experts, and limits of queries, keys and values.
+pub const OLMOE: Arch = Arch {
+    classes: &["OlmoeForCausalLM"],
+    padding: Padding::Key(Some(1)),
+    layers: Layers { kinds: &[OLMOE_LAYER], schedule: Schedule::Same },
+    final_norm: OLMO2_NORM,
+    only: &[SINGLE_DECODER, NO_ROUTER_LOSS],
+    ..LLAMA
+};
+const OLMOE_LAYER: Layer = Layer {
+    mixer: Mixer::Attention(Attention {
+        qk_norm: Always(QkNorm::Whole(OLMO2_NORM)),
+        clip: Some("clip_qkv"),
+        ..ATTENTION
+    }),
+    ffn: Ffn::Experts(&Experts { glu: UNBIASED_GLU, ..QWEN_EXPERTS }),
     norm: OLMO2_NORM,
     ..LAYER
 };

@@ -62,7 +62,7 @@ pub const QWEN3_MOE: Arch = Arch {
 };
 const QWEN3_MOE_ATTENTION: Attention = Attention { qk_norm: Always(QkNorm::PerHead(NORM)), ..ATTENTION };
 
-const QWEN_EXPERTS: Experts = Experts {
+pub const QWEN_EXPERTS: Experts = Experts {
     count: KeyOr("num_experts", &Key("num_local_experts")),
     chosen: Key("num_experts_per_tok"),
     normalize: Flag::Keys(&["norm_topk_prob"], false),
