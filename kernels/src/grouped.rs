@@ -1,10 +1,11 @@
-//! Products in which every group of rows meets a matrix of its own, as experts' layers are; which rows are whose is read
-//! from memory.
+//! Products in which every group of rows meets a matrix of its own, as experts' layers are; which rows are whose is
+//! read from memory.
 //!
-//! Group e has rows `offsets[e]..offsets[e + 1]` of R. Tasks are cut for the worst case: however the rows are divided, blocks
-//! of so many rows are no more than [`most_blocks`], and a task whose block has no rows returns at once. A kernel takes the
-//! matrices of all groups as operands of their own, so that frozen ones stay where their file is mapped and adapters, gradients and
-//! states are tensors like any other. CPUs find a group's matrix in the array of operands, GPUs by a tree of selections.
+//! Group e has rows `offsets[e]..offsets[e + 1]` of R. Tasks are cut for the worst case: however the rows are divided,
+//! blocks of so many rows are no more than [`most_blocks`], and a task whose block has no rows returns at once. A
+//! kernel takes the matrices of all groups as operands of their own, so that frozen ones stay where their file is
+//! mapped and adapters, gradients and states are tensors like any other. CPUs find a group's matrix in the array of
+//! operands, GPUs by a tree of selections.
 //!
 //! Whatever `offsets` hold, nothing outside of the operands is read or written.
 use crate::emit::Elem;
@@ -17,7 +18,8 @@ pub const MOST_GROUPS: usize = 512;
 
 /// `C[i, :] = epilogue(A[i, :] · B_e)` for the rows i of every group e, summed in f32.
 ///
-/// Operands: A `[m, k]`, `offsets` i32 `[groups + 1]`, the epilogue's as in [`Gemm`], each of m rows, then B_e of every group.
+/// Operands: A `[m, k]`, `offsets` i32 `[groups + 1]`, the epilogue's as in [`Gemm`], each of m rows, then B_e of every
+/// group.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupedRows {
     pub groups: usize,
@@ -124,7 +126,8 @@ pub(crate) fn span(e: &mut Emitter, offsets: &str, group: &str, rows: usize) -> 
     Span { group: group.into(), first, end: e.int2("minsi", &end, &all) }
 }
 
-/// The rows of block number `number`, where each group's rows are cut into blocks of `block`; none where there is no such block.
+/// The rows of block number `number`, where each group's rows are cut into blocks of `block`; none where there is no
+/// such block.
 pub(crate) fn block_of(
     e: &mut Emitter,
     offsets: &str,

@@ -1,5 +1,5 @@
-//! Layers of SmolLM2's width with eight experts, of which a token has two, over 1,024 tokens: products of the forward pass and of
-//! both gradients, rows divided evenly and all to one expert.
+//! Layers of SmolLM2's width with eight experts, of which a token has two, over 1,024 tokens: products of the forward
+//! pass and of both gradients, rows divided evenly and all to one expert.
 use crate::case::Case;
 use crate::rounds::Operand;
 use crate::rounds::Use::{Read, Write};

@@ -14,12 +14,12 @@ type Matrix = fn(&GluNames) -> &Linear;
 const MATRICES: [Matrix; 3] = [|names| &names.gate, |names| &names.up, |names| &names.down];
 
 impl Scope<'_> {
-    /// `Σ over the chosen experts e, p_e · down_e(act(gate_e(x)) · up_e(x))` (Fedus et al., "Switch transformers", 2021;
-    /// transformers `modeling_mixtral.py`), p being the router's probabilities; with a shared expert `sigmoid(g · x) · shared(x)` is
-    /// added (`modeling_qwen2_moe.py`).
+    /// `Σ over the chosen experts e, p_e · down_e(act(gate_e(x)) · up_e(x))` (Fedus et al., "Switch transformers",
+    /// 2021; transformers `modeling_mixtral.py`), p being the router's probabilities; with a shared expert `sigmoid(g ·
+    /// x) · shared(x)` is added (`modeling_qwen2_moe.py`).
     ///
-    /// The probability is multiplied in before the last product. Its gradient then needs what that product's own gradient
-    /// needs, and not its result, which is kept for no other reason.
+    /// The probability is multiplied in before the last product. Its gradient then needs what that product's own
+    /// gradient needs, and not its result, which is kept for no other reason.
     pub fn experts(
         &mut self,
         g: &mut Function,
@@ -81,7 +81,8 @@ fn spread(g: &mut Function, factors: Value, ty: &Type) -> Value {
     if ty.dtype == DType::F32 { wide } else { g.op(Cast { dtype: ty.dtype }, &[wide]) }
 }
 
-/// Whether each matrix of a layer's experts is stored in one way and adapted in all or none, since one product takes them all.
+/// Whether each matrix of a layer's experts is stored in one way and adapted in all or none, since one product takes
+/// them all.
 pub(super) fn check(request: &Request, names: &Names) -> Result<()> {
     let layers = names.layers.iter().filter_map(|layer| match &layer.ffn {
         FfnNames::Experts(names) => Some(&names.experts),

@@ -1,9 +1,9 @@
 //! Mixtures of experts: which experts a token goes to, its way there and back.
 //!
-//! Each of T tokens chooses k of E experts: k *slots* a token, slot `t·k + j` being token t's j-th choice. Sorted by expert
-//! the R = T·k slots are the *rows* that experts compute, those of expert e being `offsets[e]..offsets[e + 1]`. No slot is left
-//! out, so all sizes are known when a graph is built; only the offsets depend on data. `slots[r]` is the slot of row r,
-//! `rows[s]` the row of slot s.
+//! Each of T tokens chooses k of E experts: k *slots* a token, slot `t·k + j` being token t's j-th choice. Sorted by
+//! expert the R = T·k slots are the *rows* that experts compute, those of expert e being `offsets[e]..offsets[e + 1]`.
+//! No slot is left out, so all sizes are known when a graph is built; only the offsets depend on data. `slots[r]` is
+//! the slot of row r, `rows[s]` the row of slot s.
 use super::{operands, want, want_dtype, want_float, want_matrix};
 use crate::eval::Tensor;
 use crate::graph::Function;
@@ -11,9 +11,9 @@ use crate::op::{Named, OpDef, Vjp};
 use crate::{DType, Type, Value, op};
 
 op! {
-    /// The `k` likeliest experts of each token, the likeliest first, of equals the lower one, and their probabilities under
-    /// `softmax(logits)` over all experts; with `normalize` these are divided by their sum (transformers `modeling_mixtral.py`,
-    /// `modeling_qwen3_moe.py`).
+    /// The `k` likeliest experts of each token, the likeliest first, of equals the lower one, and their probabilities
+    /// under `softmax(logits)` over all experts; with `normalize` these are divided by their sum (transformers
+    /// `modeling_mixtral.py`, `modeling_qwen3_moe.py`).
     "route" Route { k: usize, normalize: bool } (logits) -> "f32[T, k]", "index[T, k]"
 }
 
@@ -64,8 +64,8 @@ impl OpDef for Route {
 
 op! {
     /// The cotangent of the logits of `route`, from what it chose and the cotangent of its weights: with p the softmax,
-    /// c the chosen experts and w their weights, `w_c (dw_c - Σ_c w dw)` for those and 0 for others where weights are normalised,
-    /// otherwise `p_e (dw_e - Σ_c p dw)` with `dw_e` 0 for those that were not chosen.
+    /// c the chosen experts and w their weights, `w_c (dw_c - Σ_c w dw)` for those and 0 for others where weights are
+    /// normalised, otherwise `p_e (dw_e - Σ_c p dw)` with `dw_e` 0 for those that were not chosen.
     "route_grad" RouteGrad { normalize: bool } (logits, experts, dy) -> "logits"
 }
 
@@ -137,7 +137,8 @@ fn sorted(x: &Type, slots: &Type, rows: &Type) -> Result<(usize, usize), String>
 }
 
 op! {
-    /// Row r is row `slots[r] / k` of `x` [T, n]: the tokens, each `k` times, sorted by expert. The gradient reads `rows`.
+    /// Row r is row `slots[r] / k` of `x` [T, n]: the tokens, each `k` times, sorted by expert. The gradient reads
+    /// `rows`.
     "gather_rows" GatherRows { k: usize } (x, slots, rows) -> "x.dtype[T·k, n]"
 }
 
@@ -166,8 +167,8 @@ impl OpDef for GatherRows {
 }
 
 op! {
-    /// Row t is the sum of rows `rows[t·k]`, …, `rows[t·k + k - 1]` of `x` [T·k, n], in that order: what experts computed,
-    /// back at the tokens. The gradient reads `slots`.
+    /// Row t is the sum of rows `rows[t·k]`, …, `rows[t·k + k - 1]` of `x` [T·k, n], in that order: what experts
+    /// computed, back at the tokens. The gradient reads `slots`.
     "sum_rows" SumRows { k: usize } (x, slots, rows) -> "x.dtype[T, n]"
 }
 

@@ -1,5 +1,5 @@
-//! Products in which every group of rows meets a matrix of its own: experts' layers. `crate::ops::experts` says where groups
-//! come from.
+//! Products in which every group of rows meets a matrix of its own: experts' layers. `crate::ops::experts` says where
+//! groups come from.
 use super::{operands, want_dtype, want_float, want_matrix};
 use crate::eval::Tensor;
 use crate::graph::Function;
@@ -8,8 +8,8 @@ use crate::{DType, Type, Value, op};
 use std::ops::Range;
 
 op! {
-    /// Rows `offsets[e]..offsets[e + 1]` of `x` [R, k] times matrix e, the operands behind `offsets`: each [k, n], or with `tb`
-    /// stored transposed.
+    /// Rows `offsets[e]..offsets[e + 1]` of `x` [R, k] times matrix e, the operands behind `offsets`: each [k, n], or
+    /// with `tb` stored transposed.
     "grouped_matmul" GroupedMatmul { tb: bool, dtype: DType } (x, offsets, more) -> "dtype[R, n]"
 }
 
@@ -83,8 +83,8 @@ impl OpDef for GroupedMatmul {
 }
 
 op! {
-    /// For every group `aᵀ · b` over its rows `offsets[e]..offsets[e + 1]`, `a` being [R, m] and `b` [R, n]: the gradients of a
-    /// `grouped_matmul`'s matrices, each a result. Those of groups without rows are zeros.
+    /// For every group `aᵀ · b` over its rows `offsets[e]..offsets[e + 1]`, `a` being [R, m] and `b` [R, n]: the
+    /// gradients of a `grouped_matmul`'s matrices, each a result. Those of groups without rows are zeros.
     "grouped_matmul_grad" GroupedMatmulGrad {} (a, b, offsets) -> "f32[m, n]"
 }
 

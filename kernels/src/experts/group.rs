@@ -6,8 +6,8 @@ use crate::{Kernel, Machine, Work};
 /// Slots that a task looks at for every expert.
 const CHUNK: usize = 256;
 
-/// Operands: `chosen` i32 `[slots]`, an expert of each; `offsets` i32 `[groups + 1]`, `slots` and `rows` i32 `[slots]`, which
-/// the steps write. Slots whose expert is none of `0..groups` get no row.
+/// Operands: `chosen` i32 `[slots]`, an expert of each; `offsets` i32 `[groups + 1]`, `slots` and `rows` i32 `[slots]`,
+/// which the steps write. Slots whose expert is none of `0..groups` get no row.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupRows {
     pub slots: usize,

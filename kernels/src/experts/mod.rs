@@ -1,7 +1,9 @@
-//! Mixtures of experts beside their products: the choice of experts ([`Route`]), the slots sorted by expert ([`GroupRows`]),
-//! and rows on the way to experts and back ([`Gather`], [`SumRows`]). `ir/src/ops/experts.rs` has the words.
+//! Mixtures of experts beside their products: the choice of experts ([`Route`]), the slots sorted by expert
+//! ([`GroupRows`]), and rows on the way to experts and back ([`Gather`], [`SumRows`]). `ir/src/ops/experts.rs` has the
+//! words.
 //!
-//! Numbers of experts, slots and rows are read from memory: whatever they are, nothing outside of the operands is touched.
+//! Numbers of experts, slots and rows are read from memory: whatever they are, nothing outside of the operands is
+//! touched.
 mod group;
 mod route;
 mod rows;

@@ -8,11 +8,11 @@ const CHOICE: usize = 6;
 /// Operations of an exponential and what comes with it.
 const EXPONENTIAL: usize = 18;
 
-/// The `k` largest of a token's logits, the largest first, of equals the one with the lower number, and the softmax of all
-/// logits at these, with `normalize` divided by its sum over these.
+/// The `k` largest of a token's logits, the largest first, of equals the one with the lower number, and the softmax of
+/// all logits at these, with `normalize` divided by its sum over these.
 ///
-/// A task is a token. After the largest it looks k - 1 times for the largest behind the one found before, in the order of
-/// value and number; so it needs no memory.
+/// A task is a token. After the largest it looks k - 1 times for the largest behind the one found before, in the order
+/// of value and number; so it needs no memory.
 ///
 /// Operands: `logits` f32 `[tokens, experts]`, `weights` f32 `[tokens, k]`, `chosen` i32 `[tokens, k]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -143,8 +143,9 @@ fn sum_of_exps(e: &mut Emitter, row: &str, experts: usize, top: &str, wide: usiz
     total[0].clone()
 }
 
-/// The gradient by the logits. With p the softmax, c the chosen experts and w their weights: `w_c (dw_c - Σ_c w dw)` for those
-/// and 0 for others where weights are normalised, otherwise `p_e (dw_e - Σ_c p dw)` with `dw_e` 0 for those not chosen.
+/// The gradient by the logits. With p the softmax, c the chosen experts and w their weights: `w_c (dw_c - Σ_c w dw)`
+/// for those and 0 for others where weights are normalised, otherwise `p_e (dw_e - Σ_c p dw)` with `dw_e` 0 for those
+/// not chosen.
 ///
 /// Operands: `logits` f32 `[tokens, experts]`, `chosen` i32 `[tokens, k]`, `dw` f32 `[tokens, k]`, `d` f32
 /// `[tokens, experts]`.

@@ -1,5 +1,5 @@
-//! Products of groups of rows ([`crate::grouped`]) on a CPU: the tiles and tasks of [`Gemm`], with rows, matrices and depths
-//! that are found at run time.
+//! Products of groups of rows ([`crate::grouped`]) on a CPU: the tiles and tasks of [`Gemm`], with rows, matrices and
+//! depths that are found at run time.
 use super::plan::Plan;
 use super::way::Way;
 use super::{Gemm, call, finish_text, pack, private_function, task, tile};
@@ -11,8 +11,8 @@ use crate::{Kernel, Target};
 const HEAD: usize = 16;
 
 impl GroupedRows {
-    /// The kernel. A strip of rows that a group begins or ends in the middle of has its whole tile computed, and stored as far
-    /// as the group goes.
+    /// The kernel. A strip of rows that a group begins or ends in the middle of has its whole tile computed, and stored
+    /// as far as the group goes.
     pub fn build(&self, target: &Target) -> Kernel {
         let plan = self.plan(target);
         // A multiple of the tile's rows: there is no other height.

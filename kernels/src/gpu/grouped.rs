@@ -1,5 +1,5 @@
-//! Products of groups of rows ([`crate::grouped`]) on a GPU: blocks of the product [`super::gemm`], of rows, matrices and depths
-//! that are found at run time. A block that has no rows returns at once.
+//! Products of groups of rows ([`crate::grouped`]) on a GPU: blocks of the product [`super::gemm`], of rows, matrices
+//! and depths that are found at run time. A block that has no rows returns at once.
 use super::Gpu;
 use super::gemm::{Share, Template};
 use crate::Kernel;

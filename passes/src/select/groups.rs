@@ -1,9 +1,10 @@
 //! Gathers elementwise ops into groups: what one launch computes.
 //!
-//! An elementwise value is *material* where something reads it from memory: an op that is not elementwise (but for a sum along
-//! rows, which computes it), a call, a broadcast, the function's result. Material values are the roots of regions; the others are computed wherever a root
-//! needs them. A root joins the product (`matmul`, `matmul_sum`, `grouped_matmul`) that makes one of its operands, unless something needs
-//! that product, or what the root's group already made, before the root.
+//! An elementwise value is *material* where something reads it from memory: an op that is not elementwise (but for a
+//! sum along rows, which computes it), a call, a broadcast, the function's result. Material values are the roots of
+//! regions; the others are computed wherever a root needs them. A root joins the product (`matmul`, `matmul_sum`,
+//! `grouped_matmul`) that makes one of its operands, unless something needs that product, or what the root's group
+//! already made, before the root.
 use super::rows;
 use crate::is_elementwise;
 use amc_ir::{Function, Op, Value};
@@ -164,8 +165,8 @@ impl<'a> Finder<'a> {
         elementwise && self.users[inst.results[0].index()].iter().all(|next| holds(*next))
     }
 
-    /// Whether root `at` can be launched with group `g`: same shape, a shared operand, and nothing in between needs what
-    /// the group makes.
+    /// Whether root `at` can be launched with group `g`: same shape, a shared operand, and nothing in between needs
+    /// what the group makes.
     fn joins(&self, g: usize, at: usize, leaves: &[Value]) -> bool {
         let group = &self.groups[g];
         if self.shape(group.roots[0]) != self.shape(at)
