@@ -150,45 +150,6 @@ pub const DEEPSEEK: Arch = Arch {
     ..LLAMA
 };
 
-/// Llama whose bias switches have other names (transformers 5 writes Llama's).
-pub const INTERNLM3: Arch = Arch {
-    classes: &["InternLM3ForCausalLM"],
-    padding: Padding::Key(Some(2)),
-    layers: Layers { kinds: &[INTERNLM3_LAYER], schedule: Schedule::Same },
-    ..LLAMA
-};
-const INTERNLM3_HEAD_DIM: Num = KeyOr("head_dim", &Is(128.0));
-const INTERNLM3_LAYER: Layer = Layer {
-    mixer: Mixer::Attention(Attention {
-        head_dim: INTERNLM3_HEAD_DIM,
-        scale: Div(&Is(1.0), &Sqrt(&INTERNLM3_HEAD_DIM)),
-        qkv_bias: Flag::Keys(&["qkv_bias", "attention_bias"], false),
-        out_bias: Flag::Keys(&["bias", "attention_bias"], false),
-        ..ATTENTION
-    }),
-    ffn: Ffn::Glu(Glu { bias: Flag::Keys(&["bias", "mlp_bias"], false), ..GLU }),
-    ..LAYER
-};
-
-/// Llama with as many key heads as heads, and biases in attention alone.
-pub const INTERNLM: Arch = Arch {
-    classes: &["InternLMForCausalLM"],
-    padding: Padding::Key(Some(2)),
-    layers: Layers { kinds: &[INTERNLM_LAYER], schedule: Schedule::Same },
-    ..LLAMA
-};
-const INTERNLM_BIAS: Flag = Flag::Keys(&["bias"], true);
-const INTERNLM_LAYER: Layer = Layer {
-    mixer: Mixer::Attention(Attention {
-        kv_heads: Key("num_attention_heads"),
-        qkv_bias: INTERNLM_BIAS,
-        out_bias: INTERNLM_BIAS,
-        ..ATTENTION
-    }),
-    ffn: Ffn::Glu(Glu { bias: Flag::Is(false), ..GLU }),
-    ..LAYER
-};
-
 /// Llama whose names are those of a GPT.
 pub const EXAONE: Arch = Arch {
     classes: &["ExaoneForCausalLM"],

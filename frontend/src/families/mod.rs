@@ -5,6 +5,7 @@ mod gemma;
 mod glm;
 mod gpt;
 mod granite;
+mod internlm;
 mod llama;
 mod minicpm;
 mod mistral;
@@ -31,11 +32,12 @@ pub const ALL: &[&Arch] = &[
     &gpt::GPT_J,
     &gpt::GPT_NEOX,
     &granite::GRANITE,
+    &internlm::INTERNLM,
+    &internlm::INTERNLM2,
+    &internlm::INTERNLM3,
     &llama::AQUILA,
     &llama::DEEPSEEK,
     &llama::EXAONE,
-    &llama::INTERNLM,
-    &llama::INTERNLM3,
     &llama::LLAMA,
     &minicpm::MINICPM,
     &minicpm::MINICPM3,
