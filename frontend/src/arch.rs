@@ -223,6 +223,8 @@ pub enum QkNorm {
     No,
     /// Of each head; all heads share the weight.
     PerHead(Norm),
+    /// Of each head, which has a weight of its own.
+    ByHead(Norm),
     /// Of all heads together.
     Whole(Norm),
 }
@@ -394,6 +396,7 @@ pub enum NormKind {
 /// What a norm multiplies by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Gain {
+    No,
     Weight,
     OnePlusWeight,
 }

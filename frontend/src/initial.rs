@@ -9,7 +9,7 @@ use crate::model::Model;
 use crate::names::Names;
 use amc_artifact::Init;
 use anyhow::{Result, ensure};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The standard deviation where a config names none, as in transformers' own configs.
 const DEVIATION: f64 = 0.02;
@@ -24,10 +24,11 @@ pub fn values(model: &Model, config: &Config) -> Result<BTreeMap<String, Init>> 
     ensure!(deviation > 0.0 && deviation.is_finite(), "{} is {deviation}; wanted more than 0", root.name(key));
     let names = Names::new(model);
     let normal = |zero_row| Init::Normal { deviation: deviation as f32, zero_row };
+    let norms: BTreeSet<&str> = names.norms().filter_map(|norm| Some(norm.weight.as_ref()?.tensor.as_str())).collect();
     let value = |(name, shape): (String, Vec<usize>)| {
         let init = match shape.len() {
             1 if name.ends_with(".bias") => Init::Zeros,
-            1 => of_norm(model.final_norm.gain),
+            _ if norms.contains(name.as_str()) => of_norm(model.final_norm.gain),
             _ if name == names.embed.tensor => normal(model.padding.map(|row| row as u64)),
             _ => normal(None),
         };
@@ -39,7 +40,7 @@ pub fn values(model: &Model, config: &Config) -> Result<BTreeMap<String, Init>> 
 /// All norms of a model have one form.
 fn of_norm(gain: Gain) -> Init {
     match gain {
-        Gain::Weight => Init::Ones,
+        Gain::Weight | Gain::No => Init::Ones,
         Gain::OnePlusWeight => Init::Zeros,
     }
 }
@@ -66,6 +67,10 @@ mod tests {
         let gemma = Config::parse(gemma, "config.json").unwrap();
         let of_gemma = super::values(&Model::read(&gemma).unwrap(), &gemma).unwrap();
         assert_eq!(of_gemma["model.norm.weight"], Init::Zeros);
+        let cohere = include_str!("../../tests/oracle/cohere__qknorm/config.json");
+        let cohere = Config::parse(cohere, "config.json").unwrap();
+        let of_cohere = super::values(&Model::read(&cohere).unwrap(), &cohere).unwrap();
+        assert_eq!(of_cohere["model.layers.0.self_attn.k_norm.weight"], Init::Ones, "a matrix, but of a norm");
         config.replace("initializer_range", 0.into());
         let said = super::values(&Model::read(&config).unwrap(), &config).unwrap_err().to_string();
         assert!(said.contains("is 0; wanted more than 0"), "{said}");

@@ -135,6 +135,8 @@ pub enum QkNorm {
     No,
     /// Of each head; all heads share the weight.
     PerHead(Norm),
+    /// Of each head, which has a weight of its own.
+    ByHead(Norm),
     /// Of all heads together.
     Whole(Norm),
 }
@@ -340,9 +342,10 @@ impl Reader<'_> {
             qk_norm: match &self.choose(&attention.qk_norm)? {
                 arch::QkNorm::No => QkNorm::No,
                 arch::QkNorm::PerHead(norm) => QkNorm::PerHead(self.norm(norm)?),
+                arch::QkNorm::ByHead(norm) => QkNorm::ByHead(self.norm(norm)?),
                 arch::QkNorm::Whole(norm) => QkNorm::Whole(self.norm(norm)?),
             },
-            clip: attention.clip.map(|key| self.clip(key)).transpose()?.flatten(),
+            clip: attention.clip.map(|key| self.bound(key, None)).transpose()?.flatten(),
             position: match &self.choose(&attention.position)? {
                 arch::Position::Rope(rope) => Position::Rope(self.rope(rope, head_dim)?),
                 arch::Position::Alibi => Position::Alibi,
@@ -350,13 +353,6 @@ impl Reader<'_> {
             },
             window: self.window(&attention.window)?,
         })
-    }
-
-    fn clip(&self, key: &str) -> Result<Option<f64>> {
-        let found = self.root.number(key)?;
-        let place = self.root.name(key);
-        ensure!(found.is_none_or(|clip| clip > 0.0), "{place} is {}; wanted more than 0", found.unwrap_or_default());
-        Ok(found)
     }
 
     fn latent(&self, latent: &arch::Latent) -> Result<Latent> {
@@ -495,10 +491,17 @@ impl Reader<'_> {
     }
 
     fn softcap(&self, softcap: &Softcap) -> Result<Option<f64>> {
-        let Softcap::Key(key, default) = softcap else { return Ok(None) };
-        let Some(cap) = self.root.number(key)?.or(default.filter(|_| !self.root.has(key))) else { return Ok(None) };
-        ensure!(cap > 0.0, "{} is {cap}; wanted more than 0", self.root.name(key));
-        Ok(Some(cap))
+        match softcap {
+            Softcap::No => Ok(None),
+            Softcap::Key(key, default) => self.bound(key, *default),
+        }
+    }
+
+    /// The number under a key, which is above 0; none where it is `null`, and the default where it is absent.
+    fn bound(&self, key: &str, default: Option<f64>) -> Result<Option<f64>> {
+        let Some(bound) = self.root.number(key)?.or(default.filter(|_| !self.root.has(key))) else { return Ok(None) };
+        ensure!(bound > 0.0, "{} is {bound}; wanted more than 0", self.root.name(key));
+        Ok(Some(bound))
     }
 
     fn choose<T: Copy>(&self, choice: &Choice<T>) -> Result<T> {

@@ -4,7 +4,7 @@
 //!   `gate_up_proj`) are seen as their row blocks; nothing is copied.
 //! - A linear layer knows its *module*, the name that LoRA patterns match and adapters are saved under. Row blocks of one
 //!   module share its adapter: one matrix A, and the same rows of B.
-use crate::arch::{ExpertPaths, NormKind, Stored};
+use crate::arch::{ExpertPaths, Gain, NormKind, Stored};
 use crate::model::{Attention, Experts, Ffn, Glu, Latent, Mixer, Model, Norm, Plain, QkNorm};
 use amc_ir::View;
 use std::collections::BTreeMap;
@@ -125,7 +125,7 @@ pub struct PlainNames {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NormNames {
-    pub weight: Vector,
+    pub weight: Option<Vector>,
     pub bias: Option<Vector>,
 }
 
@@ -169,15 +169,16 @@ impl Vector {
 }
 
 impl NormNames {
-    fn new(norm: &Norm, module: &str, size: usize) -> NormNames {
-        let bias = Vector { tensor: format!("{module}.bias"), shape: vec![size] };
+    fn new(norm: &Norm, module: &str, shape: &[usize]) -> NormNames {
+        let bias = Vector { tensor: format!("{module}.bias"), shape: shape.into() };
         let has_bias = norm.kind == NormKind::Layer { bias: true };
-        NormNames { weight: weight(module, &[size]), bias: has_bias.then_some(bias) }
+        let weight = (norm.gain != Gain::No).then(|| weight(module, shape));
+        NormNames { weight, bias: has_bias.then_some(bias) }
     }
 
-    /// The weight, then the bias if there is one.
+    /// The weight, then the bias, as far as they are there.
     pub fn vectors(&self) -> impl Iterator<Item = &Vector> {
-        [&self.weight].into_iter().chain(&self.bias)
+        self.weight.iter().chain(&self.bias)
     }
 }
 
@@ -212,7 +213,7 @@ impl Names {
             head.weight_tensor = embed.tensor.clone();
         }
         let layers = (0..model.layers.len()).map(|i| LayerNames::new(model, i)).collect();
-        Names { embed, layers, final_norm: NormNames::new(&model.final_norm, paths.final_norm, model.hidden), head }
+        Names { embed, layers, final_norm: NormNames::new(&model.final_norm, paths.final_norm, &[model.hidden]), head }
     }
 
     /// Every stored tensor and its shape.
@@ -240,6 +241,11 @@ impl Names {
         let mut modules: Vec<LinearModule> = all.collect();
         modules.dedup();
         modules
+    }
+
+    /// Every norm.
+    pub fn norms(&self) -> impl Iterator<Item = &NormNames> {
+        self.layers.iter().flat_map(LayerNames::norms).chain([&self.final_norm])
     }
 
     fn linears(&self) -> impl Iterator<Item = &Linear> {
@@ -310,7 +316,11 @@ struct Scope<'a> {
 
 impl Scope<'_> {
     fn norm(&self, norm: &Norm, module: &str, size: usize) -> NormNames {
-        NormNames::new(norm, &format!("{}{module}", self.layer), size)
+        self.norms(norm, module, &[size])
+    }
+
+    fn norms(&self, norm: &Norm, module: &str, shape: &[usize]) -> NormNames {
+        NormNames::new(norm, &format!("{}{module}", self.layer), shape)
     }
 
     fn attention(&self, attention: &Attention) -> AttentionNames {
@@ -329,6 +339,10 @@ impl Scope<'_> {
             QkNorm::PerHead(norm) => {
                 Some((self.norm(norm, paths.q_norm, head_dim), self.norm(norm, paths.k_norm, head_dim)))
             }
+            QkNorm::ByHead(norm) => Some((
+                self.norms(norm, paths.q_norm, &[heads, head_dim]),
+                self.norms(norm, paths.k_norm, &[kv_heads, head_dim]),
+            )),
             QkNorm::Whole(norm) => Some((self.norm(norm, paths.q_norm, wide), self.norm(norm, paths.k_norm, narrow))),
         };
         AttentionNames { qkv, o: linear(format!("{}{}", self.layer, paths.o), wide, hidden, out_bias), qk_norm }

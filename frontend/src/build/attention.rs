@@ -3,7 +3,7 @@ use super::layer::Context;
 use super::linear::Scope;
 use crate::model::{Attention, Position, QkNorm};
 use crate::names::{AttentionNames, NormNames, QkvNames};
-use amc_ir::ops::{self, AttentionCached, CacheAppend, Constant, Max, Neg, Reshape, SplitHeads};
+use amc_ir::ops::{self, AttentionCached, Broadcast, CacheAppend, Cast, Constant, Max, Mul, Neg, Reshape, SplitHeads};
 use amc_ir::{Function, Type, Value};
 
 /// What scores are, and how many heads have them.
@@ -72,7 +72,7 @@ impl Scope<'_> {
         (g.push(op, &[q, k, v, segments])[0], vec![])
     }
 
-    /// The norm of queries or keys: of all heads together, or of every head with a weight that all share.
+    /// The norm of queries or keys: of all heads together, or of every head with a weight that all share or of its own.
     fn qk_norm(&self, g: &mut Function, attention: &Attention, names: &NormNames, x: Value) -> Value {
         match &attention.qk_norm {
             QkNorm::No => x,
@@ -82,6 +82,18 @@ impl Scope<'_> {
                 let heads = g.op(Reshape { shape: vec![ty.len() / head_dim, head_dim] }, &[x]);
                 let normed = self.norm(g, norm, names, heads);
                 g.op(Reshape { shape: ty.shape }, &[normed])
+            }
+            QkNorm::ByHead(norm) => {
+                let (ty, head_dim) = (g.ty(x).clone(), attention.head_dim);
+                let heads = g.op(Reshape { shape: vec![ty.len() / head_dim, head_dim] }, &[x]);
+                let normed = super::norm(g, norm, heads, &[]);
+                let normed = g.op(Reshape { shape: ty.shape.clone() }, &[normed]);
+                let weight = names.weight.as_ref().expect("a norm by heads has a weight");
+                let width: usize = weight.shape.iter().product();
+                let weight = g.op(Reshape { shape: vec![width] }, &[self.vector(weight)]);
+                let weight = g.op(Cast { dtype: ty.dtype }, &[weight]);
+                let weight = g.op(Broadcast { shape: ty.shape }, &[weight]);
+                g.op(Mul {}, &[normed, weight])
             }
         }
     }

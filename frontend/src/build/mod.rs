@@ -13,7 +13,9 @@ use crate::arch::{Gain, NormKind};
 use crate::model::{Model, Norm};
 use crate::names::{Linear, Names, Vector};
 use crate::rope::RopeSpec;
-use amc_ir::ops::{Add, Broadcast, Cast, Embedding, LayerNorm, LinearCrossEntropy, Matmul, RmsNorm, Scale, Tanh};
+use amc_ir::ops::{
+    Add, Broadcast, Cast, Constant, Embedding, LayerNorm, LinearCrossEntropy, Matmul, RmsNorm, Scale, Tanh,
+};
 use amc_ir::{Binding, Bindings, BoundTensor, DType, Function, Init, Module, Type, Value, View};
 use anyhow::{Result, bail};
 use std::collections::{BTreeMap, BTreeSet};
@@ -301,10 +303,14 @@ impl Builder<'_> {
     }
 }
 
-/// A norm of `x`; its parameters are the weight and, if it has one, the bias.
+/// A norm of `x`; its parameters are the weight and, if it has one, the bias. Without any, the weight is one.
 fn norm(g: &mut Function, norm: &Norm, x: Value, parameters: &[Value]) -> Value {
     let (eps, plus_one) = (norm.eps as f32, norm.gain == Gain::OnePlusWeight);
-    let args = [&[x], parameters].concat();
+    let mut args = [&[x], parameters].concat();
+    if parameters.is_empty() {
+        let width = g.ty(x).shape.last().copied().unwrap_or(1);
+        args.push(g.op(Constant { value: 1.0, dtype: DType::F32, shape: vec![width] }, &[]));
+    }
     match norm.kind {
         NormKind::Rms => g.op(RmsNorm { eps, plus_one }, &args),
         NormKind::Layer { .. } => g.op(LayerNorm { eps, plus_one }, &args),

@@ -15,12 +15,15 @@ pub const COHERE: Arch = Arch {
         divisor: Div(&Is(1.0), &KeyOr("logit_scale", &Is(0.0625))),
         ..LLAMA.head
     },
-    only: &[SINGLE_DECODER, NO_QK_NORM],
     ..LLAMA
 };
 const COHERE_NORM: Norm = Norm { kind: NormKind::Layer { bias: false }, ..LAYER_NORM };
 const COHERE_ROPE: Rope = Rope { theta: ("rope_theta", 500_000.0), pairs: RopePairs::Neighbours, ..ROPE };
-const COHERE_ATTENTION: Attention = Attention { position: Always(Position::Rope(COHERE_ROPE)), ..ATTENTION };
+const COHERE_ATTENTION: Attention = Attention {
+    qk_norm: If(Flag::Keys(&["use_qk_norm"], false), QkNorm::ByHead(COHERE_NORM), QkNorm::No),
+    position: Always(Position::Rope(COHERE_ROPE)),
+    ..ATTENTION
+};
 const NO_QK_NORM: &[Only] =
     &[Only { key: "use_qk_norm", values: These(&["false"]), otherwise: "a norm with a weight for each head" }];
 
@@ -37,6 +40,7 @@ pub const COHERE2: Arch = Arch {
             otherwise: &Schedule::LastOf(KeyOr("sliding_window_pattern", &Is(4.0))),
         },
     },
+    only: &[SINGLE_DECODER, NO_QK_NORM],
     ignored: &[
         "layer_switch",
         "order_of_interleaved_layers",

@@ -44,6 +44,7 @@ pub const ALL: &[&Arch] = &[
     &mistral::MISTRAL,
     &mixtral::MIXTRAL,
     &nemotron::NEMOTRON,
+    &olmo::OLMO,
     &olmo::OLMO2,
     &olmo::OLMOE,
     &phi::PHI,

@@ -1,9 +1,25 @@
+//! OLMo: Llama with layer norms that have no parameters, and limits of queries, keys and values.
 //! OLMo 2 and OLMoE: Llama with norms of all queries and of all keys.
 use super::llama::*;
 use super::mistral::UNBIASED_GLU;
 use super::mixtral::NO_ROUTER_LOSS;
 use super::qwen::QWEN_EXPERTS;
 use crate::arch::*;
+
+pub const OLMO: Arch = Arch {
+    classes: &["OlmoForCausalLM"],
+    padding: Padding::Key(Some(1)),
+    layers: Layers { kinds: &[OLMO_LAYER], schedule: Schedule::Same },
+    final_norm: OLMO_NORM,
+    ..LLAMA
+};
+const OLMO_NORM: Norm = Norm { kind: NormKind::Layer { bias: false }, eps: Is(1e-5), gain: Gain::No };
+const OLMO_LAYER: Layer = Layer {
+    mixer: Mixer::Attention(Attention { clip: Some("clip_qkv"), ..ATTENTION }),
+    ffn: Ffn::Glu(Glu { bias: Flag::Is(false), ..GLU }),
+    norm: OLMO_NORM,
+    ..LAYER
+};
 
 /// The other norms stand behind the branches.
 pub const OLMO2: Arch = Arch {
