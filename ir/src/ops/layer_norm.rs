@@ -3,7 +3,10 @@
 //! It is the RMS norm of `x` without its mean. To take the mean off is a symmetric linear map, so the gradients are those of
 //! the RMS norm, with the mean taken off before and, for `x`, behind them.
 use super::rms_norm::{check, mean};
-use super::{Add, Broadcast, Cast, RmsNorm, RmsNormGrad, RmsNormGradWeight, Sub, SumTo, operands, want, want_float};
+use super::{
+    Add, Broadcast, Cast, RmsNorm, RmsNormGrad, RmsNormGradAdd, RmsNormGradWeight, Sub, SumTo, operands, want,
+    want_float,
+};
 use crate::graph::Function;
 use crate::op::{Named, OpDef, Vjp};
 use crate::{DType, Type, Value, op};
@@ -74,10 +77,7 @@ op! {
 
 impl OpDef for LayerNormGrad {
     fn infer(&self, args: &[Type]) -> Result<Vec<Type>, String> {
-        let [x, weight, dy] = operands(args, Self::OPERANDS)?;
-        check(&x, &weight)?;
-        want("dy", &dy, &x)?;
-        Ok(vec![x])
+        RmsNormGrad { eps: self.eps, plus_one: self.plus_one }.infer(args)
     }
 
     fn expand(&self, g: &mut Function, args: &[Value]) -> Option<Vec<Value>> {
@@ -97,11 +97,7 @@ op! {
 
 impl OpDef for LayerNormGradAdd {
     fn infer(&self, args: &[Type]) -> Result<Vec<Type>, String> {
-        let [x, weight, dy, d] = operands(args, Self::OPERANDS)?;
-        check(&x, &weight)?;
-        want("dy", &dy, &x)?;
-        want("d", &d, &x)?;
-        Ok(vec![x])
+        RmsNormGradAdd { eps: self.eps, plus_one: self.plus_one }.infer(args)
     }
 
     fn expand(&self, g: &mut Function, args: &[Value]) -> Option<Vec<Value>> {
