@@ -213,7 +213,7 @@ fn a_gpu_is_compiled_for_where_there_is_none() {
         let output = bench.on_machine(NO_DRIVER, &["run", "a"]);
         let said = text(&output.stderr);
         assert!(!output.status.success() && said.starts_with("error: this machine has no NVIDIA driver ("), "{said}");
-        for wanted in ["libcuda.so.1: ", "install one for CUDA 12.0 or later", "with `amc compile --target cpu`"] {
+        for wanted in ["libcuda.so.1: ", "install one for CUDA 12.1 or later", "with `amc compile --target cpu`"] {
             assert!(said.contains(wanted), "{said}");
         }
     }

@@ -186,33 +186,13 @@ impl Emitter {
 
     /// The pointer of operand `first + index` of the kernel, where `index`, an i64 value, is in `0..count`.
     pub fn operand_of(&mut self, first: usize, count: usize, index: &str) -> Value {
-        if self.block.is_some() {
-            let operands = (first..first + count).map(|i| self.arg(i)).collect();
-            return self.selected(operands, index);
+        if let Some(operand) = self.block_operand_of(first, count, index) {
+            return operand;
         }
         let at = self.plus(index, first as i64);
         let slot =
             self.op(format!("llvm.getelementptr inbounds %args[{at}] : (!llvm.ptr, i64) -> !llvm.ptr, !llvm.ptr"));
         self.op(format!("llvm.load {slot} invariant : !llvm.ptr -> !llvm.ptr"))
-    }
-
-    /// Pointer number `index` of these, by a tree of selections over its bits.
-    fn selected(&mut self, mut pointers: Vec<Value>, index: &str) -> Value {
-        for bit in 0.. {
-            if pointers.len() == 1 {
-                break;
-            }
-            let (place, one) = (self.index(bit), self.index(1));
-            let digit = self.int2("shrui", index, &place);
-            let digit = self.int2("andi", &digit, &one);
-            let odd = self.op(format!("arith.cmpi eq, {digit}, {one} : i64"));
-            let pair = |pair: &[Value]| match pair {
-                [even, other] => self.op(format!("llvm.select {odd}, {other}, {even} : i1, !llvm.ptr")),
-                _ => pair[0].clone(),
-            };
-            pointers = pointers.chunks(2).map(pair).collect();
-        }
-        pointers.remove(0)
     }
 
     /// `pointer + index` elements; `index` is an i64 value or a literal.

@@ -5,7 +5,7 @@
 //! blocks of so many rows are no more than [`most_blocks`], and a task whose block has no rows returns at once. A
 //! kernel takes the matrices of all groups as operands of their own, so that frozen ones stay where their file is
 //! mapped and adapters, gradients and states are tensors like any other. CPUs find a group's matrix in the array of
-//! operands, GPUs by a tree of selections.
+//! operands, GPUs in a parameter that is an array of addresses.
 //!
 //! Whatever `offsets` hold, nothing outside of the operands is read or written.
 use crate::emit::Elem;

@@ -36,7 +36,7 @@ pub mod tuning;
 pub mod work;
 
 pub use gpu::Gpu;
-pub use gpu::block::Geometry;
+pub use gpu::block::{Geometry, OperandArray};
 pub use gpu::vendor::{Vendor, VendorProduct};
 pub use machine::Machine;
 pub use pairs::Pairs;

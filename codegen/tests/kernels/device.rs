@@ -1,6 +1,6 @@
 //! Runs a GPU's kernels on a GPU. Where `AMC_TEST_GPU` is set there must be one, whose driver is found as by `amc run`; kernels for
 //! another architecture than its own are interpreted as ever.
-use crate::interpreted::geometry;
+use crate::interpreted::{geometry, parameters};
 use amc_kernels::Kernel;
 use amc_kernels::emit::Elem;
 use amc_kernels::gpu::tensor_map::TensorMap;
@@ -10,6 +10,7 @@ use cudarc::driver::sys::{
     CUtensorMapInterleave, CUtensorMapL2promotion, CUtensorMapSwizzle as Swizzle,
 };
 use std::ffi::{CString, c_void};
+use std::ops::Range;
 
 /// The variable that asks for it.
 const VARIABLE: &str = "AMC_TEST_GPU";
@@ -23,10 +24,10 @@ pub struct OnDevice {
     stream: sys::CUstream,
 }
 
-/// A kernel's parameter.
+/// A kernel's parameter: of one operand, or of several.
 enum Argument {
-    Address(sys::CUdeviceptr),
-    Map(Box<sys::CUtensorMap>),
+    Addresses(Vec<sys::CUdeviceptr>),
+    Maps(Vec<sys::CUtensorMap>),
 }
 
 /// What the driver did, or a failed test.
@@ -75,12 +76,15 @@ impl OnDevice {
         let memory: Vec<sys::CUdeviceptr> = contents.iter().map(|bytes| self.put(bytes)).collect();
         let owner = |i: usize| aliases.iter().find(|alias| alias.1 == i).map_or(i, |alias| alias.0);
         let geometry = geometry(kernel);
-        let argument = |i: usize| {
-            let address = memory[owner(i)] + FENCE as u64;
-            let map = geometry.maps.iter().find(|map| map.operand == i);
-            map.map_or(Argument::Address(address), |map| Argument::Map(Box::new(encoded(map, address))))
+        let argument = |operands: Range<usize>| {
+            let map = geometry.maps.iter().find(|map| map.operand == operands.start);
+            let addresses = operands.map(|i| memory[owner(i)] + FENCE as u64);
+            match map {
+                None => Argument::Addresses(addresses.collect()),
+                Some(map) => Argument::Maps(addresses.map(|address| encoded(map, address)).collect()),
+            }
         };
-        let arguments: Vec<Argument> = (0..memory.len()).map(argument).collect();
+        let arguments: Vec<Argument> = parameters(geometry, memory.len()).into_iter().map(argument).collect();
         self.launch(kernel, &arguments);
         let found = (0..memory.len()).map(|i| self.get(memory[owner(i)], contents[i].len(), kernel, i)).collect();
         // SAFETY: the launch that used the memory was waited for.
@@ -98,8 +102,8 @@ impl OnDevice {
         // SAFETY: the function was just found.
         done(unsafe { result::function::set_function_attribute(function, shared, bytes) }, "cuFuncSetAttribute");
         let parameter = |argument: &Argument| match argument {
-            Argument::Address(address) => std::ptr::from_ref(address).cast_mut().cast::<c_void>(),
-            Argument::Map(map) => std::ptr::from_ref::<sys::CUtensorMap>(map).cast_mut().cast(),
+            Argument::Addresses(addresses) => addresses.as_ptr().cast_mut().cast::<c_void>(),
+            Argument::Maps(maps) => maps.as_ptr().cast_mut().cast(),
         };
         let mut parameters: Vec<*mut c_void> = arguments.iter().map(parameter).collect();
         let (grid, block) = ((kernel.tasks, 1, 1), (geometry.threads, 1, 1));

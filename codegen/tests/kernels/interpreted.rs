@@ -5,6 +5,7 @@ use amc_kernels::emit::Elem;
 use amc_kernels::gpu::tensor_map::TensorMap;
 use amc_kernels::{Code, Geometry, Gpu, Kernel};
 use amc_ptx::{Argument, Device, Launch, Mode, Swizzle, TensorElement};
+use std::ops::Range;
 use std::path::PathBuf;
 
 /// A module of PTX.
@@ -36,11 +37,15 @@ impl Interpreted {
             contents.iter().enumerate().map(|(i, bytes)| device.upload(&format!("operand {i}"), bytes)).collect();
         let owner = |i: usize| aliases.iter().find(|alias| alias.1 == i).map_or(i, |alias| alias.0);
         let geometry = geometry(kernel);
-        let argument = |i: usize| match geometry.maps.iter().find(|map| map.operand == i) {
-            None => Argument::U64(addresses[owner(i)]),
-            Some(map) => Argument::Bytes(encoded(map, addresses[owner(i)])),
+        let argument = |operands: Range<usize>| {
+            let map = geometry.maps.iter().find(|map| map.operand == operands.start);
+            let bytes = |i: usize| match map {
+                None => addresses[owner(i)].to_le_bytes().to_vec(),
+                Some(map) => encoded(map, addresses[owner(i)]),
+            };
+            Argument::Bytes(operands.flat_map(bytes).collect())
         };
-        let arguments: Vec<Argument> = (0..addresses.len()).map(argument).collect();
+        let arguments: Vec<Argument> = parameters(geometry, addresses.len()).into_iter().map(argument).collect();
         let launch = Launch {
             dynamic_shared: geometry.shared_bytes.into(),
             mode,
@@ -56,6 +61,19 @@ impl Interpreted {
 pub fn geometry(kernel: &Kernel) -> &Geometry {
     let Code::Gpu(_, geometry) = &kernel.code else { panic!("`{}` is no kernel of a GPU's", kernel.symbol) };
     geometry
+}
+
+/// The operands of every parameter, of so many operands in all.
+pub fn parameters(geometry: &Geometry, operands: usize) -> Vec<Range<usize>> {
+    let mut list = vec![];
+    let mut first = 0;
+    while first < operands {
+        let array = geometry.arrays.iter().find(|array| array.first == first);
+        let end = first + array.map_or(1, |array| array.count);
+        list.push(first..end);
+        first = end;
+    }
+    list
 }
 
 /// Leaves a file for the kernel in the folder that `./x test` names, which counts those that were interpreted.

@@ -21,6 +21,22 @@ pub struct Geometry {
     pub shared_bytes: u32,
     /// Operands that are given as tensor maps instead of addresses, in the operands' order.
     pub maps: Vec<TensorMap>,
+    /// Operands that are given as one parameter, in their order.
+    pub arrays: Vec<OperandArray>,
+}
+
+/// Neighbouring operands that are one parameter, so that a kernel finds one of them by its number: addresses, or tensor maps
+/// where there is one for the first operand, which describes all of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OperandArray {
+    pub first: usize,
+    pub count: usize,
+}
+
+impl OperandArray {
+    fn holds(&self, operand: usize) -> bool {
+        (self.first..self.first + self.count).contains(&operand)
+    }
 }
 
 /// What an emitter knows of the block that its kernel runs in.
@@ -32,6 +48,7 @@ pub struct Block {
     alignment: usize,
     operands: usize,
     maps: Vec<TensorMap>,
+    arrays: Vec<OperandArray>,
     /// Whether warps pass registers to each other (`setmaxnreg`).
     pools_registers: bool,
     /// Whether each thread does something of its own, rather than all the same.
@@ -46,6 +63,7 @@ impl Block {
             alignment: ALIGNMENT,
             operands: 0,
             maps: vec![],
+            arrays: vec![],
             pools_registers: false,
             apart: false,
         }
@@ -67,13 +85,27 @@ impl Block {
         self.maps.sort_by_key(|map| map.operand);
     }
 
+    /// Makes one parameter of an array of operands, if it is none yet.
+    pub(super) fn add_array(&mut self, array: OperandArray) {
+        if self.array_of(array.first) != Some(array) {
+            self.operands = self.operands.max(array.first + array.count);
+            self.arrays.push(array);
+            self.arrays.sort_by_key(|array| array.first);
+        }
+    }
+
     pub(super) fn maps(&self) -> &[TensorMap] {
         &self.maps
     }
 
+    /// The array that holds an operand.
+    pub(super) fn array_of(&self, operand: usize) -> Option<OperandArray> {
+        self.arrays.iter().find(|array| array.holds(operand)).copied()
+    }
+
     fn geometry(&self) -> Geometry {
         let (threads, shared_bytes) = (self.threads as u32, self.shared_bytes as u32);
-        Geometry { threads, shared_bytes, maps: self.maps.clone() }
+        Geometry { threads, shared_bytes, maps: self.maps.clone(), arrays: self.arrays.clone() }
     }
 }
 
@@ -121,6 +153,15 @@ impl Emitter {
         let block = self.block.as_mut()?;
         block.operands = block.operands.max(i + 1);
         Some(format!("%operand{i}"))
+    }
+
+    /// The address of operand `first + index` of a GPU's kernel, which gets all `count` from `first` on as one parameter.
+    pub(crate) fn block_operand_of(&mut self, first: usize, count: usize, index: &str) -> Option<Value> {
+        let array = OperandArray { first, count };
+        self.block.as_mut()?.add_array(array);
+        let slot = self
+            .op(format!("llvm.getelementptr inbounds %operand{first}[{index}] : (!llvm.ptr, i64) -> !llvm.ptr, i64"));
+        Some(self.op(format!("llvm.load {slot} invariant : !llvm.ptr -> !llvm.ptr")))
     }
 
     /// Waits for all threads of the task; whatever they wrote before, all can read behind it. Nothing on a CPU, where a
@@ -219,7 +260,8 @@ impl Emitter {
     /// The function around `body`, and its shared memory.
     pub(crate) fn block_function(symbol: &str, body: &str, block: &Block) -> (String, Geometry) {
         let param = |i: usize| format!("%operand{i}: !llvm.ptr{}", block.parameter_attributes(i));
-        let params: Vec<String> = (0..block.operands).map(param).collect();
+        let is_param = |i: &usize| block.array_of(*i).is_none_or(|array| array.first == *i);
+        let params: Vec<String> = (0..block.operands).filter(is_param).map(param).collect();
         let shared = format!("@{symbol}_shared");
         let text = format!(
             "llvm.mlir.global external {shared}() {{addr_space = 3 : i32, alignment = {} : i64}} : \

@@ -1,7 +1,7 @@
 //! Kernels for NVIDIA GPUs.
 //!
 //! A kernel is an `llvm.func` with the attribute `nvvm.kernel` whose parameters are the operands' addresses, or tensor maps
-//! ([`tensor_map`]) where it wants them, in order. A task is a block of threads (`ctaid.x` is its number), and a block knows
+//! ([`tensor_map`]) where it wants them, in order, or arrays of either. A task is a block of threads (`ctaid.x` is its number), and a block knows
 //! its kernel's whole problem: grids have one axis, sizes are constants. Nothing is added atomically, so every sum has one
 //! order.
 //!
@@ -55,11 +55,20 @@ impl Gpu {
         }
     }
 
-    /// The version of PTX that kernels are written in, times ten: the first that knows the architecture.
+    /// The version of PTX that kernels are written in, times ten: the first that knows the architecture and so many bytes of
+    /// parameters.
     pub fn ptx_version(self) -> u32 {
         match self.arch {
             Arch::Sm80 => 70,
-            Arch::Sm90a => 80,
+            Arch::Sm90a => 81,
+        }
+    }
+
+    /// Most bytes of a kernel's parameters in that version.
+    pub fn parameter_bytes(self) -> usize {
+        match self.arch {
+            Arch::Sm80 => 4_352,
+            Arch::Sm90a => 32_764,
         }
     }
 

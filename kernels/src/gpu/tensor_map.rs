@@ -1,7 +1,7 @@
 //! Tensor maps: what a kernel gets in place of the address of a matrix that it copies box by box.
 //!
-//! A map is a parameter of 128 bytes, passed by value (`__grid_constant__`): a launch, or a graph that holds it, keeps its
-//! copy, so no map lives in memory of the device. Boxes have rows of 128, 64 or 32 bytes and lie in shared memory under the
+//! A map is a parameter of 128 bytes, or one of an array of them that is one parameter, passed by value (`__grid_constant__`):
+//! a launch, or a graph that holds it, keeps its copy, so no map lives in memory of the device. Boxes have rows of 128, 64 or 32 bytes and lie in shared memory under the
 //! swizzle of as many bytes (PTX ISA, "Tensor swizzling modes"), which `wgmma` reads; elements of a box outside of the
 //! matrix are zeros.
 use super::block::Block;
@@ -10,6 +10,9 @@ use crate::gemm::Operand;
 
 /// Bytes of the longest row of a box.
 pub const BOX_ROW_BYTES: usize = 128;
+/// Bytes of a map.
+pub const MAP_BYTES: usize = 128;
+const ADDRESS_BYTES: usize = 8;
 /// Bytes of a box's row, and of the rows that its swizzle permutes, the longest first.
 const BOX_ROWS_BYTES: [usize; 3] = [BOX_ROW_BYTES, 64, 32];
 /// Rows of a matrix are multiples of so many bytes apart, and it begins at one.
@@ -65,9 +68,14 @@ impl Emitter {
 }
 
 impl Block {
-    /// The parameter's attributes, for operands that are maps.
-    pub(super) fn parameter_attributes(&self, operand: usize) -> &'static str {
+    /// The parameter's attributes, for operands that are maps or begin an array.
+    pub(super) fn parameter_attributes(&self, operand: usize) -> String {
         let is_map = self.maps().iter().any(|map| map.operand == operand);
-        if is_map { " {llvm.align = 64 : i64, llvm.byval = !llvm.array<128 x i8>, nvvm.grid_constant}" } else { "" }
+        let (alignment, bytes) = match (is_map, self.array_of(operand)) {
+            (true, array) => (64, MAP_BYTES * array.map_or(1, |array| array.count)),
+            (false, Some(array)) => (ADDRESS_BYTES, ADDRESS_BYTES * array.count),
+            (false, None) => return String::new(),
+        };
+        format!(" {{llvm.align = {alignment} : i64, llvm.byval = !llvm.array<{bytes} x i8>, nvvm.grid_constant}}")
     }
 }

@@ -3,7 +3,7 @@ use amc_artifact::{self as artifact, Storage};
 use amc_kernels::emit::Elem;
 use amc_kernels::gemm::Operand;
 use amc_kernels::gpu::tensor_map::TensorMap;
-use amc_kernels::{Code, Geometry, VendorProduct};
+use amc_kernels::{Code, Geometry, OperandArray, VendorProduct};
 
 pub fn listed(kernel: &amc_kernels::Kernel) -> artifact::Kernel {
     let amc_kernels::Work { family, operations, bytes, varies } = kernel.work;
@@ -24,7 +24,7 @@ pub fn listed(kernel: &amc_kernels::Kernel) -> artifact::Kernel {
 }
 
 fn block(geometry: &Geometry) -> artifact::Block {
-    let Geometry { threads, shared_bytes, ref maps } = *geometry;
+    let Geometry { threads, shared_bytes, ref maps, ref arrays } = *geometry;
     let map = |map: &TensorMap| artifact::TensorMap {
         operand: map.operand as u32,
         storage: storage(map.elem),
@@ -34,7 +34,9 @@ fn block(geometry: &Geometry) -> artifact::Block {
         box_rows: map.box_rows as u32,
         box_row_bytes: map.box_row_bytes as u32,
     };
-    artifact::Block { threads, shared_bytes, maps: maps.iter().map(map).collect() }
+    let array = |array: &OperandArray| artifact::OperandArray { first: array.first as u32, count: array.count as u32 };
+    let (maps, arrays) = (maps.iter().map(map).collect(), arrays.iter().map(array).collect());
+    artifact::Block { threads, shared_bytes, maps, arrays }
 }
 
 fn vendor_product(product: &VendorProduct) -> artifact::VendorProduct {

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Component, Path};
 
 /// Version of the artifact's format; a reader refuses every other.
-pub const SCHEMA: u32 = 9;
+pub const SCHEMA: u32 = 10;
 
 /// The table of contents of an artifact.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]

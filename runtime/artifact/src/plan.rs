@@ -82,12 +82,35 @@ pub struct Block {
     pub shared_bytes: u32,
     /// Operands that the kernel wants as tensor maps instead of addresses, in the operands' order.
     pub maps: Vec<TensorMap>,
+    /// Operands that the kernel takes as one parameter, in their order.
+    pub arrays: Vec<OperandArray>,
+}
+
+/// Neighbouring operands that are one parameter of a kernel: their addresses, or their tensor maps where there is one for the
+/// first, which describes all of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OperandArray {
+    pub first: u32,
+    pub count: u32,
+}
+
+impl OperandArray {
+    /// Index of the operand behind the last, which is less than 2^33.
+    pub fn end(&self) -> u64 {
+        u64::from(self.first) + u64::from(self.count)
+    }
 }
 
 impl Block {
     /// The tensor map that the kernel wants in place of an operand's address, if it does.
     pub fn map(&self, operand: usize) -> Option<&TensorMap> {
-        self.maps.iter().find(|map| map.operand as usize == operand)
+        let described = self.array(operand).map_or(operand, |array| array.first as usize);
+        self.maps.iter().find(|map| map.operand as usize == described)
+    }
+
+    /// The array that an operand belongs to, if it does.
+    pub fn array(&self, operand: usize) -> Option<&OperandArray> {
+        self.arrays.iter().find(|array| array.first as usize <= operand && (operand as u64) < array.end())
     }
 }
 

@@ -50,10 +50,17 @@ impl Plan {
             if let Code::Vendor(product) = &kernel.code {
                 product.validate().with_context(|| format!("plan: kernel `{name}`"))?;
             }
-            let Code::Gpu(Block { threads, maps, .. }) = &kernel.code else { continue };
+            let Code::Gpu(Block { threads, maps, arrays, .. }) = &kernel.code else { continue };
             ensure!(*threads > 0, "plan: kernel `{name}` has blocks of no threads");
             let ordered = maps.windows(2).all(|pair| pair[0].operand < pair[1].operand);
             ensure!(ordered, "plan: the tensor maps of kernel `{name}` are not in the order of its operands");
+            let apart = arrays.windows(2).all(|pair| pair[0].end() <= pair[1].first.into());
+            let filled = arrays.iter().all(|array| array.count > 0);
+            ensure!(filled, "plan: kernel `{name}` has an array of no operands");
+            ensure!(
+                apart,
+                "plan: the operand arrays of kernel `{name}` overlap or are not in the order of its operands"
+            );
             maps.iter().try_for_each(validate_map).with_context(|| format!("plan: a tensor map of kernel `{name}`"))?;
         }
         Ok(())
@@ -141,11 +148,20 @@ impl Plan {
         ensure!((launch.kernel as usize) < kernels, "kernel {} of {kernels}", launch.kernel);
         ensure!(launch.tasks > 0, "no tasks");
         let kernel = &self.kernels[launch.kernel as usize];
-        let maps = if let Code::Gpu(block) = &kernel.code { &block.maps[..] } else { &[] };
         let reach = kernel.vendor_product().map(|product| product.reach(launch)).transpose()?;
-        if let Some(last) = maps.last() {
-            let (operand, args) = (last.operand, launch.args.len());
-            ensure!((operand as usize) < args, "a tensor map of argument {operand}, of {args}");
+        if let Code::Gpu(Block { maps, arrays, .. }) = &kernel.code {
+            let args = launch.args.len();
+            if let Some(TensorMap { operand, .. }) = maps.last() {
+                ensure!((*operand as usize) < args, "a tensor map of argument {operand}, of {args}");
+            }
+            if let Some(array) = arrays.last() {
+                ensure!(
+                    array.end() <= args as u64,
+                    "an array of arguments {} to {}, of {args}",
+                    array.first,
+                    array.end()
+                );
+            }
         }
         for (index, arg) in launch.args.iter().enumerate() {
             let (what, offset, size) = match *arg {

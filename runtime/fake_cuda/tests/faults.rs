@@ -28,7 +28,7 @@ fn what_the_machine_lacks_is_said() {
         let (arch, wanted) = match machine {
             NO_DRIVER => ("sm_80", "this machine has no NVIDIA driver ("),
             "driver=11040" => {
-                ("sm_80", "the NVIDIA driver is for CUDA 11.4, wanted 12.0 or later: install a newer driver")
+                ("sm_80", "the NVIDIA driver is for CUDA 11.4, wanted 12.1 or later: install a newer driver")
             }
             "devices=0" => ("sm_80", "the NVIDIA driver shows no GPU"),
             "capability=7.5" => (

@@ -297,8 +297,8 @@ impl Program {
     fn new(program: &amc_artifact::Program, callees: &[Callee], memory: &Memory, stream: &Stream) -> Result<Program> {
         let resolved = |launch: &amc_artifact::Launch| {
             let callee = launch.kernel as usize;
-            let args = launch.args.iter().enumerate().map(|(i, &arg)| callees[callee].argument(i, memory.address(arg)));
-            let args = args.collect::<Result<_>>();
+            let addresses: Vec<u64> = launch.args.iter().map(|&arg| memory.address(arg)).collect();
+            let args = callees[callee].arguments(&addresses);
             let args = args.with_context(|| format!("kernel `{}` for `{}`", callees[callee].symbol(), launch.label))?;
             Ok(Launch { callee, tasks: launch.tasks, args, label: launch.label.clone() })
         };

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Factor, Init, Kernel, VendorProduct, WeightTensor, Work};
+use crate::{Factor, Init, Kernel, OperandArray, VendorProduct, WeightTensor, Work};
 
 fn plan() -> Plan {
     let param = Param {
@@ -71,7 +71,7 @@ fn faults_of_tensor_maps_are_named() {
         box_row_bytes: 32,
     };
     let put = |plan: &mut Plan, maps: Vec<TensorMap>, offset| {
-        plan.kernels[0].code = Code::Gpu(Block { threads: 1, shared_bytes: 0, maps });
+        plan.kernels[0].code = Code::Gpu(Block { threads: 1, shared_bytes: 0, maps, arrays: vec![] });
         plan.programs[0].launches[0].args.push(Arg::Arena(offset));
     };
     let mut sound = plan();
@@ -91,6 +91,34 @@ fn faults_of_tensor_maps_are_named() {
     assert!(broken(TensorMap { box_rows: 257, ..map }, 16).contains("boxes of 257 rows"));
     assert!(broken(TensorMap { box_row_bytes: 16, ..map }, 16).contains("boxes with rows of 16 bytes"));
     assert!(fault(|p| put(p, vec![map, map], 16)).contains("not in the order of its operands"));
+}
+
+#[test]
+fn faults_of_operand_arrays_are_named() {
+    // All of the arena but for its first 16 bytes; it describes every operand of its array.
+    let map = TensorMap {
+        operand: 3,
+        storage: Storage::Bf16,
+        rows: 19,
+        columns: 8,
+        stride: 8,
+        box_rows: 64,
+        box_row_bytes: 32,
+    };
+    let array = |first, count| OperandArray { first, count };
+    let put = |plan: &mut Plan, arrays: Vec<OperandArray>, last| {
+        plan.kernels[0].code = Code::Gpu(Block { threads: 1, shared_bytes: 0, maps: vec![map], arrays });
+        plan.programs[0].launches[0].args.extend([16, last].map(Arg::Arena));
+    };
+    let mut sound = plan();
+    put(&mut sound, vec![array(0, 2), array(3, 2)], 16);
+    sound.validate().unwrap();
+    let broken = |arrays, last| fault(|p| put(p, arrays, last));
+    assert!(broken(vec![array(3, 2)], 24).contains("argument 4: a tensor map from byte 24 on"));
+    assert!(broken(vec![array(3, 3)], 16).contains("an array of arguments 3 to 6, of 5"));
+    assert!(broken(vec![array(0, u32::MAX), array(3, 2)], 16).contains("overlap or are not in the order"));
+    assert!(broken(vec![array(3, 2), array(0, 1)], 16).contains("overlap or are not in the order"));
+    assert!(broken(vec![array(0, 0)], 16).contains("an array of no operands"));
 }
 
 #[test]
@@ -160,7 +188,7 @@ fn each_fault_is_named() {
     assert!(fault(|p| p.programs[0].buffers[0].bytes = 65).contains("outside the arena"));
     assert!(fault(|p| p.programs[0].buffers[0].last = 2).contains("lives from 0 to 2"));
     assert!(fault(|p| p.kernels[0].symbol = "a\0b".into()).contains("plain name"));
-    let empty = Code::Gpu(Block { threads: 0, shared_bytes: 0, maps: vec![] });
+    let empty = Code::Gpu(Block { threads: 0, shared_bytes: 0, maps: vec![], arrays: vec![] });
     assert!(fault(|p| p.kernels[0].code = empty).contains("blocks of no threads"));
     assert!(fault(|p| p.programs.push(p.programs[0].clone())).contains("two programs are named `train`"));
     assert!(fault(|p| p.arena_bytes = u64::MAX).contains("not addressable"));

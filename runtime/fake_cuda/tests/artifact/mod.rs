@@ -17,7 +17,7 @@ pub fn on_gpu(plan: &Plan) -> Plan {
             "adam" => (12, 0),
             _ => (1, 0),
         };
-        kernel.code = Code::Gpu(Block { threads, shared_bytes, maps: Vec::new() });
+        kernel.code = Code::Gpu(Block { threads, shared_bytes, maps: Vec::new(), arrays: Vec::new() });
     }
     for launch in plan.programs.iter_mut().flat_map(|program| &mut program.launches) {
         launch.label = format!("main: %{} {}", launch.kernel, plan.kernels[launch.kernel as usize].symbol);

@@ -5,7 +5,7 @@ use super::module::{Kernel, Module};
 use super::product::Product;
 use super::stream::Stream;
 use super::tensor_map;
-use amc_artifact::{Code, Plan};
+use amc_artifact::{Block, Code, Plan};
 use anyhow::{Context as _, Result, bail};
 use cudarc::driver::sys;
 use std::fmt::Display;
@@ -17,10 +17,13 @@ pub enum Callee {
     Product(Product),
 }
 
-/// What a launch is given for an operand; it is copied into the launch, or into the graph that holds it.
+/// What a launch is given for an operand, or for an array of them; it is copied into the launch, or into the graph that holds
+/// it.
 pub enum Argument {
     Address(u64),
     Map(Box<sys::CUtensorMap>),
+    Addresses(Box<[u64]>),
+    Maps(Box<[sys::CUtensorMap]>),
 }
 
 /// The library that the plan's products want, if it has such.
@@ -71,6 +74,28 @@ fn first_launch(plan: &Plan, kernel: usize) -> String {
     }
 }
 
+/// The parameters of a kernel whose operands are at these addresses.
+fn arguments_of(block: &Block, addresses: &[u64]) -> Result<Box<[Argument]>> {
+    let mut arguments = vec![];
+    let mut rest = addresses;
+    while let [address, ..] = rest {
+        let operand = addresses.len() - rest.len();
+        let (map, array) = (block.map(operand), block.array(operand));
+        let count = array.map_or(1, |array| (array.end() as usize - operand).min(rest.len()));
+        let (own, others) = rest.split_at(count.max(1));
+        arguments.push(match (map, array) {
+            (None, None) => Argument::Address(*address),
+            (None, Some(_)) => Argument::Addresses(own.into()),
+            (Some(map), None) => Argument::Map(Box::new(tensor_map::encoded(map, *address)?)),
+            (Some(map), Some(_)) => {
+                Argument::Maps(own.iter().map(|address| tensor_map::encoded(map, *address)).collect::<Result<_>>()?)
+            }
+        });
+        rest = others;
+    }
+    Ok(arguments.into())
+}
+
 impl Callee {
     pub fn symbol(&self) -> &str {
         match self {
@@ -79,13 +104,14 @@ impl Callee {
         }
     }
 
-    /// What it gets for operand `index`, which is at that address.
-    pub fn argument(&self, index: usize, address: u64) -> Result<Argument> {
+    /// What it gets for operands at these addresses.
+    ///
+    /// # Errors
+    /// What the driver says of a tensor map.
+    pub fn arguments(&self, addresses: &[u64]) -> Result<Box<[Argument]>> {
         match self {
-            Callee::Kernel(kernel) if let Some(map) = kernel.map(index) => {
-                Ok(Argument::Map(Box::new(tensor_map::encoded(map, address)?)))
-            }
-            _ => Ok(Argument::Address(address)),
+            Callee::Kernel(kernel) => arguments_of(kernel.block(), addresses),
+            Callee::Product(_) => Ok(addresses.iter().map(|address| Argument::Address(*address)).collect()),
         }
     }
 
@@ -101,7 +127,7 @@ impl Callee {
             Callee::Product(product) => {
                 let address = |arg: &Argument| match arg {
                     Argument::Address(address) => Ok(*address),
-                    Argument::Map(_) => bail!("a tensor map for a product"),
+                    _ => bail!("a tensor map or an array for a product"),
                 };
                 let addresses = args.iter().map(address).collect::<Result<Vec<u64>>>()?;
                 // SAFETY: the caller's promise.

@@ -10,8 +10,9 @@ use std::fmt::Display;
 
 /// The file name of the driver's library.
 const LIBRARY: &str = "libcuda.so.1";
-/// The oldest CUDA whose driver has every function that is called here: 1000 times its major and 10 times its minor number.
-const OLDEST_DRIVER: i32 = 12_000;
+/// The oldest CUDA whose driver has every function that is called here and reads the PTX of every kernel: 1000 times its major
+/// and 10 times its minor number.
+const OLDEST_DRIVER: i32 = 12_010;
 
 /// The driver's errors as ours.
 pub trait Said<T> {

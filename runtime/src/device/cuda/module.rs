@@ -2,7 +2,7 @@
 use super::callee::Argument;
 use super::driver::{Context, Said};
 use super::stream::Stream;
-use amc_artifact::{Block, TensorMap};
+use amc_artifact::Block;
 use anyhow::{Context as _, Result};
 use cudarc::driver::result;
 use cudarc::driver::sys::{self, CUfunction_attribute as Attribute, CUjit_option as JitOption};
@@ -75,20 +75,22 @@ impl Drop for Module {
 }
 
 impl Kernel {
-    /// The tensor map that it gets in place of the address of operand `index`, if it does.
-    pub fn map(&self, index: usize) -> Option<&TensorMap> {
-        self.block.map(index)
+    /// The block of threads that a task is.
+    pub fn block(&self) -> &Block {
+        &self.block
     }
 
     /// Puts a launch of `tasks` blocks into the stream.
     ///
     /// # Safety
-    /// The module lives; `args` are what the kernel takes: so many addresses and maps, of memory that it may use as the plan
-    /// says and that lives until the launch, or a graph of it, is done with.
+    /// The module lives; `args` are what the kernel takes: so many addresses, maps and arrays of them, of memory that it may
+    /// use as the plan says and that lives until the launch, or a graph of it, is done with.
     pub unsafe fn launch(&self, stream: &Stream, tasks: u32, args: &[Argument]) -> Result<(), result::DriverError> {
         let parameter = |arg: &Argument| match arg {
             Argument::Address(address) => std::ptr::from_ref(address).cast_mut().cast::<c_void>(),
             Argument::Map(map) => std::ptr::from_ref::<sys::CUtensorMap>(map).cast_mut().cast(),
+            Argument::Addresses(addresses) => addresses.as_ptr().cast_mut().cast(),
+            Argument::Maps(maps) => maps.as_ptr().cast_mut().cast(),
         };
         let mut parameters: Vec<*mut c_void> = args.iter().map(parameter).collect();
         let Block { threads, shared_bytes, .. } = self.block;
