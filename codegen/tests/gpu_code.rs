@@ -82,6 +82,29 @@ fn code_of_small_kernels() {
     }
 }
 
+/// Registers of a multiprocessor.
+const REGISTERS: usize = 64 << 10;
+/// Threads that pass registers on together.
+const WARPGROUP: usize = 128;
+
+/// Checks that a multiprocessor has the registers of a block; and, where its last warpgroup gives some up for the others, that these
+/// then have what they wait for, or they would wait for ever.
+fn check_registers(name: &str, text: &str, threads: usize, registers: usize) {
+    // Warps get them in multiples of 256.
+    let at_first = threads * registers.next_multiple_of(8);
+    assert!(at_first <= REGISTERS, "{name}: {threads} threads with {registers} registers each, of {REGISTERS}");
+    let set = |way: &str| -> Option<usize> {
+        let (_, rest) = text.split_once(&format!("nvvm.setmaxregister {way} "))?;
+        rest.split_whitespace().next()?.parse().ok()
+    };
+    let (more, fewer) = (set("increase"), set("decrease"));
+    assert_eq!(more.is_some(), fewer.is_some(), "{name}: registers are given up for those who take them");
+    if let (Some(more), Some(fewer)) = (more, fewer) {
+        let wanted = (threads - WARPGROUP) * more + WARPGROUP * fewer;
+        assert!(wanted <= at_first, "{name}: {wanted} registers of a block that ptxas has begin with {at_first}");
+    }
+}
+
 /// Adds a table of the kernels for one GPU.
 fn describe(page: &mut String, gpu: Gpu, list: &[Named], usages: &[(String, Usage)]) {
     let head = "| kernel | threads | registers | spills | shared memory |\n|---|---|---|---|---|";
@@ -96,6 +119,7 @@ fn describe(page: &mut String, gpu: Gpu, list: &[Named], usages: &[(String, Usag
         };
         let shared = usage.shared + geometry.shared_bytes as usize;
         assert!(shared <= gpu.shared_bytes(), "{name} takes {shared} bytes of shared memory");
+        check_registers(name, kernel.text().unwrap_or_default(), geometry.threads as usize, usage.registers);
         writeln!(page, "| {name} | {} | {} | {spills} | {shared} |", geometry.threads, usage.registers)
             .expect("writing to a string");
     }

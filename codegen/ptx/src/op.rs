@@ -186,6 +186,8 @@ pub enum Op {
     // `mapa`: a shared address in the block of another rank.
     MapShared { to: Doubleword, from: Doubleword, rank: Word, generic: bool },
 
+    Registers(RegistersOp),
+
     WarpgroupFence,
     WarpgroupCommit,
     WarpgroupWait { pending: u32 },
@@ -239,6 +241,13 @@ pub struct ArriveOp {
     /// Bytes to expect before arriving.
     pub expect: Option<Word>,
     pub release: bool,
+}
+
+/// `setmaxnreg`: how many registers each thread of the warp is to have, and whether those are more than before.
+#[derive(Clone, Copy, Debug)]
+pub struct RegistersOp {
+    pub count: u32,
+    pub grows: bool,
 }
 
 /// Which phase a wait is for.

@@ -19,6 +19,8 @@ pub struct Kernel {
     pub required_threads: Option<[u32; 3]>,
     /// `.reqnctapercluster`: blocks of a cluster that the kernel was compiled for.
     pub cluster: Option<[u32; 3]>,
+    /// `.minnctapersm`: blocks that a multiprocessor has registers for.
+    pub least_blocks: Option<u32>,
     pub(crate) shared: SharedLayout,
     pub(crate) local_bytes: u64,
     pub(crate) code: Vec<Instruction>,

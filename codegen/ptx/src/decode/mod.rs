@@ -63,6 +63,7 @@ fn kernel(module: &Module, entry: &Entry) -> Result<Kernel, Error> {
         max_threads: entry.max_threads,
         required_threads: entry.required_threads,
         cluster: entry.cluster,
+        least_blocks: entry.least_blocks,
         shared: layout.shared,
         local_bytes: layout.local_bytes,
         code,

@@ -1,10 +1,10 @@
 //! Barriers, and what the lanes of a warp do together.
 use super::{
     Decoded,
-    operands::{Operands, exactly},
+    operands::{Operands, exactly, integer},
 };
 use crate::{
-    op::{BarrierKind, BarrierOp, Op, Reduction, Shuffle, ShuffleOp, Vote},
+    op::{BarrierKind, BarrierOp, Op, Reduction, RegistersOp, Shuffle, ShuffleOp, Vote},
     parse::{Instruction, Operand},
 };
 
@@ -30,9 +30,21 @@ pub fn decode(operands: &mut Operands, instruction: &Instruction) -> Decoded {
         }
         ["redux", "sync", kind, of] => reduce(operands, instruction, kind, of),
         ["elect", "sync"] => elect(operands, instruction),
-        ["setmaxnreg", ..] | ["griddepcontrol", ..] | ["nanosleep", ..] => Ok(Some(Op::Nothing)),
+        ["setmaxnreg", "inc", "sync", "aligned", "u32"] => registers(instruction, true),
+        ["setmaxnreg", "dec", "sync", "aligned", "u32"] => registers(instruction, false),
+        ["griddepcontrol", ..] | ["nanosleep", ..] => Ok(Some(Op::Nothing)),
         _ => Ok(None),
     }
+}
+
+/// Registers of a thread: multiples of 8 from 24 to 256.
+fn registers(instruction: &Instruction, grows: bool) -> Decoded {
+    let [count] = exactly(instruction)?;
+    let count = integer(count)?;
+    if !(24..=256).contains(&count) || count % 8 != 0 {
+        return Err(format!("found {count} registers, wanted a multiple of 8 from 24 to 256"));
+    }
+    Ok(Some(Op::Registers(RegistersOp { count: count as u32, grows })))
 }
 
 fn cluster_arrive(modifiers: &[&str]) -> Option<Op> {

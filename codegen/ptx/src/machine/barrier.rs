@@ -153,6 +153,11 @@ impl Cluster<'_> {
                     return Ok(false);
                 }
             }
+            Wait::Registers { count } => {
+                if !self.take_registers(warp, count) {
+                    return Ok(false);
+                }
+            }
         }
         warp.paths.get_mut(path).wait = None;
         warp.paths.advance(path, pc + 1);
@@ -208,6 +213,7 @@ impl Cluster<'_> {
             }
             Wait::Mbarrier(wait) => self.describe_mbarrier(wait),
             Wait::Products { .. } => "the other warps of its warpgroup to issue their wgmma".to_owned(),
+            Wait::Registers { count } => self.describe_registers(warp, count),
         }
     }
 }

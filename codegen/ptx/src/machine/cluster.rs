@@ -6,6 +6,7 @@ use super::{
     launch::{LaunchState, Shape},
     mbarrier::Mbarrier,
     memory::Region,
+    pool::Pool,
     registers::Registers,
     shadow::{AgentKind, Agents},
     warp::Warp,
@@ -39,6 +40,7 @@ pub struct Block {
     pub barriers: Vec<Barrier>,
     pub mbarriers: BTreeMap<u64, Mbarrier>,
     pub warpgroups: Vec<Warpgroup>,
+    pub pool: Pool,
     /// Warps that still run.
     pub live: u32,
     /// The last access of each agent of another block to this one's shared memory.
@@ -72,6 +74,7 @@ impl<'l> Cluster<'l> {
                 barriers: vec![Barrier::default(); 16],
                 mbarriers: BTreeMap::new(),
                 warpgroups: std::iter::repeat_with(Warpgroup::default).take(warps_per_block / WARPS).collect(),
+                pool: Pool::new(warps_per_block, kernel.least_blocks.unwrap_or(1)),
                 live: warps_per_block as u32,
                 visits: BTreeMap::new(),
                 ended: Knowledge::default(),
@@ -282,6 +285,12 @@ impl Cluster<'_> {
             if let Some(at) = warp.products.unfinished() {
                 return Err(self.fault(warp, at, left(0, "this wgmma to end")));
             }
+        }
+        if let Some((block, index, at)) = self.missed_registers() {
+            let is_it = |warp: &&Warp| (warp.block, warp.index as usize) == (block, index);
+            let warp = warps.iter().find(is_it).expect("a block has its warps");
+            let found = "other warps of the warpgroup came to it, and this one did not".to_owned();
+            return Err(self.fault(warp, at, Halt { lane: 0, kind: FaultKind::Misuse(found) }));
         }
         if let Some((block, at, found)) = self.unfinished_mbarrier() {
             let warp = warps.iter().find(|warp| warp.block == block).expect("a block has warps");

@@ -58,6 +58,7 @@ impl Cluster<'_> {
             Op::ClusterWait => self.cluster_wait(warp, path, active),
             Op::MbarrierWait(op) => self.mbarrier_wait(warp, path, pc, active, op),
             Op::WarpgroupWait { pending } => self.wait_for_products(warp, path, active, *pending),
+            Op::Registers(op) => self.set_registers(warp, path, pc, active, *op),
             op => {
                 self.compute(warp, active, pc, op)?;
                 Ok(Next::Advance)

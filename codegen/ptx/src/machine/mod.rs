@@ -18,6 +18,7 @@ pub mod mbarrier;
 pub mod memory;
 pub mod operand;
 pub mod paths;
+pub mod pool;
 pub mod registers;
 pub mod shadow;
 pub mod waiting;

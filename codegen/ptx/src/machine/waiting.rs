@@ -14,4 +14,6 @@ pub enum Wait {
     Mbarrier(MbarrierWait),
     /// All but the last groups of wgmma, for which the warpgroup's other warps have to issue theirs.
     Products { pending: u32 },
+    /// So many registers of each thread, from those that other warps of the block give up.
+    Registers { count: u32 },
 }

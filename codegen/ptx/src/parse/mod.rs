@@ -77,6 +77,8 @@ pub struct Entry {
     pub required_threads: Option<[u32; 3]>,
     /// `.reqnctapercluster`.
     pub cluster: Option<[u32; 3]>,
+    /// `.minnctapersm`: blocks that a multiprocessor has registers for.
+    pub least_blocks: Option<u32>,
     /// Shared and local variables of this function.
     pub variables: Vec<Variable>,
     pub registers: RegisterCounts,

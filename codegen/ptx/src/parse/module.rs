@@ -112,6 +112,7 @@ fn entry(cursor: &mut Cursor) -> Result<Entry, ParseError> {
         max_threads: None,
         required_threads: None,
         cluster: None,
+        least_blocks: None,
         variables: Vec::new(),
         registers: Default::default(),
         statements: Vec::new(),
@@ -128,7 +129,8 @@ fn bound(cursor: &mut Cursor, entry: &mut Entry) -> Result<(), ParseError> {
         ".maxntid" => entry.max_threads = Some(triple(cursor)?),
         ".reqntid" => entry.required_threads = Some(triple(cursor)?),
         ".reqnctapercluster" => entry.cluster = Some(triple(cursor)?),
-        ".minnctapersm" | ".maxnctapersm" | ".maxnreg" | ".maxclusterrank" => cursor.skip(1),
+        ".minnctapersm" => entry.least_blocks = Some(triple(cursor)?[0]),
+        ".maxnctapersm" | ".maxnreg" | ".maxclusterrank" => cursor.skip(1),
         ".explicitcluster" | ".noreturn" | ".blocksareclusters" => {}
         other => return Err(cursor.error(&format!("`{other}`"), "a launch bound or `{`")),
     }
