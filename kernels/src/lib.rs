@@ -38,7 +38,7 @@ pub mod work;
 pub use gpu::Gpu;
 pub use gpu::block::{Geometry, OperandArray};
 pub use gpu::vendor::{Vendor, VendorProduct};
-pub use machine::Machine;
+pub use machine::{Machine, Order};
 pub use pairs::Pairs;
 pub use target::Target;
 pub use work::{Varies, Work};

@@ -17,6 +17,7 @@ use crate::gpu::{self, Gpu};
 use crate::grouped::{GroupedDepth, GroupedRows};
 use crate::steps::Steps;
 use crate::target::Target;
+use crate::tuning::GPU_STREAMS;
 
 /// The most logits that are computed at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +25,15 @@ pub struct LogitsBlock {
     /// Of f32.
     pub bytes: usize,
     pub rows: usize,
+}
+
+/// How a machine does launches that need not wait for each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// All threads share those between two meetings.
+    Stages,
+    /// At once where they are in different streams, of which there are at most so many.
+    Streams(usize),
 }
 
 /// A machine that kernels are written for.
@@ -42,8 +52,8 @@ pub trait Machine {
         None
     }
 
-    /// Whether launches that need not wait for each other run at once.
-    fn runs_at_once(&self) -> bool;
+    /// In what order it does what a plan launches.
+    fn order(&self) -> Order;
 
     /// The product of groups of rows; operands as [`GroupedRows`] has them.
     fn grouped_rows(&self, problem: &GroupedRows) -> Kernel;
@@ -83,8 +93,8 @@ impl Machine for Target {
         problem.build(self)
     }
 
-    fn runs_at_once(&self) -> bool {
-        true
+    fn order(&self) -> Order {
+        Order::Stages
     }
 
     fn grouped_rows(&self, problem: &GroupedRows) -> Kernel {
@@ -131,9 +141,8 @@ impl Machine for Gpu {
         gpu::product(problem, self)
     }
 
-    /// A plan's launches are one stream.
-    fn runs_at_once(&self) -> bool {
-        false
+    fn order(&self) -> Order {
+        Order::Streams(GPU_STREAMS)
     }
 
     fn product_in_parts(&self, problem: &Gemm) -> Option<Steps> {

@@ -142,6 +142,10 @@ pub fn gpu_gemm(m: usize, n: usize, elem: Elem) -> GpuGemmTuning {
     *rows.iter().find(suits).unwrap_or_else(|| rows.last().expect("a table has rows"))
 }
 
+/// Streams of a GPU, as many as a layer has branches at most: LoRA's products beside those of their linear, in one direction or
+/// the other. No figures yet: they wait for a GPU.
+pub const GPU_STREAMS: usize = 4;
+
 /// When a GPU computes a product of few blocks in parts of K, which blocks of their own sum.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PartsTuning {

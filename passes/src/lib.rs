@@ -10,6 +10,7 @@ pub mod rewrite;
 pub mod schedule;
 pub mod select;
 pub mod stages;
+pub mod streams;
 pub mod tidy;
 
 use amc_ir::Op;

@@ -10,7 +10,6 @@ use crate::packing::{Frozen, Packings};
 use crate::pass::Recompute;
 use crate::schedule::{Location, Schedule};
 use crate::select::{self, Kernels};
-use crate::stages::stages;
 use amc_artifact::{self as artifact, Arg, Plan, Program, ProgramKind, Storage};
 use amc_ir::{Binding, Bindings, DType, Module, Type, View};
 use amc_kernels::Machine;
@@ -352,8 +351,8 @@ impl<'a> Assembler<'a> {
         let mut memory = vec![];
         self.plan.arena_bytes = base;
         for pending in std::mem::take(&mut self.pending) {
-            let stages = stages(&pending.schedule, &stored, self.target);
-            let (program, layout) = place(pending, base, &stages, &owners, (&self.kernels, &copies));
+            let order = (&stored[..], self.target.order());
+            let (program, layout) = place(pending, base, order, &owners, (&self.kernels, &copies));
             memory.push(ProgramMemory {
                 program: program.name.clone(),
                 bytes: layout.bytes,

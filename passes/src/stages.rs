@@ -1,11 +1,9 @@
 //! `stages`: which launches need not wait for each other.
 //!
 //! Invariant: launches of one stage touch no memory in common but what all of them only read, so they may run in any order
-//! or at once. A stage is as long as the order of the launches allows, or one launch on a machine that runs them one after
-//! the other: then what one has read for the last time makes room for what the next one writes.
+//! or at once. A stage is as long as the order of the launches allows.
 use crate::schedule::{Launch, Location, Schedule};
 use amc_artifact::Arg;
-use amc_kernels::Machine;
 use std::collections::HashMap;
 
 /// Memory as a whole: a buffer, or a stored tensor by its number.
@@ -17,10 +15,7 @@ enum Memory {
 
 /// The stage of every launch: numbers from 0 on that only rise. `tensors` are the offsets in the arena where tensors begin
 /// that outlive the program, sorted.
-pub fn stages(schedule: &Schedule, tensors: &[u64], machine: &dyn Machine) -> Vec<usize> {
-    if !machine.runs_at_once() {
-        return (0..schedule.launches.len()).collect();
-    }
+pub fn stages(schedule: &Schedule, tensors: &[u64]) -> Vec<usize> {
     let mut stage = 0;
     // What the current stage touches, and whether it is written.
     let mut touched: HashMap<Memory, bool> = HashMap::new();
@@ -58,7 +53,6 @@ fn accesses(launch: &Launch, tensors: &[u64]) -> Vec<(Memory, bool)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use amc_kernels::{Gpu, Target};
 
     fn launch(operands: &[(Location, bool)]) -> Launch {
         let (operands, writes) = operands.iter().copied().unzip();
@@ -83,9 +77,7 @@ mod tests {
             launch(&[(arena(32), true)]),
         ];
         let schedule = Schedule { launches, ..Schedule::default() };
-        let cpu = Target::avx2();
-        assert_eq!(stages(&schedule, &[0, 64], &cpu), [0, 0, 1, 1, 2, 2]);
-        assert_eq!(stages(&schedule, &[0, 16, 64], &cpu), [0, 0, 1, 1, 2, 2]);
-        assert_eq!(stages(&schedule, &[0, 64], &Gpu::ALL[0]), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(stages(&schedule, &[0, 64]), [0, 0, 1, 1, 2, 2]);
+        assert_eq!(stages(&schedule, &[0, 16, 64]), [0, 0, 1, 1, 2, 2]);
     }
 }

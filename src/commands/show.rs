@@ -1,5 +1,5 @@
 //! `amc show`: what an artifact holds.
-use amc_artifact::{Arg, Artifact, Kernel, Matrix, Program, TensorMap, VendorProduct};
+use amc_artifact::{Arg, Artifact, Begins, Kernel, Matrix, Program, TensorMap, VendorProduct};
 use amc_runtime::disk::RealDisk;
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
@@ -148,12 +148,23 @@ fn plan(artifact: &Artifact, program: &Program, out: &mut impl Write) -> Result<
         let args: Vec<String> = launch.args.iter().enumerate().map(arg).collect();
         let (tasks, label, module) = (launch.tasks, &launch.label, &launch.module);
         let (symbol, product) = (&kernel.symbol, kernel.vendor_product().map(product).unwrap_or_default());
-        writeln!(out, "  {i:5} {symbol} x {tasks} ({}){product}  // {label}  {module}", args.join(", "))?;
+        let begins = begins(&launch.begins);
+        writeln!(out, "  {i:5} {symbol} x {tasks}{begins} ({}){product}  // {label}  {module}", args.join(", "))?;
     }
     for port in &program.outputs {
         writeln!(out, "  output {} {:?}{:?} @ {:#x}", port.name, port.storage, port.shape, port.offset)?;
     }
     Ok(())
+}
+
+/// What a launch waits for, other than those before it in its stream.
+fn begins(begins: &Begins) -> String {
+    match begins {
+        Begins::Beside => String::new(),
+        Begins::BehindAll => " behind all".to_string(),
+        Begins::InStream { stream, behind } if behind.is_empty() => format!(" in stream {stream}"),
+        Begins::InStream { stream, behind } => format!(" in stream {stream} behind {behind:?}"),
+    }
 }
 
 /// How a kernel sees an operand that it copies by the GPU's tensor memory accelerator.

@@ -58,7 +58,7 @@ impl Assembler<'_> {
                 tasks: self.kernels.list[kernel].tasks,
                 args: vec![Arg::Weight { tensor: *tensor, offset: *offset }, Arg::Arena(*place)],
                 label: label.clone(),
-                waits: false,
+                begins: artifact::Begins::Beside,
                 module: module.clone(),
             });
             let (bytes, number) = (packing.bytes() as u64, number as u32);

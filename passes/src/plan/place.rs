@@ -5,22 +5,38 @@ use super::{Pending, shape, storage};
 use crate::memory::{self, Layout};
 use crate::schedule::{self, Location};
 use crate::select::Kernels;
-use amc_artifact::{self as artifact, Arg, Port, Program, ProgramKind};
+use crate::stages::stages;
+use crate::streams::streams;
+use amc_artifact::{self as artifact, Arg, Begins, Port, Program, ProgramKind};
 use amc_ir::Type;
+use amc_kernels::Order;
 
-/// Gives the buffers of a program their addresses, from `base` on; its launches have these stages.
+/// Gives the buffers of a program their addresses, from `base` on, and its launches their order. `stored` are the offsets of the
+/// tensors that outlive it, sorted.
 pub fn place(
     pending: Pending,
     base: u64,
-    stages: &[usize],
+    (stored, order): (&[u64], Order),
     owners: &Owners,
     (kernels, copies): (&Kernels, &Copies),
 ) -> (Program, Layout) {
     let Pending { mut program, schedule, inputs, outputs } = pending;
     let locations = |ports: &[(String, Type, Location)]| ports.iter().map(|p| p.2).collect::<Vec<_>>();
-    let lives = memory::lifetimes(&schedule, stages, &locations(&inputs), &locations(&outputs));
+    // In streams too, what a launch has read for the last time makes room for what the next one writes, which then waits for it.
+    let stages = match order {
+        Order::Stages => stages(&schedule, stored),
+        Order::Streams(_) => (0..schedule.launches.len()).collect(),
+    };
+    let lives = memory::lifetimes(&schedule, &stages, &locations(&inputs), &locations(&outputs));
     let sizes: Vec<u64> = schedule.buffers.iter().map(|buffer| buffer.bytes).collect();
     let layout = memory::plan(&sizes, &lives);
+    let begins = match order {
+        Order::Stages => (0..stages.len()).map(|at| begins(&stages, at)).collect(),
+        Order::Streams(count) => {
+            let used: Vec<bool> = lives.iter().map(Option::is_some).collect();
+            streams(&schedule, &layout, &used, stored, count)
+        }
+    };
     let address = |location: &Location| match location {
         Location::Fixed(arg) => *arg,
         Location::Buffer { buffer, offset } => Arg::Arena(base + layout.offsets[*buffer] + offset),
@@ -39,7 +55,7 @@ pub fn place(
     // The update takes all parameters at once: its operands begin where the first parameter does, and belong to no module.
     let nobody = Owners::default();
     let modules = if program.kind == ProgramKind::Update { &nobody } else { owners }.modules(&schedule);
-    let launch = |(at, launch): (usize, &schedule::Launch)| artifact::Launch {
+    let launch = |(launch, begins): (&schedule::Launch, Begins)| artifact::Launch {
         kernel: launch.kernel as u32,
         tasks: kernels.list[launch.kernel].tasks,
         args: (launch.operands.iter().enumerate())
@@ -47,9 +63,9 @@ pub fn place(
             .collect(),
         label: launch.label.clone(),
         module: modules.of_launch(launch),
-        waits: at > 0 && stages[at] > stages[at - 1],
+        begins,
     };
-    program.launches = schedule.launches.iter().enumerate().map(launch).collect();
+    program.launches = schedule.launches.iter().zip(begins).map(launch).collect();
     let first_of = |stage: usize| stages.partition_point(|s| *s < stage);
     // An output lives to behind the last launch, others to the end of their last stage.
     let last_of = |stage: usize| if stages.contains(&stage) { first_of(stage + 1) - 1 } else { stages.len() };
@@ -67,4 +83,9 @@ pub fn place(
         })
         .collect();
     (program, layout)
+}
+
+/// Of the launch `at`, for the threads of a CPU.
+fn begins(stages: &[usize], at: usize) -> Begins {
+    if at > 0 && stages[at] > stages[at - 1] { Begins::BehindAll } else { Begins::Beside }
 }

@@ -6,7 +6,7 @@
 //! where it is printed, and the same artifact is the same everywhere.
 mod load;
 
-use crate::{Launch, Plan, Program, ProgramKind, Work};
+use crate::{Begins, Launch, Plan, Program, ProgramKind, Work};
 pub use load::{Load, Step, counted_tokens};
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ pub fn stages(launches: &[Launch], seconds: &[f64], threads: usize) -> (f64, usi
     let (mut done, mut count) = (0.0, 0);
     let (mut sum, mut longest) = (0.0, 0.0_f64);
     for (launch, seconds) in launches.iter().zip(seconds) {
-        if launch.waits || count == 0 {
+        if launch.begins == Begins::BehindAll || count == 0 {
             done += longest.max(sum / threads.max(1) as f64);
             (sum, longest, count) = (0.0, 0.0, count + 1);
         }
@@ -198,12 +198,12 @@ mod tests {
         let work =
             |family: &str, operations, bytes| Work { family: family.into(), operations, bytes, varies: Varies::Labels };
         let kernel = |symbol: &str, work| Kernel { code: Code::Cpu, symbol: symbol.into(), work };
-        let launch = |kernel, tasks, waits| Launch {
+        let launch = |kernel, tasks, begins| Launch {
             kernel,
             tasks,
             args: vec![],
             label: String::new(),
-            waits,
+            begins,
             module: String::new(),
         };
         let program = |name: &str, kind, launches| Program {
@@ -219,8 +219,20 @@ mod tests {
         Plan {
             kernels: vec![kernel("product", work("product", 1000, 10)), kernel("new", work("new", 100, 100))],
             programs: vec![
-                program("train", ProgramKind::Train, vec![launch(0, 4, false), launch(0, 1, true), launch(1, 2, true)]),
-                program("update", ProgramKind::Update, vec![launch(0, 3, false), launch(0, 3, false)]),
+                program(
+                    "train",
+                    ProgramKind::Train,
+                    vec![
+                        launch(0, 4, Begins::Beside),
+                        launch(0, 1, Begins::BehindAll),
+                        launch(1, 2, Begins::BehindAll),
+                    ],
+                ),
+                program(
+                    "update",
+                    ProgramKind::Update,
+                    vec![launch(0, 3, Begins::Beside), launch(0, 3, Begins::Beside)],
+                ),
             ],
             ..Plan::default()
         }

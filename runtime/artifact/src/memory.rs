@@ -106,14 +106,15 @@ fn of_kind(plan: &Plan, packs: bool) -> impl Iterator<Item = &crate::Program> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Buffer, Launch, Program, Storage, WeightTensor};
+    use crate::{Begins, Buffer, Launch, Program, Storage, WeightTensor};
 
     fn weight(name: &str, init: Init) -> WeightTensor {
         WeightTensor { name: name.into(), storage: Storage::F32, shape: vec![1 << 20], init }
     }
 
     fn program(kind: ProgramKind, args: Vec<Arg>, buffers: Vec<Buffer>) -> Program {
-        let launch = Launch { kernel: 0, tasks: 1, args, label: String::new(), waits: false, module: String::new() };
+        let launch =
+            Launch { kernel: 0, tasks: 1, args, label: String::new(), begins: Begins::Beside, module: String::new() };
         let name = format!("{kind:?}");
         Program { name, kind, batch: 1, seq: 1, inputs: vec![], outputs: vec![], launches: vec![launch], buffers }
     }

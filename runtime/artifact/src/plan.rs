@@ -270,12 +270,25 @@ pub struct Launch {
     pub args: Vec<Arg>,
     /// The last IR value that it computes, for reports: `function: %value op`.
     pub label: String,
-    /// Whether all launches before it must be complete before it begins. Between two that wait, launches touch no memory in
-    /// common but what all only read.
-    pub waits: bool,
+    pub begins: Begins,
     /// The module of the model that it belongs to, such as `model.layers.3.self_attn.q_proj`; empty where there is none.
     pub module: String,
 }
+
+/// What a launch waits for. Launches of one of which nobody waits for the other touch no memory in common but what both only read.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Begins {
+    /// For nothing that those before it do not wait for: the threads of a CPU go on to it.
+    Beside,
+    /// For all launches before it: the threads of a CPU meet.
+    BehindAll,
+    /// For those before it in a stream of a GPU, and these of other streams, the latest first.
+    InStream { stream: u32, behind: Vec<u32> },
+}
+
+/// Most streams of a GPU that a program's launches are in.
+pub const MOST_STREAMS: u32 = 16;
 
 /// Memory of the arena while a part of a program runs.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]

@@ -6,7 +6,9 @@
 //! its memory as a whole, and so does what the vendor's library gets. How far a kernel reaches from an address is the
 //! compiler's promise: the shared object is native code and is trusted by its hash, not by this module.
 use crate::vendor::ensure_within;
-use crate::{Arg, Block, Buffer, Code, Launch, Param, Plan, Port, Program, ProgramKind, Storage, TensorMap};
+use crate::{
+    Arg, Begins, Block, Buffer, Code, Launch, MOST_STREAMS, Param, Plan, Port, Program, ProgramKind, Storage, TensorMap,
+};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::HashSet;
 
@@ -119,9 +121,26 @@ impl Plan {
         }
         for (index, launch) in program.launches.iter().enumerate() {
             self.validate_launch(launch, weight_bytes)
+                .and_then(|()| self.validate_order(launch, index))
                 .with_context(|| format!("launch {index} (`{}`)", launch.label))?;
         }
         program.buffers.iter().try_for_each(|buffer| self.validate_buffer(buffer, program))
+    }
+
+    /// Of the launch of that index: threads of a CPU meet, a GPU has streams.
+    fn validate_order(&self, launch: &Launch, index: usize) -> Result<()> {
+        let on_gpu = self.kernels[launch.kernel as usize].code != Code::Cpu;
+        let Begins::InStream { stream, behind } = &launch.begins else {
+            ensure!(!on_gpu, "a kernel of a GPU, but in no stream");
+            return Ok(());
+        };
+        ensure!(on_gpu, "a kernel of a CPU in a stream");
+        ensure!(*stream < MOST_STREAMS, "stream {stream} of {MOST_STREAMS}");
+        let sorted = behind.windows(2).all(|pair| pair[0] > pair[1]);
+        ensure!(sorted, "it waits for launches {behind:?}, wanted the latest first");
+        let earlier = behind.first().is_none_or(|latest| (*latest as usize) < index);
+        ensure!(earlier, "it waits for launches {behind:?}, wanted earlier ones");
+        Ok(())
     }
 
     fn validate_buffer(&self, buffer: &Buffer, program: &Program) -> Result<()> {

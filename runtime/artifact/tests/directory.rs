@@ -18,7 +18,7 @@ fn contents() -> Contents {
         tasks: 1,
         args: vec![Arg::Arena(0), Arg::Constant(1)],
         label: "x".into(),
-        waits: true,
+        begins: Begins::BehindAll,
         module: String::new(),
     };
     let program = Program {

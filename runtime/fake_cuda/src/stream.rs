@@ -1,4 +1,7 @@
 //! Streams, whose work waits until somebody waits for it.
+//!
+//! Outside of captures one stream at a time has something to do: more is not asked of them.
+use crate::capture::{Capture, Graph};
 use crate::gpu::{Gpu, Launch};
 use crate::products::Product;
 use cudarc::driver::sys::CUresult;
@@ -36,47 +39,59 @@ pub enum Source {
     Pinned(u64),
 }
 
-/// All streams: one queue, because the work of one stream is all that they are used for.
+/// All streams.
 #[derive(Default)]
 pub struct Streams {
+    /// How many were made.
+    pub count: usize,
     queue: VecDeque<Work>,
-    /// What was put into the stream since a capture began.
-    capture: Option<Vec<Work>>,
-    /// Graphs, by their number; an instance of one has the same number.
-    pub graphs: Vec<Vec<Work>>,
+    /// The stream whose work that is.
+    busy: usize,
+    capture: Option<Capture>,
+    /// Graphs, by their number; an instance of one has the same number. Those that were destroyed are gone.
+    pub graphs: Vec<Option<Graph>>,
     /// When each event happened last.
     pub events: Vec<Option<Instant>>,
 }
 
 impl Gpu {
-    /// Puts work into the stream, or into the graph that is captured.
-    pub fn put(&mut self, work: Work) -> Result<(), CUresult> {
-        match (&mut self.streams.capture, &work) {
-            (None, _) => self.streams.queue.push_back(work),
-            (Some(capture), Work::Launch(_) | Work::Product(_)) => capture.push(work),
-            (Some(_), _) => return Err(CUresult::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED),
+    /// Puts work into a stream, or into the graph that is captured.
+    pub fn put(&mut self, stream: usize, work: Work) -> Result<(), CUresult> {
+        match &mut self.streams.capture {
+            Some(capture) => capture.put(stream, work)?,
+            None if self.streams.queue.is_empty() || self.streams.busy == stream => {
+                self.streams.busy = stream;
+                self.streams.queue.push_back(work);
+            }
+            None => return Err(CUresult::CUDA_ERROR_NOT_SUPPORTED),
         }
         Ok(())
     }
 
-    pub fn begin_capture(&mut self) -> Result<(), CUresult> {
-        match self.streams.capture.replace(Vec::new()) {
+    /// Has a stream wait for an event.
+    pub fn wait(&mut self, stream: usize, event: usize) -> Result<(), CUresult> {
+        self.streams.capture.as_mut().ok_or(CUresult::CUDA_ERROR_NOT_SUPPORTED)?.wait(stream, event)
+    }
+
+    pub fn begin_capture(&mut self, stream: usize) -> Result<(), CUresult> {
+        match self.streams.capture.replace(Capture::new(stream)) {
             None => Ok(()),
             Some(_) => Err(CUresult::CUDA_ERROR_ILLEGAL_STATE),
         }
     }
 
     /// The number of the graph that was captured.
-    pub fn end_capture(&mut self) -> Result<usize, CUresult> {
-        let graph = self.streams.capture.take().ok_or(CUresult::CUDA_ERROR_ILLEGAL_STATE)?;
-        self.streams.graphs.push(graph);
+    pub fn end_capture(&mut self, stream: usize) -> Result<usize, CUresult> {
+        let capture = self.streams.capture.take().ok_or(CUresult::CUDA_ERROR_ILLEGAL_STATE)?;
+        self.streams.graphs.push(Some(capture.end(stream)?));
         Ok(self.streams.graphs.len() - 1)
     }
 
-    /// Puts all work of a graph into the stream.
-    pub fn replay(&mut self, graph: usize) -> Result<(), CUresult> {
-        let work = self.streams.graphs.get(graph).cloned().ok_or(CUresult::CUDA_ERROR_INVALID_HANDLE)?;
-        work.into_iter().try_for_each(|work| self.put(work))
+    /// Puts all work of a graph into a stream.
+    pub fn replay(&mut self, stream: usize, graph: usize) -> Result<(), CUresult> {
+        let graph = self.streams.graphs.get_mut(graph).and_then(Option::as_mut);
+        let work = graph.ok_or(CUresult::CUDA_ERROR_INVALID_HANDLE)?.replay();
+        work.into_iter().try_for_each(|work| self.put(stream, work))
     }
 
     /// Does everything.

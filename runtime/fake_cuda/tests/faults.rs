@@ -3,7 +3,7 @@ mod artifact;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
-use amc_artifact::{Block, Code, Plan, Storage, TensorMap};
+use amc_artifact::{Begins, Block, Code, Plan, Storage, TensorMap};
 use amc_fake_cuda::{NO_DRIVER, on_machines};
 use amc_runtime::device::cuda;
 use amc_runtime::session::{Session, SessionOptions};
@@ -92,7 +92,11 @@ fn what_does_not_load_is_named() {
             change(&mut plan);
             error(&toy, &plan, PTX, "sm_80")
         };
-        let found = changed(&|plan| plan.kernels[1].code = Code::Cpu);
+        let found = changed(&|plan| {
+            plan.kernels[1].code = Code::Cpu;
+            let launches = plan.programs.iter_mut().flat_map(|program| &mut program.launches);
+            launches.filter(|launch| launch.kernel == 1).for_each(|launch| launch.begins = Begins::BehindAll);
+        });
         assert!(found.contains("kernel `backward` of the plan has no block of threads"), "{found}");
         let found = changed(&|plan| plan.scratch_bytes = 8);
         assert!(found.contains("kernels want scratch"), "{found}");

@@ -86,7 +86,7 @@ fn with_products(toy: &Toy, cases: &[Case]) -> Plan {
                 tasks: 1,
                 args: operands.into_iter().flatten().map(Arg::Arena).collect(),
                 label: format!("main: %{number} matmul"),
-                waits: false,
+                begins: Begins::InStream { stream: 0, behind: vec![] },
                 module: String::new(),
             }],
             buffers: Vec::new(),

@@ -4,12 +4,12 @@ mod artifact;
 mod support;
 
 use amc_artifact::memory::PIECE_BYTES;
-use amc_artifact::{Param, ProgramKind};
+use amc_artifact::{Begins, Param, ProgramKind};
 use amc_fake_cuda::on_machines;
 use amc_runtime::disk::RealDisk;
-use amc_runtime::session::Part;
+use amc_runtime::session::{Part, Session, SessionOptions};
 use amc_runtime::train::{RunOptions, Summary, Trainer};
-use artifact::session;
+use artifact::{PTX, artifact, on_gpu, session};
 use std::path::Path;
 use support::{RECIPE, Toy, contents, options, temporary, toy, until};
 
@@ -45,6 +45,24 @@ fn a_run_on_the_gpu_is_the_run_on_the_cpu() {
             }
             assert!(close(found.validation[0].1, wanted.validation[0].1), "{:?}", found.validation);
         }
+    });
+}
+
+#[test]
+fn launches_wait_for_what_the_plan_says_and_for_nothing_else() {
+    on_machines("launches_wait_for_what_the_plan_says_and_for_nothing_else", &[""], |_| {
+        let folder = temporary();
+        let toy = toy(folder.path(), false);
+        let whole = run(&toy, "whole", &options());
+        let mut plan = on_gpu(&toy.plan);
+        for launch in plan.programs.iter_mut().flat_map(|program| &mut program.launches) {
+            let Begins::InStream { behind, .. } = &mut launch.begins else { panic!("a launch in no stream") };
+            behind.clear();
+        }
+        let session = Session::open(&artifact(&toy, &plan, PTX, "sm_80"), &SessionOptions::default()).unwrap();
+        let places = toy.places("early");
+        let found = Trainer::start(session, &toy.run, RECIPE, places, &RealDisk, &options()).unwrap().run();
+        assert!(found.is_err() || found.unwrap().losses != whole.losses, "without waits nothing changed");
     });
 }
 

@@ -10,7 +10,7 @@ use super::shares::{Share, work_off};
 use super::{Device, KernelFn, Symbols, WeightMemory};
 use crate::host::peak_memory;
 use amc_artifact::memory::Layout;
-use amc_artifact::{Arg, Plan};
+use amc_artifact::{Arg, Begins, Plan};
 use anyhow::{Result, ensure};
 use memmap2::MmapRaw;
 use std::time::Instant;
@@ -198,7 +198,7 @@ fn ready(launches: &[amc_artifact::Launch], kernels: &[KernelFn], bases: &Bases,
             tasks: launch.tasks,
             args: launch.args.iter().map(|&arg| bases.resolve(arg)).collect(),
             shares: (0..shares(launch.tasks)).map(|_| Share::new()).collect(),
-            barrier: next.is_some_and(|next| next.waits),
+            barrier: next.is_some_and(|next| next.begins == Begins::BehindAll),
         })
         .collect()
 }

@@ -3,13 +3,15 @@
 //! Invariants:
 //! - Libraries and memory are checked before anything is loaded. Memory is allocated once: the arena, the constants, the frozen
 //!   tensors.
-//! - Everything is put into one stream, so that every launch sees what those before it wrote.
-//! - The first run of a program puts its launches into the stream one by one and marks each that is done, so that a kernel
-//!   that fails is named; so does every run that is measured. All other runs replay the graph.
+//! - The first run of a program puts its launches into one stream, one by one, and marks each that is done, so that a kernel
+//!   that fails is named; so does every run that is measured. All other runs replay the program's graph, in which launches wait
+//!   for those that the plan says, and for no others ([`capture`]).
+//! - All else is put into that stream, too: copies and graphs see what was put there before them.
 //! - What launches are given is made when the plan is loaded: addresses, and tensor maps with the addresses in them.
-//! - Products of the vendor's library go into the same stream and graphs, with a workspace that is a part of the arena.
+//! - Products of the vendor's library go into the same streams and graphs, with a workspace that is a part of the arena.
 //! - Once a kernel has failed, the driver answers nothing but that: the device is of no use any more.
 mod callee;
+mod capture;
 mod cublaslt;
 mod driver;
 mod memory;
@@ -24,6 +26,7 @@ use amc_artifact::memory::RunMemory;
 use amc_artifact::{Arg, Plan, tensor_bytes};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use callee::{Argument, Callee};
+use capture::Streams;
 use driver::{Context, Gpu, Said};
 use memory::{Buffer, Progress, Uploader, offsets};
 use module::Module;
@@ -40,7 +43,7 @@ pub struct CudaDevice {
     uploader: Uploader,
     progress: Progress,
     memory: Memory,
-    stream: Stream,
+    streams: Streams,
     context: Context,
     gpu: Gpu,
 }
@@ -120,16 +123,17 @@ impl CudaDevice {
         gpu.ensure_runs(arch)?;
         let library = callee::library(plan, &gpu)?;
         let context = Context::new(&gpu)?;
-        let stream = Stream::new(&context)?;
+        let streams = Streams::new(&context, &plan.programs)?;
         let mut memory = Memory::new(plan, &gpu, &context)?;
         let mut uploader = Uploader::new(&context)?;
-        memory.fill(plan, model, &mut uploader, &stream)?;
+        memory.fill(plan, model, &mut uploader, streams.first())?;
         let module = Module::load(&context, ptx)?;
         let callees = callee::find_all(plan, &module, library, &context)?;
-        let programs = plan.programs.iter().map(|program| Program::new(program, &callees, &memory, &stream));
+        let load = |program| Program::new(program, &callees, &memory, (&streams, &context));
+        let programs = plan.programs.iter().map(load);
         let programs = programs.collect::<Result<_>>()?;
         let progress = Progress::new(&context)?;
-        stream.synchronize().said("cannot load the plan on the GPU")?;
+        streams.first().synchronize().said("cannot load the plan on the GPU")?;
         Ok(CudaDevice {
             programs,
             timer: None,
@@ -138,7 +142,7 @@ impl CudaDevice {
             uploader,
             progress,
             memory,
-            stream,
+            streams,
             context,
             gpu,
         })
@@ -151,17 +155,17 @@ impl CudaDevice {
 
     /// Puts the launches of a program into the stream one by one, measures them where that was asked for, and waits.
     fn walk(&mut self, index: usize) -> Result<()> {
-        let program = &self.programs[index];
+        let (program, stream) = (&self.programs[index], self.streams.first());
         self.progress.restart();
-        let begin = self.timer.as_ref().map_or(Ok(0), |timer| timer.begin(&self.stream))?;
+        let begin = self.timer.as_ref().map_or(Ok(0), |timer| timer.begin(stream))?;
         for number in 0..program.launches.len() {
-            if let Err(error) = self.put(program, number) {
+            if let Err(error) = self.put(program, number, stream) {
                 // Where an earlier launch has failed, the driver says so of this one.
-                let failed = if self.stream.synchronize().is_err() { self.progress.done() } else { number };
+                let failed = if stream.synchronize().is_err() { self.progress.done() } else { number };
                 return Err(self.blame(program, failed, &format_args!("{error:#}")));
             }
         }
-        let finished = self.stream.synchronize().said("it failed");
+        let finished = stream.synchronize().said("it failed");
         finished.map_err(|error| self.blame(program, self.progress.done(), &error))?;
         if let Some(timer) = &mut self.timer {
             timer.read(index, begin)?;
@@ -171,16 +175,16 @@ impl CudaDevice {
     }
 
     /// Puts a launch into the stream, between its events where it is measured, and counts it when it is done.
-    fn put(&self, program: &Program, number: usize) -> Result<()> {
+    fn put(&self, program: &Program, number: usize, stream: &Stream) -> Result<()> {
         let events = self.timer.as_ref().map(|timer| &timer.launches[number]);
         if let Some((before, _)) = events {
-            before.record(&self.stream)?;
+            before.record(stream)?;
         }
-        program.launches[number].put(&self.callees, &self.stream, "cannot launch it")?;
+        program.launches[number].put(&self.callees, stream, "cannot launch it")?;
         if let Some((_, after)) = events {
-            after.record(&self.stream)?;
+            after.record(stream)?;
         }
-        self.progress.mark(&self.stream, number as u32 + 1)
+        self.progress.mark(stream, number as u32 + 1)
     }
 
     /// What is wrong with the launch of that number.
@@ -198,8 +202,8 @@ impl CudaDevice {
     }
 
     fn replay(&mut self, index: usize) -> Result<()> {
-        let program = &self.programs[index];
-        let launched = program.graph.launch(&self.stream).and_then(|()| self.stream.synchronize());
+        let (program, stream) = (&self.programs[index], self.streams.first());
+        let launched = program.graph.launch(stream).and_then(|()| stream.synchronize());
         launched.said(format_args!(
             "program `{}` failed on {} (of the runs behind a program's first, only measured ones say which kernel did: run \
              with --profile)",
@@ -210,11 +214,11 @@ impl CudaDevice {
 
 impl Device for CudaDevice {
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.uploader.write(&self.stream, &mut self.memory.arena, offset, bytes)
+        self.uploader.write(self.streams.first(), &mut self.memory.arena, offset, bytes)
     }
 
     fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
-        self.memory.arena.read(&self.stream, offset, bytes)
+        self.memory.arena.read(self.streams.first(), offset, bytes)
     }
 
     fn launch(&mut self, program: usize) -> Result<()> {
@@ -294,7 +298,12 @@ impl Memory {
 }
 
 impl Program {
-    fn new(program: &amc_artifact::Program, callees: &[Callee], memory: &Memory, stream: &Stream) -> Result<Program> {
+    fn new(
+        program: &amc_artifact::Program,
+        callees: &[Callee],
+        memory: &Memory,
+        (streams, context): (&Streams, &Context),
+    ) -> Result<Program> {
         let resolved = |launch: &amc_artifact::Launch| {
             let callee = launch.kernel as usize;
             let addresses: Vec<u64> = launch.args.iter().map(|&arg| memory.address(arg)).collect();
@@ -304,12 +313,13 @@ impl Program {
         };
         let launches = program.launches.iter().map(resolved).collect::<Result<Vec<Launch>>>();
         let launches = launches.with_context(|| format!("program `{}`", program.name))?;
-        let put = |launch: &Launch| {
+        let put = |number: usize, stream: &Stream| {
+            let launch: &Launch = &launches[number];
             let failed =
                 format_args!("cannot launch kernel `{}` for `{}`", callees[launch.callee].symbol(), launch.label);
             launch.put(callees, stream, failed)
         };
-        let graph = stream.capture(|| launches.iter().try_for_each(put));
+        let graph = streams.capture(context, program, put);
         let graph = graph.with_context(|| format!("program `{}`", program.name))?;
         Ok(Program { name: program.name.clone(), launches, graph, proven: false })
     }

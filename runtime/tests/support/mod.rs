@@ -63,7 +63,7 @@ fn launch(kernel: u32, tasks: usize, args: &[Arg]) -> Launch {
         tasks: tasks as u32,
         args: args.to_vec(),
         label: String::new(),
-        waits: true,
+        begins: Begins::BehindAll,
         module: String::new(),
     }
 }

@@ -23,7 +23,14 @@ fn plan() -> Plan {
         seq: 8,
         inputs: vec![port("tokens", 256)],
         outputs: vec![port("loss", 288)],
-        launches: vec![Launch { kernel: 0, tasks: 2, args, label: "x".into(), waits: true, module: String::new() }],
+        launches: vec![Launch {
+            kernel: 0,
+            tasks: 2,
+            args,
+            label: "x".into(),
+            begins: Begins::BehindAll,
+            module: String::new(),
+        }],
         buffers: vec![buffer],
     };
     Plan {
@@ -35,6 +42,10 @@ fn plan() -> Plan {
         params: vec![param],
         programs: vec![program],
     }
+}
+
+fn in_stream(stream: u32, behind: &[u32]) -> Begins {
+    Begins::InStream { stream, behind: behind.to_vec() }
 }
 
 /// The error of a plan after one fault was put in.
@@ -72,7 +83,9 @@ fn faults_of_tensor_maps_are_named() {
     };
     let put = |plan: &mut Plan, maps: Vec<TensorMap>, offset| {
         plan.kernels[0].code = Code::Gpu(Block { threads: 1, shared_bytes: 0, maps, arrays: vec![] });
-        plan.programs[0].launches[0].args.push(Arg::Arena(offset));
+        let launch = &mut plan.programs[0].launches[0];
+        launch.args.push(Arg::Arena(offset));
+        launch.begins = in_stream(0, &[]);
     };
     let mut sound = plan();
     put(&mut sound, vec![map], 16);
@@ -108,7 +121,9 @@ fn faults_of_operand_arrays_are_named() {
     let array = |first, count| OperandArray { first, count };
     let put = |plan: &mut Plan, arrays: Vec<OperandArray>, last| {
         plan.kernels[0].code = Code::Gpu(Block { threads: 1, shared_bytes: 0, maps: vec![map], arrays });
-        plan.programs[0].launches[0].args.extend([16, last].map(Arg::Arena));
+        let launch = &mut plan.programs[0].launches[0];
+        launch.args.extend([16, last].map(Arg::Arena));
+        launch.begins = in_stream(0, &[]);
     };
     let mut sound = plan();
     put(&mut sound, vec![array(0, 2), array(3, 2)], 16);
@@ -122,6 +137,26 @@ fn faults_of_operand_arrays_are_named() {
 }
 
 #[test]
+fn faults_in_the_order_of_launches_are_named() {
+    let on_gpu = |plan: &mut Plan, second: Begins| {
+        plan.kernels[0].code = Code::Gpu(Block { threads: 32, shared_bytes: 0, maps: vec![], arrays: vec![] });
+        let launches = &mut plan.programs[0].launches;
+        launches[0].begins = in_stream(0, &[]);
+        launches.push(Launch { begins: second, ..launches[0].clone() });
+    };
+    let mut sound = plan();
+    on_gpu(&mut sound, in_stream(1, &[0]));
+    sound.validate().unwrap();
+    let broken = |second| fault(|p| on_gpu(p, second));
+    assert!(broken(in_stream(0, &[1])).contains("launch 1 (`x`): it waits for launches [1], wanted earlier ones"));
+    assert!(broken(in_stream(0, &[0, 0])).contains("it waits for launches [0, 0], wanted the latest first"));
+    assert!(broken(in_stream(16, &[])).contains("stream 16 of 16"));
+    assert!(broken(Begins::BehindAll).contains("a kernel of a GPU, but in no stream"));
+    let on_cpu = fault(|p| p.programs[0].launches[0].begins = in_stream(0, &[]));
+    assert!(on_cpu.contains("launch 0 (`x`): a kernel of a CPU in a stream"));
+}
+
+#[test]
 fn faults_of_products_of_the_vendor_are_named() {
     // Half of the weights' 32 bytes; C and D are 4 x 4 of f32.
     let (a, b) = (Factor { transposed: true, stride: 8 }, Factor { transposed: false, stride: 8 });
@@ -130,7 +165,7 @@ fn faults_of_products_of_the_vendor_are_named() {
     let put = |plan: &mut Plan, product, args: &[Arg]| {
         plan.kernels[0].code = Code::Vendor(product);
         let launch = &mut plan.programs[0].launches[0];
-        (launch.tasks, launch.args) = (1, args.to_vec());
+        (launch.tasks, launch.args, launch.begins) = (1, args.to_vec(), in_stream(0, &[]));
     };
     let mut sound = plan();
     sound.weights[0].shape = vec![8];

@@ -270,7 +270,7 @@ unsafe extern "C" fn cublasLtMatmul(
     algorithm: *const cublasLtMatmulAlgo_t,
     workspace: u64,
     workspace_bytes: usize,
-    _stream: CUstream,
+    stream: CUstream,
 ) -> Status {
     blas(|gpu| {
         if gpu.settings.multiplies == 0 {
@@ -290,6 +290,7 @@ unsafe extern "C" fn cublasLtMatmul(
         if let Some(fault) = algorithm.fault(&product, |address, bytes| gpu.check(address, bytes).is_ok()) {
             return Err(fault);
         }
-        gpu.put(Work::Product(product)).map_err(|error| format!("{error:?}"))
+        let put = number(stream).and_then(|stream| gpu.put(stream, Work::Product(product)));
+        put.map_err(|error| format!("{error:?}"))
     })
 }

@@ -1,4 +1,5 @@
 //! Memory and copies.
+use super::number;
 use crate::gpu::call_in_context;
 use crate::stream::{Source, Work};
 use cudarc::driver::sys::{CUdeviceptr, CUresult, CUstream};
@@ -65,7 +66,7 @@ unsafe extern "C" fn cuMemcpyHtoDAsync_v2(
     to: CUdeviceptr,
     from: *const c_void,
     bytes: usize,
-    _stream: CUstream,
+    stream: CUstream,
 ) -> CUresult {
     call_in_context(|gpu| {
         gpu.check(to, bytes as u64)?;
@@ -75,7 +76,7 @@ unsafe extern "C" fn cuMemcpyHtoDAsync_v2(
         } else {
             Source::Copied(unsafe { std::slice::from_raw_parts(from.cast(), bytes) }.to_vec())
         };
-        gpu.put(Work::Upload { to, from, bytes: bytes as u64 })
+        gpu.put(number(stream)?, Work::Upload { to, from, bytes: bytes as u64 })
     })
 }
 
@@ -84,28 +85,28 @@ unsafe extern "C" fn cuMemcpyDtoHAsync_v2(
     to: *mut c_void,
     from: CUdeviceptr,
     bytes: usize,
-    _stream: CUstream,
+    stream: CUstream,
 ) -> CUresult {
     call_in_context(|gpu| {
         gpu.check(from, bytes as u64)?;
-        gpu.put(Work::Download { to: to as u64, from, bytes: bytes as u64 })
+        gpu.put(number(stream)?, Work::Download { to: to as u64, from, bytes: bytes as u64 })
     })
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn cuMemsetD8Async(to: CUdeviceptr, value: c_uchar, count: usize, _stream: CUstream) -> CUresult {
+unsafe extern "C" fn cuMemsetD8Async(to: CUdeviceptr, value: c_uchar, count: usize, stream: CUstream) -> CUresult {
     call_in_context(|gpu| {
         gpu.check(to, count as u64)?;
-        gpu.put(Work::Fill { to, bytes: vec![value; count] })
+        gpu.put(number(stream)?, Work::Fill { to, bytes: vec![value; count] })
     })
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn cuMemsetD32Async(to: CUdeviceptr, value: c_uint, count: usize, _stream: CUstream) -> CUresult {
+unsafe extern "C" fn cuMemsetD32Async(to: CUdeviceptr, value: c_uint, count: usize, stream: CUstream) -> CUresult {
     call_in_context(|gpu| {
         if !gpu.is_pinned(to, 4 * count as u64) {
             gpu.check(to, 4 * count as u64)?;
         }
-        gpu.put(Work::Fill { to, bytes: value.to_le_bytes().repeat(count) })
+        gpu.put(number(stream)?, Work::Fill { to, bytes: value.to_le_bytes().repeat(count) })
     })
 }

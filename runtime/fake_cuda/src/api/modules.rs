@@ -98,7 +98,7 @@ unsafe extern "C" fn cuLaunchKernel(
     threads_y: c_uint,
     threads_z: c_uint,
     shared_bytes: c_uint,
-    _stream: CUstream,
+    stream: CUstream,
     parameters: *mut *mut c_void,
     _extra: *mut *mut c_void,
 ) -> CUresult {
@@ -115,6 +115,6 @@ unsafe extern "C" fn cuLaunchKernel(
         };
         let arguments = wanted.iter().enumerate().map(argument).collect();
         let (grid, threads) = ([grid_x, grid_y, grid_z], [threads_x, threads_y, threads_z]);
-        gpu.put(Work::Launch(Launch { function, grid, threads, shared_bytes, arguments }))
+        gpu.put(number(stream)?, Work::Launch(Launch { function, grid, threads, shared_bytes, arguments }))
     })
 }

@@ -7,8 +7,9 @@ use std::ffi::{c_uint, c_ulonglong};
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuStreamCreate(stream: *mut CUstream, _flags: c_uint) -> CUresult {
-    call_in_context(|_| {
-        unsafe { stream.write(handle(0)) };
+    call_in_context(|gpu| {
+        unsafe { stream.write(handle(gpu.streams.count)) };
+        gpu.streams.count += 1;
         Ok(())
     })
 }
@@ -24,14 +25,19 @@ unsafe extern "C" fn cuStreamSynchronize(_stream: CUstream) -> CUresult {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn cuStreamBeginCapture_v2(_stream: CUstream, _mode: CUstreamCaptureMode) -> CUresult {
-    call_in_context(|gpu| gpu.begin_capture())
+unsafe extern "C" fn cuStreamWaitEvent(stream: CUstream, event: CUevent, _flags: c_uint) -> CUresult {
+    call_in_context(|gpu| gpu.wait(number(stream)?, number(event)?))
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn cuStreamEndCapture(_stream: CUstream, graph: *mut CUgraph) -> CUresult {
+unsafe extern "C" fn cuStreamBeginCapture_v2(stream: CUstream, _mode: CUstreamCaptureMode) -> CUresult {
+    call_in_context(|gpu| gpu.begin_capture(number(stream)?))
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuStreamEndCapture(stream: CUstream, graph: *mut CUgraph) -> CUresult {
     call_in_context(|gpu| {
-        let number = gpu.end_capture()?;
+        let number = gpu.end_capture(number(stream)?)?;
         unsafe { graph.write(handle(number)) };
         Ok(())
     })
@@ -59,13 +65,14 @@ unsafe extern "C" fn cuGraphDestroy(_graph: CUgraph) -> CUresult {
 unsafe extern "C" fn cuGraphExecDestroy(instance: CUgraphExec) -> CUresult {
     call_in_context(|gpu| {
         let number = number(instance)?;
-        gpu.streams.graphs.get_mut(number).map(Vec::clear).ok_or(CUresult::CUDA_ERROR_INVALID_HANDLE)
+        let graph = gpu.streams.graphs.get_mut(number).and_then(Option::take);
+        graph.map(drop).ok_or(CUresult::CUDA_ERROR_INVALID_HANDLE)
     })
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn cuGraphLaunch(instance: CUgraphExec, _stream: CUstream) -> CUresult {
-    call_in_context(|gpu| gpu.replay(number(instance)?))
+unsafe extern "C" fn cuGraphLaunch(instance: CUgraphExec, stream: CUstream) -> CUresult {
+    call_in_context(|gpu| gpu.replay(number(stream)?, number(instance)?))
 }
 
 #[unsafe(no_mangle)]
@@ -83,8 +90,8 @@ unsafe extern "C" fn cuEventDestroy_v2(_event: CUevent) -> CUresult {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn cuEventRecord(event: CUevent, _stream: CUstream) -> CUresult {
-    call_in_context(|gpu| gpu.put(Work::Event(number(event)?)))
+unsafe extern "C" fn cuEventRecord(event: CUevent, stream: CUstream) -> CUresult {
+    call_in_context(|gpu| gpu.put(number(stream)?, Work::Event(number(event)?)))
 }
 
 #[unsafe(no_mangle)]

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 pub const PTX: &str = include_str!("../toy.ptx");
 
-/// The toy's plan with blocks for its kernels, and names for its launches.
+/// The toy's plan with blocks for its kernels, and names for its launches, each of which waits for the one before it in the other
+/// of two streams.
 pub fn on_gpu(plan: &Plan) -> Plan {
     let mut plan = plan.clone();
     plan.scratch_bytes = 0;
@@ -19,7 +20,10 @@ pub fn on_gpu(plan: &Plan) -> Plan {
         };
         kernel.code = Code::Gpu(Block { threads, shared_bytes, maps: Vec::new(), arrays: Vec::new() });
     }
-    for launch in plan.programs.iter_mut().flat_map(|program| &mut program.launches) {
+    let launches = plan.programs.iter_mut().flat_map(|program| program.launches.iter_mut().enumerate());
+    for (number, launch) in launches {
+        let number = number as u32;
+        launch.begins = Begins::InStream { stream: number % 2, behind: number.checked_sub(1).into_iter().collect() };
         launch.label = format!("main: %{} {}", launch.kernel, plan.kernels[launch.kernel as usize].symbol);
     }
     plan

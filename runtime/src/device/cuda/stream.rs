@@ -21,13 +21,21 @@ impl Stream {
         self.raw
     }
 
+    /// What is put into it from now on begins when the event has happened as it was last recorded.
+    pub fn wait(&self, event: &Event) -> Result<()> {
+        let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+        // SAFETY: both live.
+        unsafe { result::stream::wait_event(self.raw, event.raw.as_ptr(), flags) }
+            .said("cannot have a stream wait on the GPU")
+    }
+
     /// Waits for everything that was put into it.
     pub fn synchronize(&self) -> Result<(), DriverError> {
         // SAFETY: the stream lives.
         unsafe { result::stream::synchronize(self.raw) }
     }
 
-    /// A graph of what `work` puts into the stream, which is not done now.
+    /// A graph of what `work` puts into the stream, and into those that wait for it and that it waits for; it is not done now.
     pub fn capture(&self, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
         const FAILED: &str = "cannot capture a program as a graph";
         // The driver may load a kernel when it first sees a launch of it, which stricter modes may refuse.
@@ -84,9 +92,18 @@ pub struct Event {
 
 impl Event {
     /// An event that has not happened, which nobody has to wait for.
-    pub fn new(_context: &Context) -> Result<Event> {
+    pub fn new(context: &Context) -> Result<Event> {
+        Event::with(context, sys::CUevent_flags::CU_EVENT_DEFAULT)
+    }
+
+    /// One that orders what streams do, and tells no time.
+    pub fn without_time(context: &Context) -> Result<Event> {
+        Event::with(context, sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
+    }
+
+    fn with(_context: &Context, flags: sys::CUevent_flags) -> Result<Event> {
         const FAILED: &str = "cannot make an event on the GPU";
-        let raw = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).said(FAILED)?;
+        let raw = result::event::create(flags).said(FAILED)?;
         Ok(Event { raw: NonNull::new(raw).ok_or_else(|| anyhow::anyhow!(FAILED))? })
     }
 
