@@ -241,6 +241,8 @@ pub struct ArriveOp {
     /// Bytes to expect before arriving.
     pub expect: Option<Word>,
     pub release: bool,
+    /// Whether it may be another block's.
+    pub remote: bool,
 }
 
 /// `setmaxnreg`: how many registers each thread of the warp is to have, and whether those are more than before.

@@ -85,13 +85,13 @@ fn mbarrier(operands: &mut Operands, instruction: &Instruction, parts: &[&str]) 
             let [address, bytes] = exactly(instruction)?;
             Ok(Some(Op::MbarrierExpect { address: operands.address(address)?, bytes: operands.word(bytes)? }))
         }
-        ("arrive", rest) => arrive(operands, instruction, rest),
+        ("arrive", rest) => arrive(operands, instruction, rest, modifiers.contains(&"shared::cluster")),
         ("try_wait" | "test_wait", rest) => wait(operands, instruction, rest),
         _ => Ok(None),
     }
 }
 
-fn arrive(operands: &mut Operands, instruction: &Instruction, special: &[&str]) -> Decoded {
+fn arrive(operands: &mut Operands, instruction: &Instruction, special: &[&str], remote: bool) -> Decoded {
     let (expects, release) = match special {
         [] | ["release"] => (false, true),
         ["relaxed"] => (false, false),
@@ -108,11 +108,12 @@ fn arrive(operands: &mut Operands, instruction: &Instruction, special: &[&str]) 
     }
     let to = match to {
         Operand::Sink => None,
+        _ if remote => return Err("wanted `_`, as another block's mbarrier tells no phase".to_owned()),
         register => Some(operands.destination_double(register)?),
     };
     let (count, expect) = if expects { (None, number) } else { (number, None) };
     let address = operands.address(address)?;
-    Ok(Some(Op::MbarrierArrive(Box::new(ArriveOp { to, address, count, expect, release }))))
+    Ok(Some(Op::MbarrierArrive(Box::new(ArriveOp { to, address, count, expect, release, remote }))))
 }
 
 /// A time limit, the last operand of some waits, is not modelled: waits end when nothing else can run.

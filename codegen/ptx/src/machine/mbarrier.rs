@@ -112,6 +112,7 @@ impl Cluster<'_> {
         let counts = *warp.registers.word(count, lanes, "the count")?;
         for lane in lanes_of(lanes) {
             let id = self.mbarrier_id(warp, lane, addresses[lane])?;
+            of_own_block(warp, lane, id)?;
             if counts[lane] == 0 || counts[lane] > MOST_ARRIVALS {
                 return Err(misuse(lane, format!("an mbarrier for {} arrivals, wanted 1 to 2^20-1", counts[lane])));
             }
@@ -142,6 +143,7 @@ impl Cluster<'_> {
         let addresses = addresses(warp, lanes, address)?;
         for lane in lanes_of(lanes) {
             let id = self.mbarrier_id(warp, lane, addresses[lane])?;
+            of_own_block(warp, lane, id)?;
             if self.blocks[id.block].mbarriers.remove(&id.offset).is_none() {
                 return Err(missing(lane, id));
             }
@@ -157,6 +159,9 @@ impl Cluster<'_> {
         let knowledge = if op.release { Some(warp.release(lanes).map_err(|found| misuse(0, found))?) } else { None };
         for lane in lanes_of(lanes) {
             let id = self.use_mbarrier(warp, lane, pc, addresses[lane])?;
+            if !op.remote {
+                of_own_block(warp, lane, id)?;
+            }
             if let Some(bytes) = &expects {
                 self.expect(lane, id, bytes[lane])?;
             }
@@ -220,6 +225,7 @@ impl Cluster<'_> {
         let mut waits = Vec::new();
         for lane in lanes_of(lanes) {
             let id = self.use_mbarrier(warp, lane, pc, addresses[lane])?;
+            of_own_block(warp, lane, id)?;
             let wanted = match phase {
                 Phase::Parity(word) => Wanted::Parity(warp.registers.word(word, 1 << lane, "the parity")?[lane]),
                 Phase::State(state) => {
@@ -357,6 +363,15 @@ impl MbarrierId {
 
 pub fn describe(id: MbarrierId) -> String {
     format!("the mbarrier at {:#x} of block {} of the cluster", id.offset, id.block)
+}
+
+/// Checks that an mbarrier is one of the thread's own block: at others, threads arrive by `.shared::cluster`, and do no
+/// more.
+fn of_own_block(warp: &Warp, lane: usize, id: MbarrierId) -> Outcome<()> {
+    if id.block == warp.block {
+        return Ok(());
+    }
+    Err(misuse(lane, format!("{} is another's than this one's; wanted one of `.shared::cta`", describe(id))))
 }
 
 fn too_few_bytes(id: MbarrierId) -> String {
