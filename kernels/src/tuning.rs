@@ -186,6 +186,9 @@ pub struct WarpgroupTuning {
     pub stages: usize,
     /// Most tasks, which share the blocks.
     pub tasks: usize,
+    /// Blocks of a cluster, one below the other, which copy their tiles of B together; 1 for none. `tasks` and `band`
+    /// are multiples of it, `columns` of 64 times it.
+    pub cluster: usize,
     /// Smaller results waste more of a block than they fill.
     pub least_rows: usize,
     pub least_columns: usize,
@@ -194,15 +197,26 @@ pub struct WarpgroupTuning {
 /// The reference GEMM's for sm_90a (128 x 256, two consumers, four stages, no spills), with as many tasks as an H100 or H200 with
 /// SXM has multiprocessors.
 const HOPPER_LARGEST: WarpgroupTuning =
-    WarpgroupTuning { columns: 256, band: 16, stages: 4, tasks: 132, least_rows: 65, least_columns: 129 };
+    WarpgroupTuning { columns: 256, band: 16, stages: 4, tasks: 132, cluster: 2, least_rows: 65, least_columns: 129 };
 
 /// Largest first. All take 192 of the 227 KiB of shared memory for the ring, and 20 for the epilogue's sums. In bands of 16, the
 /// hundred blocks or so that run at a time need about as many rows of A as columns of B. What is smaller than the last row
 /// allows, such as LoRA's own narrow products, is left to the kernels of sm_80. No figures yet: they wait for a GPU.
+///
+/// What a block takes from the L2 cache for a tile, counted, and what that would be for 132 of them at 650 TFLOP/s:
+///
+/// | columns | alone | in a cluster of 2 | operations |
+/// |---|---|---|---|
+/// | 256 | 48 KiB, 7.6 TB/s | 32 KiB, 5.1 TB/s | 4.2 M |
+/// | 128 | 32 KiB, 10.2 TB/s | 24 KiB, 7.6 TB/s | 2.1 M |
+/// | 64 | 24 KiB, 15.2 TB/s | | 1.0 M |
+///
+/// XLA's cost model of products counts with 6.65 TB/s, measured of an H100's L2 cache. A multiprocessor takes in as many
+/// bytes in a cluster as alone. In clusters of 64 columns parts of B would be narrower than a box where K runs down.
 const HOPPER_BF16: [WarpgroupTuning; 3] = [
     HOPPER_LARGEST,
     WarpgroupTuning { columns: 128, stages: 6, least_columns: 65, ..HOPPER_LARGEST },
-    WarpgroupTuning { columns: 64, stages: 8, least_columns: 33, ..HOPPER_LARGEST },
+    WarpgroupTuning { columns: 64, stages: 8, cluster: 1, least_columns: 33, ..HOPPER_LARGEST },
 ];
 
 /// Most steps of a term that threads load themselves, as A is f32 or rows are no multiple of 16 bytes: LoRA's ranks. No
@@ -214,7 +228,22 @@ pub fn hopper_gemm(m: usize, n: usize) -> Option<WarpgroupTuning> {
     let fits = |cut: &&WarpgroupTuning| m >= cut.least_rows && n >= cut.least_columns;
     let blocks = |cut: &WarpgroupTuning| m.div_ceil(128) * n.div_ceil(cut.columns);
     let fitting = || HOPPER_BF16.iter().filter(fits);
-    fitting().find(|cut| blocks(cut) >= BUSY_BLOCKS).or_else(|| fitting().next_back()).copied()
+    let cut = fitting().find(|cut| blocks(cut) >= BUSY_BLOCKS).or_else(|| fitting().next_back())?;
+    Some(if cut.fills_clusters(m) { *cut } else { cut.alone() })
+}
+
+impl WarpgroupTuning {
+    /// The same without clusters.
+    pub fn alone(self) -> WarpgroupTuning {
+        WarpgroupTuning { cluster: 1, ..self }
+    }
+
+    /// Whether the blocks below the last of `m` rows, which its clusters compute in vain, are at most an eighth of the
+    /// others.
+    fn fills_clusters(&self, m: usize) -> bool {
+        let down = m.div_ceil(128);
+        8 * (down.next_multiple_of(self.cluster) - down) <= down
+    }
 }
 
 /// Which of the products that cuBLASLt can compute (`gpu/vendor.rs`) it is to compute.

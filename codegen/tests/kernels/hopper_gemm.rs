@@ -16,10 +16,10 @@ fn built(gemm: Gemm, columns: usize) -> (Gemm, Kernel) {
     (gemm, kernel)
 }
 
-/// The kernel with so few tasks that each computes several blocks.
+/// The kernel without clusters and with so few tasks that each computes several blocks.
 fn shared_out(gemm: Gemm, tasks: usize) -> (Gemm, Kernel) {
     let cut = hopper_gemm(gemm.m, gemm.n).expect("warpgroups suit it");
-    let kernel = product_by_warpgroups(&gemm, WarpgroupTuning { tasks, ..cut });
+    let kernel = product_by_warpgroups(&gemm, WarpgroupTuning { tasks, ..cut.alone() });
     assert_eq!(kernel.tasks as usize, tasks);
     (gemm, kernel)
 }

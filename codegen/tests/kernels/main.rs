@@ -64,6 +64,7 @@ mod hopper {
     mod gemm;
     mod gpu_attention;
     mod hopper_attention;
+    mod hopper_clusters;
     mod hopper_gemm;
 }
 

@@ -10,6 +10,7 @@ use amc_kernels::dropout::{DeriveSeed, Dropout};
 use amc_kernels::embedding::{Embedding, EmbeddingGrad};
 use amc_kernels::emit::Elem::{self, Bf16, F32};
 use amc_kernels::gemm::{Gemm, Term};
+use amc_kernels::gpu::product_by_warpgroups;
 use amc_kernels::heads::Heads;
 use amc_kernels::norm::{Kind, LayerNorm, NormGrad, NormGradWeight, RmsNorm};
 use amc_kernels::optimizer::{Adam, FinishNorm};
@@ -17,6 +18,7 @@ use amc_kernels::pointwise::Pointwise;
 use amc_kernels::reduce::{Accumulate, ColumnSum, Sum, SumSquares};
 use amc_kernels::region::Region;
 use amc_kernels::rope::Rope;
+use amc_kernels::tuning::{WarpgroupTuning, hopper_gemm};
 use amc_kernels::{Gpu, Kernel, Machine};
 use std::collections::HashSet;
 
@@ -287,9 +289,10 @@ pub fn small(gpu: &Gpu) -> Vec<Named> {
     kernels.map(|(what, kernel)| (what.into(), kernel)).into()
 }
 
-/// The product of warpgroups, as small as it gets.
+/// The product of warpgroups, as small as it gets, alone and in a cluster.
 pub fn small_hopper(gpu: &Gpu) -> Vec<Named> {
-    let size @ (m, n, _) = (128, 64, 64);
-    let by_warpgroups = gemm(m, n, vec![term(size, "nt", [Bf16; 2])], Region::identity(F32, Bf16));
-    vec![product(gpu, "product_by_warpgroups", &by_warpgroups)]
+    let of = |size @ (m, n, _)| gemm(m, n, vec![term(size, "nt", [Bf16; 2])], Region::identity(F32, Bf16));
+    let pair = WarpgroupTuning { columns: 128, ..hopper_gemm(TOKENS, WIDTH).expect("warpgroups suit it") };
+    let by_cluster = product_by_warpgroups(&of((256, 128, 64)), pair);
+    vec![product(gpu, "product_by_warpgroups", &of((128, 64, 64))), ("product_by_cluster".into(), by_cluster)]
 }

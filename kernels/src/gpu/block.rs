@@ -51,6 +51,8 @@ pub struct Block {
     arrays: Vec<OperandArray>,
     /// Whether warps pass registers to each other (`setmaxnreg`).
     pools_registers: bool,
+    /// Blocks of a cluster, which run at a time and reach each other's shared memory.
+    cluster: usize,
     /// Whether each thread does something of its own, rather than all the same.
     apart: bool,
 }
@@ -65,6 +67,7 @@ impl Block {
             maps: vec![],
             arrays: vec![],
             pools_registers: false,
+            cluster: 1,
             apart: false,
         }
     }
@@ -78,6 +81,11 @@ impl Block {
     /// for warps to pass to each other.
     pub fn with_register_pool(self) -> Block {
         Block { pools_registers: true, ..self }
+    }
+
+    /// A block of a cluster of so many, up to eight: those with neighbouring numbers. A grid is made of whole clusters.
+    pub fn in_clusters(self, cluster: usize) -> Block {
+        Block { cluster, ..self }
     }
 
     pub(super) fn add_map(&mut self, map: TensorMap) {
@@ -262,11 +270,16 @@ impl Emitter {
         let param = |i: usize| format!("%operand{i}: !llvm.ptr{}", block.parameter_attributes(i));
         let is_param = |i: &usize| block.array_of(*i).is_none_or(|array| array.first == *i);
         let params: Vec<String> = (0..block.operands).filter(is_param).map(param).collect();
+        // What the kernel says of its clusters, a plain launch does (PTX ISA, `.reqnctapercluster`).
+        let cluster = match block.cluster {
+            1 => String::new(),
+            blocks => format!(", nvvm.cluster_dim = array<i32: {blocks}, 1, 1>"),
+        };
         let shared = format!("@{symbol}_shared");
         let text = format!(
             "llvm.mlir.global external {shared}() {{addr_space = 3 : i32, alignment = {} : i64}} : \
              !llvm.array<0 x i8>\nllvm.func @{symbol}({}) attributes {{nvvm.kernel, nvvm.maxntid = \
-             array<i32: {}, 1, 1>{}}} {{\n{}  llvm.return\n}}\n",
+             array<i32: {}, 1, 1>{}{cluster}}} {{\n{}  llvm.return\n}}\n",
             block.alignment,
             params.join(", "),
             block.threads,

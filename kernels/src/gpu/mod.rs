@@ -101,10 +101,11 @@ pub fn product_in_parts(gemm: &Gemm, gpu: &Gpu) -> Option<Steps> {
 
 /// How warpgroups cut a product, if they are to compute it.
 fn by_warpgroups(gemm: &Gemm, gpu: &Gpu) -> Option<WarpgroupTuning> {
-    match gpu.arch {
-        Arch::Sm80 => None,
-        Arch::Sm90a => hopper_gemm(gemm.m, gemm.n).filter(|_| hopper::suits(gemm, HOPPER_SHORT_DEPTH)),
+    if gpu.arch == Arch::Sm80 || !hopper::suits(gemm, HOPPER_SHORT_DEPTH) {
+        return None;
     }
+    let cut = hopper_gemm(gemm.m, gemm.n)?;
+    Some(if hopper::suits_clusters(gemm) { cut } else { cut.alone() })
 }
 
 /// The matrix product by warpgroups, which can compute it, in a cut of the caller's.

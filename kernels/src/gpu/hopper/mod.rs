@@ -6,6 +6,8 @@
 //! *consumers*, multiply 64 rows each by all columns of the block, and keep the sums in registers ([`consumer`]). In the
 //! end the sums go, some columns at a time, through shared memory to the epilogue ([`epilogue`]).
 //!
+//! Blocks that lie one below the other make *clusters*, which copy B together ([`cluster`]).
+//!
 //! There are at most as many tasks as a large GPU has multiprocessors, each of which holds one at a time, and a task computes
 //! every so-many-th block. While the consumers are at a block's epilogue, the producer fills the ring with tiles of the
 //! next. The number of tasks is the tuning table's, as code is generated for an architecture, whose GPUs have from 78 to 132
@@ -18,6 +20,7 @@
 //! - A sum is added in the order of its block's tiles, so it depends on the problem alone, not on how many tasks there are.
 //! - What tiles have outside of a matrix are zeros, written by the copies; steps behind a limit are made zeros by the
 //!   consumers ([`tail`]). Rows and columns outside of the result are left out by the epilogue.
+mod cluster;
 mod consumer;
 pub(super) mod descriptor;
 mod epilogue;
@@ -37,7 +40,7 @@ use crate::gemm::{Gemm, Operand, Term};
 use crate::tuning::WarpgroupTuning;
 use crate::{Kernel, Work};
 use descriptor::PATTERN_ROWS;
-use operand::Matrix;
+use operand::{BOX_LINES, Matrix};
 use pipeline::Pipeline;
 use wgmma::Sums;
 
@@ -69,6 +72,11 @@ pub fn suits(gemm: &Gemm, short_depth: usize) -> bool {
     gemm.terms.iter().all(|term| !loads_a(term) || short(term))
 }
 
+/// Whether there is a B that the blocks of a cluster can copy together.
+pub fn suits_clusters(gemm: &Gemm) -> bool {
+    gemm.terms.iter().any(|term| !loads_b(term))
+}
+
 /// Whether the tensor memory accelerator copies it.
 fn copied(operand: &Operand) -> bool {
     operand.elem == Elem::Bf16 && TensorMap::suits(operand)
@@ -86,10 +94,11 @@ fn loads_b(term: &Term) -> bool {
 
 /// The kernel, with the operands of [`Gemm::build`].
 pub fn build(gemm: &Gemm, cut: WarpgroupTuning) -> Kernel {
-    let WarpgroupTuning { columns, band, stages, tasks, .. } = cut;
+    let WarpgroupTuning { columns, band, stages, tasks, cluster, .. } = cut;
     let tile_bytes = |lines: usize| lines * DEPTH * Elem::Bf16.bytes() as usize;
     let (stage_bytes, b_at) = (tile_bytes(ROWS + columns), tile_bytes(ROWS));
-    Template { gemm, columns, band, tasks, stages, stage_bytes, b_at }.build()
+    assert!([tasks, band, columns / BOX_LINES].iter().all(|count| count.is_multiple_of(cluster)), "{cut:?}");
+    Template { gemm, columns, band, tasks, cluster, stages, stage_bytes, b_at }.build()
 }
 
 /// A problem and how it is cut.
@@ -101,6 +110,8 @@ struct Template<'a> {
     band: usize,
     /// Most tasks.
     tasks: usize,
+    /// Blocks of a cluster.
+    cluster: usize,
     stages: usize,
     stage_bytes: usize,
     /// Where the tile of B begins in a stage.
@@ -120,9 +131,12 @@ struct Start {
     rows: Value,
     /// Where the sums pass through shared memory, in bytes.
     sums_at: usize,
+    /// This block's number in its cluster, if there are clusters.
+    rank: Option<Value>,
 }
 
 /// First row and column of a block.
+#[derive(Clone)]
 struct Corner {
     row: Value,
     column: Value,
@@ -130,12 +144,14 @@ struct Corner {
 
 impl Template<'_> {
     fn a<'t>(&self, term: &'t Term) -> Matrix<'t> {
-        Matrix { operand: &term.a, along: !term.a.transposed, lines: self.gemm.m, steps: term.k, tile_lines: ROWS }
+        let (lines, tile_lines) = (self.gemm.m, ROWS);
+        Matrix { operand: &term.a, along: !term.a.transposed, lines, steps: term.k, tile_lines, parts: 1 }
     }
 
     fn b<'t>(&self, term: &'t Term) -> Matrix<'t> {
         let (lines, tile_lines) = (self.gemm.n, self.columns);
-        Matrix { operand: &term.b, along: term.b.transposed, lines, steps: term.k, tile_lines }
+        let parts = self.cluster;
+        Matrix { operand: &term.b, along: term.b.transposed, lines, steps: term.k, tile_lines, parts }
     }
 
     /// Those of a consumer.
@@ -150,7 +166,8 @@ impl Template<'_> {
 
     fn build(&self) -> Kernel {
         let gemm = self.gemm;
-        let mut e = Emitter::of_block(Block::aligned(THREADS, SWIZZLE_PERIOD).with_register_pool());
+        let block = Block::aligned(THREADS, SWIZZLE_PERIOD).with_register_pool().in_clusters(self.cluster);
+        let mut e = Emitter::of_block(block);
         let operands = (gemm.terms.iter().enumerate())
             .map(|(i, term)| {
                 let (a, b) = (self.a(term).map(2 * i), self.b(term).map(2 * i + 1));
@@ -166,70 +183,94 @@ impl Template<'_> {
         debug_assert!(self.stage_bytes.is_multiple_of(SWIZZLE_PERIOD), "every stage begins a pattern of the swizzle");
         e.shared(self.stages * self.stage_bytes);
         let sums_at = e.shared(epilogue::BYTES);
-        let pipeline = Pipeline::new(&mut e, self.stages);
+        let pipeline = Pipeline::new(&mut e, self.stages).of_cluster(self.cluster);
+        let rank = (self.cluster > 1).then(|| cluster::rank(&mut e));
         let rows = limited(&mut e, gemm.m, gemm.row_limit, count.as_deref());
         let depths: Vec<Value> =
             (gemm.terms.iter()).map(|term| limited(&mut e, term.k, gemm.inner_limit, count.as_deref())).collect();
-        let start = Start { pipeline, operands, epilogue, depths, rows, sums_at };
+        let start = Start { pipeline, operands, epilogue, depths, rows, sums_at, rank };
         start.pipeline.init(&mut e);
         let first_producer = e.index((CONSUMERS * WARPGROUP / WARP) as i64);
         let consumes = e.less("%warp", &first_producer);
         e.branch(&consumes, |e| self.consume(e, &start), |e| self.produce(e, &start));
+        start.pipeline.finish(&mut e);
         let work: Work = gemm.work("product_bf16");
-        e.finish(&format!("gemm_wg{}_{}", self.columns, gemm.name()), self.tasks.min(self.blocks()), 0, work)
+        let tasks = self.tasks.min(self.places() * self.cluster);
+        e.finish(&format!("gemm_wg{}_{}", self.columns, gemm.name()), tasks, 0, work)
     }
 
-    fn blocks(&self) -> usize {
-        self.gemm.m.div_ceil(ROWS) * self.blocks_across()
+    /// Where clusters lie, the last of which may reach below the result.
+    fn places(&self) -> usize {
+        self.places_down() * self.blocks_across()
+    }
+
+    fn places_down(&self) -> usize {
+        self.gemm.m.div_ceil(ROWS * self.cluster)
     }
 
     fn blocks_across(&self) -> usize {
         self.gemm.n.div_ceil(self.columns)
     }
 
-    /// `body(corner, first)` for each of the task's blocks that has rows to compute: `first` is the number of the block's first
-    /// tile, and what is returned that of the tile behind its last.
+    /// `body(corner, first)` for each of the task's blocks whose cluster has rows to compute: `first` is the number of
+    /// the block's first tile, and what is returned that of the tile behind its last.
     fn walk(&self, e: &mut Emitter, start: &Start, body: impl FnOnce(&mut Emitter, &Corner, &str) -> Value) {
         let number = "i64".to_string();
-        let block = |e: &mut Emitter, block: &str, first: &str| {
-            let corner = self.corner(e, block);
+        let block = |e: &mut Emitter, place: &str, first: &str| {
+            let corner = self.corner(e, place);
+            let own = |e: &mut Emitter| self.own_corner(e, start, &corner);
             if self.gemm.row_limit.is_none() {
-                return body(e, &corner, first);
+                let own = own(e);
+                return body(e, &own, first);
             }
             let wanted = e.less(&corner.row, &start.rows);
             let none = vec![first.to_string()];
-            e.either(&wanted, std::slice::from_ref(&number), |e| vec![body(e, &corner, first)], |_| none).concat()
+            let some = |e: &mut Emitter| {
+                let own = own(e);
+                vec![body(e, &own, first)]
+            };
+            e.either(&wanted, std::slice::from_ref(&number), some, |_| none).concat()
         };
-        if self.blocks() <= self.tasks {
-            block(e, "%task", "%zero");
+        let place = if self.cluster > 1 { e.divided("%task", self.cluster) } else { "%task".into() };
+        let most = self.tasks / self.cluster;
+        if self.places() <= most {
+            block(e, &place, "%zero");
         } else {
-            let blocks = e.index(self.blocks() as i64);
+            let places = e.index(self.places() as i64);
             let first = [("%zero".into(), number.clone())];
-            e.for_loop("%task", &blocks, self.tasks as i64, &first, |e, i, first| vec![block(e, i, &first[0])]);
+            e.for_loop(&place, &places, most as i64, &first, |e, i, first| vec![block(e, i, &first[0])]);
         }
     }
 
-    /// The corner of a block. Blocks go down a band of the result, then on to the next column, so that those that run at a time
-    /// have few rows of A and few columns of B between them, which the cache holds.
-    fn corner(&self, e: &mut Emitter, block: &str) -> Corner {
-        let blocks_down = self.gemm.m.div_ceil(ROWS);
-        let height = self.band.min(blocks_down);
+    /// The corner of a cluster's place in the result. Places go down a band of it, then on to the next column, so that
+    /// those that run at a time have few rows of A and few columns of B between them, which the cache holds.
+    fn corner(&self, e: &mut Emitter, place: &str) -> Corner {
+        let places_down = self.places_down();
+        let height = (self.band / self.cluster).min(places_down);
         let in_band = e.index((height * self.blocks_across()) as i64);
-        let (band, within) = (e.int2("divui", block, &in_band), e.int2("remui", block, &in_band));
+        let (band, within) = (e.int2("divui", place, &in_band), e.int2("remui", place, &in_band));
         let place = |e: &mut Emitter, height: usize| {
             let height = e.index(height as i64);
             (e.int2("divui", &within, &height), e.int2("remui", &within, &height))
         };
         let (mut j, mut i) = place(e, height);
-        let rest = blocks_down % height;
+        let rest = places_down % height;
         if rest > 0 {
-            let whole = e.index((blocks_down / height) as i64);
+            let whole = e.index((places_down / height) as i64);
             let (whole, (last_j, last_i)) = (e.less(&band, &whole), place(e, rest));
             (j, i) = (e.choose(&whole, &j, &last_j), e.choose(&whole, &i, &last_i));
         }
         let above = e.times(&band, height);
         let i = e.int2("addi", &above, &i);
-        Corner { row: e.times(&i, ROWS), column: e.times(&j, self.columns) }
+        Corner { row: e.times(&i, ROWS * self.cluster), column: e.times(&j, self.columns) }
+    }
+
+    /// The corner of this block in its cluster's place.
+    fn own_corner(&self, e: &mut Emitter, start: &Start, corner: &Corner) -> Corner {
+        let Corner { row, column } = corner.clone();
+        let Some(rank) = &start.rank else { return Corner { row, column } };
+        let before = e.times(rank, ROWS);
+        Corner { row: e.int2("addi", &row, &before), column }
     }
 
     /// How many tiles a term of so many steps has.

@@ -2,14 +2,15 @@
 //!
 //! A tile has some *lines* (rows of A, columns of B) and [`DEPTH`] steps of K. Where K runs along the rows in memory, a tile
 //! is one box, a line in each of its rows. Otherwise it is a box for every 64 lines, a step in each of its rows. Either
-//! way it is as large, and rows are 128 bytes, swizzled.
+//! way it is as large, and rows are 128 bytes, swizzled. The blocks of a cluster copy equal parts of a tile of B, each
+//! a box or several of its own.
 use super::DEPTH;
 use crate::emit::Elem;
 use crate::gemm::Operand;
 use crate::gpu::tensor_map::{BOX_ROW_BYTES, TensorMap};
 
 /// Lines of a box's row where K runs down.
-const BOX_LINES: usize = BOX_ROW_BYTES / 2;
+pub const BOX_LINES: usize = BOX_ROW_BYTES / 2;
 
 pub struct Matrix<'a> {
     pub operand: &'a Operand,
@@ -20,21 +21,29 @@ pub struct Matrix<'a> {
     pub steps: usize,
     /// Lines of a tile, a multiple of 64.
     pub tile_lines: usize,
+    /// Blocks of a cluster that copy a part of a tile each, some lines, for all of them; 1 where a block copies its
+    /// own.
+    pub parts: usize,
 }
 
 impl Matrix<'_> {
     /// The map that copies its tiles.
     pub fn map(&self, operand: usize) -> TensorMap {
         let (rows, columns) = if self.along { (self.lines, self.steps) } else { (self.steps, self.lines) };
-        let box_rows = if self.along { self.tile_lines } else { DEPTH };
+        let box_rows = if self.along { self.part_lines() } else { DEPTH };
         let (stride, box_row_bytes) = (self.operand.stride, BOX_ROW_BYTES);
         TensorMap { operand, elem: Elem::Bf16, rows, columns, stride, box_rows, box_row_bytes }
     }
 
-    /// Boxes of a tile: the first line of each, and where it begins in the tile, in bytes.
+    /// Lines of a part of a tile.
+    pub fn part_lines(&self) -> usize {
+        self.tile_lines / self.parts
+    }
+
+    /// Boxes of a part of a tile: the first line of each, and where it begins in the part, in bytes.
     pub fn boxes(&self) -> Vec<(usize, usize)> {
-        let lines = if self.along { self.tile_lines } else { BOX_LINES };
-        (0..self.tile_lines).step_by(lines).map(|line| (line, self.line_at(line))).collect()
+        let lines = if self.along { self.part_lines() } else { BOX_LINES };
+        (0..self.part_lines()).step_by(lines).map(|line| (line, self.line_at(line))).collect()
     }
 
     /// Bytes between its boxes in a tile, where it has several.

@@ -2,8 +2,9 @@
 //!
 //! Each stage has two: `full` completes when the bytes of its tiles have arrived, `empty` when every consumer has read
 //! them. Tile number `i` is the `i / stages`-th of its stage, so its phases have the parity of that; the producer's
-//! first wait is for the phase before the first, which counts as complete.
-use super::{CONSUMERS, WARPGROUP};
+//! first wait is for the phase before the first, which counts as complete. In a cluster, the consumers of all its
+//! blocks say that they have read a tile, to all of them ([`cluster`]).
+use super::{CONSUMERS, WARPGROUP, cluster};
 use crate::emit::{Emitter, Value};
 
 const BARRIER_BYTES: usize = 8;
@@ -12,6 +13,8 @@ pub struct Pipeline {
     stages: usize,
     /// Where the barriers begin in shared memory: all `full` ones, then all `empty` ones.
     barriers_at: usize,
+    /// Blocks that fill each other's stages.
+    cluster: usize,
 }
 
 /// A tile's place in the ring.
@@ -23,16 +26,21 @@ pub struct Slot {
 
 impl Pipeline {
     pub fn new(e: &mut Emitter, stages: usize) -> Pipeline {
-        Pipeline { stages, barriers_at: e.shared(2 * stages * BARRIER_BYTES) }
+        Pipeline { stages, barriers_at: e.shared(2 * stages * BARRIER_BYTES), cluster: 1 }
+    }
+
+    /// That of a block of a cluster of so many.
+    pub fn of_cluster(self, cluster: usize) -> Pipeline {
+        Pipeline { cluster, ..self }
     }
 
     /// Makes the barriers; all threads of the block come here before anything else.
     pub fn init(&self, e: &mut Emitter) {
+        let readers = CONSUMERS * self.cluster;
         e.branch(
             "%is_first",
             |e| {
-                for (barrier, arrivals) in
-                    (0..2 * self.stages).map(|i| (i, if i < self.stages { 1 } else { CONSUMERS }))
+                for (barrier, arrivals) in (0..2 * self.stages).map(|i| (i, if i < self.stages { 1 } else { readers }))
                 {
                     let (place, arrivals) = (self.barrier(e, barrier), e.int_constant(arrivals as i32, 1));
                     e.line(format!("nvvm.mbarrier.init {place}, {arrivals} : !llvm.ptr<3>, i32"));
@@ -42,7 +50,15 @@ impl Pipeline {
             },
             |_| {},
         );
-        e.sync();
+        if self.cluster > 1 { cluster::sync(e) } else { e.sync() }
+    }
+
+    /// Ends the block; all its threads come here after everything else. Until then other blocks of the cluster may
+    /// arrive at its barriers.
+    pub fn finish(&self, e: &mut Emitter) {
+        if self.cluster > 1 {
+            cluster::sync(e);
+        }
     }
 
     pub fn slot(&self, e: &mut Emitter, tile: &str) -> Slot {
@@ -73,17 +89,28 @@ impl Pipeline {
         barrier
     }
 
-    /// A consumer has read the stage of a tile: its first thread says so.
+    /// A consumer has read the stage of a tile: its first thread says so; in a cluster, its first threads say so to a
+    /// block each.
     pub fn release(&self, e: &mut Emitter, tile: &str) {
         let threads = e.index(WARPGROUP as i64);
         let mine = e.int2("remui", "%thread", &threads);
-        let leads = e.op(format!("arith.cmpi eq, {mine}, %zero : i64"));
         let arrive = |e: &mut Emitter| {
             let slot = self.slot(e, tile);
             let barrier = self.barrier_of(e, &slot.stage, self.stages);
-            e.op(format!("nvvm.mbarrier.arrive {barrier} : !llvm.ptr<3> -> i64"));
+            if self.cluster > 1 {
+                let rank = e.op(format!("arith.trunci {mine} : i64 to i32"));
+                cluster::arrive(e, &barrier, &rank);
+            } else {
+                e.op(format!("nvvm.mbarrier.arrive {barrier} : !llvm.ptr<3> -> i64"));
+            }
         };
-        e.branch(&leads, arrive, |_| {});
+        let says = if self.cluster > 1 {
+            let blocks = e.index(self.cluster as i64);
+            e.less(&mine, &blocks)
+        } else {
+            e.op(format!("arith.cmpi eq, {mine}, %zero : i64"))
+        };
+        e.branch(&says, arrive, |_| {});
     }
 
     fn full(&self, e: &mut Emitter, slot: &Slot) -> Value {

@@ -1,7 +1,7 @@
 //! The producer: one thread that keeps the ring full.
 use super::operand::Matrix;
 use super::pipeline::shared_byte;
-use super::{CONSUMERS, Corner, Start, Template, WARPGROUP, consumer, loads_a, loads_b, registers_fit};
+use super::{CONSUMERS, Corner, Start, Template, WARPGROUP, cluster, consumer, loads_a, loads_b, registers_fit};
 use crate::emit::{Emitter, Value};
 use crate::gpu::block::WARP;
 
@@ -35,10 +35,10 @@ impl Template<'_> {
                 let stage = e.times(&slot.stage, self.stage_bytes);
                 let step = e.times(tile, super::DEPTH);
                 if copies_a {
-                    self.copy(e, &a, (map_a, &barrier), (&stage, 0), (&corner.row, &step));
+                    self.copy(e, &a, (map_a, &barrier), (&stage, 0), (&corner.row, &step), None);
                 }
                 if copies_b {
-                    self.copy(e, &b, (map_b, &barrier), (&stage, self.b_at), (&corner.column, &step));
+                    self.copy_b(e, &b, start, (map_b, &barrier), &stage, (&corner.column, &step));
                 }
             });
             first = e.int2("addi", &first, &tiles);
@@ -46,7 +46,29 @@ impl Template<'_> {
         first
     }
 
-    /// Starts the copies of a tile, from a line and a step on, to so many bytes behind the beginning of a stage.
+    /// Starts the copies of a tile of B: of all of it, or of this block's part for all blocks of the cluster, whose
+    /// others bring the rest. Of every block it is the same stage and the same barrier, which expects the bytes of all
+    /// parts.
+    fn copy_b(
+        &self,
+        e: &mut Emitter,
+        b: &Matrix,
+        start: &Start,
+        target: (&str, &str),
+        stage: &str,
+        (column, step): (&str, &str),
+    ) {
+        let Some(rank) = &start.rank else {
+            return self.copy(e, b, target, (stage, self.b_at), (column, step), None);
+        };
+        let lines = b.part_lines();
+        let (before, bytes_before) = (e.times(rank, lines), e.times(rank, b.line_at(lines)));
+        let (column, stage) = (e.int2("addi", column, &before), e.int2("addi", stage, &bytes_before));
+        self.copy(e, b, target, (&stage, self.b_at), (&column, step), Some(cluster::everyone(self.cluster)));
+    }
+
+    /// Starts the copies of a tile or a part of one, from a line and a step on, to so many bytes behind the beginning
+    /// of a stage, of this block or of all whose ranks are bits of `blocks`.
     fn copy(
         &self,
         e: &mut Emitter,
@@ -54,11 +76,12 @@ impl Template<'_> {
         (map, barrier): (&str, &str),
         (stage, at): (&str, usize),
         (line, step): (&str, &str),
+        blocks: Option<u16>,
     ) {
         for (first, place) in matrix.boxes() {
             let line = e.plus(line, first as i64);
             let corner = if matrix.along { (step, line.as_str()) } else { (line.as_str(), step) };
-            copy_box(e, (map, barrier), (at + place, stage), corner);
+            start_copy(e, (map, barrier), (at + place, stage), corner, blocks);
         }
     }
 }
@@ -83,10 +106,27 @@ pub fn copy_box(
     (byte, behind): (usize, &str),
     (column, row): (&str, &str),
 ) {
+    start_copy(e, (map, barrier), (byte, behind), (column, row), None);
+}
+
+/// The same; with `blocks`, to that place in all blocks of the cluster whose ranks are its bits, ending on the barrier
+/// at the same place in each.
+fn start_copy(
+    e: &mut Emitter,
+    (map, barrier): (&str, &str),
+    (byte, behind): (usize, &str),
+    (column, row): (&str, &str),
+    blocks: Option<u16>,
+) {
     let [column, row] = [column, row].map(|index| e.op(format!("arith.trunci {index} : i64 to i32")));
     let to = destination(e, byte, behind);
+    let mask = blocks.map_or(String::new(), |blocks| {
+        let mask = e.op(format!("arith.constant {blocks} : i16"));
+        format!(" multicast_mask = {mask}")
+    });
     e.line(format!(
-        "nvvm.cp.async.bulk.tensor.shared.cluster.global {to}, {map}, {barrier}, box[{column}, {row}] : !llvm.ptr<7>, !llvm.ptr"
+        "nvvm.cp.async.bulk.tensor.shared.cluster.global {to}, {map}, {barrier}, box[{column}, {row}]{mask} : !llvm.ptr<7>, \
+         !llvm.ptr"
     ));
 }
 
