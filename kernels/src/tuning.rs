@@ -203,16 +203,16 @@ const HOPPER_LARGEST: WarpgroupTuning =
 /// hundred blocks or so that run at a time need about as many rows of A as columns of B. What is smaller than the last row
 /// allows, such as LoRA's own narrow products, is left to the kernels of sm_80. No figures yet: they wait for a GPU.
 ///
-/// What a block takes from the L2 cache for a tile, counted, and what that would be for 132 of them at 650 TFLOP/s:
+/// What a block takes from the L2 cache for a tile, counted, and the most operations a second that this allows at
+/// 6.65 TB/s, which XLA's cost model of products counts with, as measured of an H100:
 ///
-/// | columns | alone | in a cluster of 2 | operations |
-/// |---|---|---|---|
-/// | 256 | 48 KiB, 7.6 TB/s | 32 KiB, 5.1 TB/s | 4.2 M |
-/// | 128 | 32 KiB, 10.2 TB/s | 24 KiB, 7.6 TB/s | 2.1 M |
-/// | 64 | 24 KiB, 15.2 TB/s | | 1.0 M |
+/// | columns | alone | in a cluster of 2 |
+/// |---|---|---|
+/// | 256 | 48 KiB, 567 TFLOP/s | 32 KiB, 851 TFLOP/s |
+/// | 128 | 32 KiB, 425 TFLOP/s | 24 KiB, 567 TFLOP/s |
+/// | 64 | 24 KiB, 284 TFLOP/s | |
 ///
-/// XLA's cost model of products counts with 6.65 TB/s, measured of an H100's L2 cache. A multiprocessor takes in as many
-/// bytes in a cluster as alone. In clusters of 64 columns parts of B would be narrower than a box where K runs down.
+/// In clusters of 64 columns parts of B would be narrower than a box where K runs down.
 const HOPPER_BF16: [WarpgroupTuning; 3] = [
     HOPPER_LARGEST,
     WarpgroupTuning { columns: 128, stages: 6, least_columns: 65, ..HOPPER_LARGEST },
