@@ -286,8 +286,8 @@ impl Cluster<'_> {
                 return Err(self.fault(warp, at, left(0, "this wgmma to end")));
             }
         }
-        if let Some((block, index, at)) = self.missed_registers() {
-            let is_it = |warp: &&Warp| (warp.block, warp.index as usize) == (block, index);
+        if let Some((block, index, at)) = self.missed_step() {
+            let is_it = |warp: &&Warp| (warp.block, warp.index) == (block, index);
             let warp = warps.iter().find(is_it).expect("a block has its warps");
             let found = "other warps of the warpgroup came to it, and this one did not".to_owned();
             return Err(self.fault(warp, at, Halt { lane: 0, kind: FaultKind::Misuse(found) }));

@@ -3,7 +3,6 @@ use super::{
     Outcome,
     access::Transfer,
     address,
-    barrier::whole_warp,
     cluster::{Cluster, Next},
     halt, lanes_of, misuse,
     warp::Warp,
@@ -148,12 +147,8 @@ impl Cluster<'_> {
                 warp.registers.set_double(*to, lanes, &values);
                 Ok(())
             }
-            Op::WarpgroupFence => {
-                whole_warp(warp, lanes)?;
-                warp.registers.fences += 1;
-                Ok(())
-            }
-            Op::WarpgroupCommit => self.commit_products(warp, lanes),
+            Op::WarpgroupFence => self.fence_products(warp, pc, lanes),
+            Op::WarpgroupCommit => self.commit_products(warp, pc, lanes),
             Op::WarpgroupMultiply(op) => self.warpgroup_multiply(warp, lanes, pc, op),
             op => arithmetic(warp, lanes, op),
         }

@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod collective;
 pub mod copies;
 pub mod execute;
+pub mod in_step;
 pub mod launch;
 pub mod matrix;
 pub mod mbarrier;

@@ -10,7 +10,6 @@ use super::{
     misuse,
     waiting::Wait,
     warp::Warp,
-    warpgroup::WARPS,
 };
 use crate::{
     op::RegistersOp,
@@ -29,10 +28,6 @@ pub struct Pool {
     held: Vec<u32>,
     /// Registers that a warp gave up and none has taken, for each thread of a warp.
     free: u32,
-    /// By warpgroup: the instructions that its first warps came to, in order.
-    order: Vec<Vec<u32>>,
-    /// By warp: how many of those it came to.
-    came: Vec<usize>,
 }
 
 impl Pool {
@@ -40,25 +35,7 @@ impl Pool {
     pub fn new(warps: usize, blocks: u32) -> Pool {
         let threads = (warps * LANES) as u32 * blocks.max(1);
         let registers = (REGISTERS / threads).min(MOST_OF_THREAD) / UNIT * UNIT;
-        let order = vec![Vec::new(); warps.div_ceil(WARPS)];
-        Pool { held: vec![registers; warps], free: 0, order, came: vec![0; warps] }
-    }
-
-    /// Notes that a warp comes to the instruction; whether all of its warpgroup that were there before came to the same.
-    fn comes_to(&mut self, warp: usize, pc: u32) -> bool {
-        let order = &mut self.order[warp / WARPS];
-        let number = self.came[warp];
-        self.came[warp] += 1;
-        if number == order.len() {
-            order.push(pc);
-        }
-        order[number] == pc
-    }
-
-    /// A warp and an instruction that others of its warpgroup came to without it.
-    fn missed(&self) -> Option<(usize, u32)> {
-        let next = |(warp, came): (usize, &usize)| Some((warp, *self.order[warp / WARPS].get(*came)?));
-        self.came.iter().enumerate().find_map(next)
+        Pool { held: vec![registers; warps], free: 0 }
     }
 }
 
@@ -76,14 +53,9 @@ impl Cluster<'_> {
             let found = "the assembler ignores this, as the kernel has no `.minnctapersm`";
             return Err(misuse(0, found));
         }
-        if !self.launch.shape.threads_per_block().is_multiple_of((WARPS * LANES) as u32) {
-            return Err(misuse(0, "a setmaxnreg in a block that is not made of warpgroups of 128 threads"));
-        }
+        self.in_step(warp, pc)?;
         let (index, RegistersOp { count, grows }) = (warp.index as usize, op);
         let pool = &mut self.blocks[warp.block].pool;
-        if !pool.comes_to(index, pc) {
-            return Err(misuse(0, "the warps of a warpgroup come to different instructions for registers"));
-        }
         let held = pool.held[index];
         if (grows && count < held) || (!grows && count > held) {
             let what = if grows { "asks for" } else { "keeps" };
@@ -112,15 +84,6 @@ impl Cluster<'_> {
         *held = count;
         self.progress += 1;
         true
-    }
-
-    /// At the end of a block: a warp, and an instruction for registers that others of its warpgroup came to without it.
-    pub fn missed_registers(&self) -> Option<(usize, usize, u32)> {
-        let of_block = |(block, state): (usize, &super::cluster::Block)| {
-            let (warp, pc) = state.pool.missed()?;
-            Some((block, warp, pc))
-        };
-        self.blocks.iter().enumerate().find_map(of_block)
     }
 
     /// What a warp waits for, for messages.

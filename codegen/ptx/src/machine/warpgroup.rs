@@ -10,6 +10,7 @@ use super::{
     barrier::whole_warp,
     clock::{Actor, Agent, Knowledge, Stamp},
     cluster::{Cluster, Next},
+    in_step::InStep,
     launch::Mode,
     matrix::{each_element, fragment_a},
     misuse,
@@ -35,6 +36,7 @@ pub struct Warpgroup {
     products: VecDeque<Product>,
     /// The number of the first of them.
     first: u64,
+    pub in_step: InStep,
 }
 
 /// What has to be the same for all four warps.
@@ -89,9 +91,7 @@ impl Cluster<'_> {
         op: &WarpgroupMultiplyOp,
     ) -> Outcome<()> {
         whole_warp(warp, lanes)?;
-        if !self.launch.shape.threads_per_block().is_multiple_of(128) {
-            return Err(misuse(0, "a wgmma in a block that is not made of warpgroups of 128 threads"));
-        }
+        self.in_step(warp, pc)?;
         let accumulate = match op.accumulate {
             Accumulate::Always(yes) => yes,
             Accumulate::If(predicate) => match warp.registers.predicate(predicate, lanes, "scale-d")? {
@@ -151,9 +151,7 @@ impl Cluster<'_> {
         }
         let other = warpgroup.products[index].form;
         if other != form {
-            let other = self.line(other.at);
-            let found = format!("the warps of a warpgroup differ: one has the wgmma of line {other} or other operands");
-            return Err(misuse(0, found));
+            return Err(misuse(0, "the warps of a warpgroup have other operands for one wgmma"));
         }
         let product = &mut self.blocks[warp.block].warpgroups[group].products[index];
         product.issued |= 1 << rank;
@@ -222,8 +220,16 @@ impl Cluster<'_> {
         self.blocks[block].warpgroups[group].products[index].tiles = Some(Rc::new(Tiles { a, b }));
     }
 
-    pub fn commit_products(&mut self, warp: &mut Warp, lanes: Mask) -> Outcome<()> {
+    pub fn fence_products(&mut self, warp: &mut Warp, pc: u32, lanes: Mask) -> Outcome<()> {
         whole_warp(warp, lanes)?;
+        self.in_step(warp, pc)?;
+        warp.registers.fences += 1;
+        Ok(())
+    }
+
+    pub fn commit_products(&mut self, warp: &mut Warp, pc: u32, lanes: Mask) -> Outcome<()> {
+        whole_warp(warp, lanes)?;
+        self.in_step(warp, pc)?;
         let open = std::mem::take(&mut warp.products.open);
         warp.products.groups.push_back(open);
         warp.products.committed += 1;
@@ -232,6 +238,8 @@ impl Cluster<'_> {
 
     pub fn wait_for_products(&mut self, warp: &mut Warp, path: usize, lanes: Mask, pending: u32) -> Outcome<Next> {
         whole_warp(warp, lanes)?;
+        let pc = warp.paths.get(path).pc;
+        self.in_step(warp, pc)?;
         warp.paths.get_mut(path).wait = Some(Wait::Products { pending });
         self.wake(warp, path, Wait::Products { pending })?;
         Ok(Next::Done)
