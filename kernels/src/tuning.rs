@@ -229,7 +229,7 @@ pub fn hopper_gemm(m: usize, n: usize) -> Option<WarpgroupTuning> {
     let blocks = |cut: &WarpgroupTuning| m.div_ceil(128) * n.div_ceil(cut.columns);
     let fitting = || HOPPER_BF16.iter().filter(fits);
     let cut = fitting().find(|cut| blocks(cut) >= BUSY_BLOCKS).or_else(|| fitting().next_back())?;
-    Some(if cut.fills_clusters(m) { *cut } else { cut.alone() })
+    Some(if cut.fills_clusters(m, n) { *cut } else { cut.alone() })
 }
 
 impl WarpgroupTuning {
@@ -238,11 +238,14 @@ impl WarpgroupTuning {
         WarpgroupTuning { cluster: 1, ..self }
     }
 
-    /// Whether the blocks below the last of `m` rows, which its clusters compute in vain, are at most an eighth of the
-    /// others.
-    fn fills_clusters(&self, m: usize) -> bool {
-        let down = m.div_ceil(128);
-        8 * (down.next_multiple_of(self.cluster) - down) <= down
+    /// Whether clusters compute an `[m, n]` result in as many blocks as there are without them, and tasks in as many
+    /// turns, or in an eighth more: the last cluster may reach below the result.
+    fn fills_clusters(&self, m: usize, n: usize) -> bool {
+        let (down, across) = (m.div_ceil(128), n.div_ceil(self.columns));
+        let in_clusters = down.next_multiple_of(self.cluster);
+        let turns = |down: usize| (down * across).div_ceil(self.tasks);
+        let hardly_more = |count: usize, alone: usize| 8 * count <= 9 * alone;
+        hardly_more(in_clusters, down) && hardly_more(turns(in_clusters), turns(down))
     }
 }
 

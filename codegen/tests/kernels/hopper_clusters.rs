@@ -145,13 +145,14 @@ fn clusters_change_no_bit() {
     assert!(results[0] == results[1] && results[0] == results[2]);
 }
 
-/// Which products the table gives clusters: none that would compute many blocks in vain, or that copies no B.
+/// Which products the table gives clusters: none that would compute many blocks in vain, or take more turns for few, or
+/// that copies no B.
 #[test]
 fn what_takes_clusters() {
     let of = |m, n, terms| blocks_of_a_cluster(&super::target().product(&plain(m, n, terms, F32)));
-    for (m, clusters) in [(2048, 2), (896, 1), (1152, 2)] {
-        assert_eq!(hopper_gemm(m, 4096).expect("warpgroups suit it").cluster, clusters);
-        assert_eq!(of(m, 4096, vec![copied(m, 4096, 512, "nt")]), clusters);
+    for (m, n, clusters) in [(2048, 4096, 2), (896, 4096, 1), (1152, 4096, 2), (1408, 3072, 1)] {
+        assert_eq!(hopper_gemm(m, n).expect("warpgroups suit it").cluster, clusters);
+        assert_eq!(of(m, n, vec![copied(m, n, 512, "nt")]), clusters);
     }
     assert_eq!(of(2048, 4096, vec![term(2048, 4096, 4, "nt", [F32, Bf16], 0)]), 1);
     assert_eq!(of(2048, 64, vec![copied(2048, 64, 512, "nt")]), 1);

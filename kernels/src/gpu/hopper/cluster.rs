@@ -13,11 +13,12 @@
 //! - Nobody arrives at another's barrier, or copies to it, before all have made theirs, and nobody ends while another
 //!   may still arrive at its barriers: all threads of all blocks meet at both ends of the kernel.
 //!
-//! Arrivals release, and waits acquire, at the scope of the block, as CUTLASS has it. Nothing that threads have written
-//! passes between blocks: copies write what products read, their ends are counted by the barrier itself, products that
-//! were waited for have read their stage, and what threads write to a stage themselves is there before its products read
-//! it. At the scope of the cluster every release would be a fence of the whole GPU's memory (`MEMBAR.ALL.GPU`) on the
-//! consumers' way; Triton had that for some days, and took it back for what it cost (its pull requests 10922, 10972).
+//! Arrivals release, and waits acquire, at the scope of the block, as CUTLASS has it. Nothing that threads have
+//! written passes between blocks: copies write what products read, their ends are counted by the barrier itself,
+//! products that were waited for have read their stage, and what threads write to a stage themselves is there before
+//! its products read it. At the scope of the cluster every release would be a fence of the whole GPU's memory
+//! (`MEMBAR.ALL.GPU`) on the consumers' way; Triton had that for some days, and took it back for what it cost (its
+//! pull requests 10922, 10972).
 use crate::emit::{Emitter, Value};
 
 /// This block's number in its cluster.
