@@ -17,6 +17,16 @@ fn boxes_of_128_bytes() {
     ]);
 }
 
+/// Sizes as models have them, which tiles fill.
+#[test]
+fn powers_of_two() {
+    by_warpgroups(&[
+        (2, 512, 2, 1, 128, None, Bf16, &[&[512], &[256, 256]]),
+        (1, 512, 2, 2, 64, Some(128), Bf16, &[&[512]]),
+        (1, 256, 2, 1, 256, None, Bf16, &[&[256]]),
+    ]);
+}
+
 /// Groups of query heads, whose tiles follow each other in a ring that is shorter than they are together.
 #[test]
 fn groups_of_heads() {

@@ -73,6 +73,13 @@ fn few_tasks() {
     check([(1160, 1176, 136, 25), (808, 3400, 72, 31)].map(large).into());
 }
 
+/// Sizes as models have them, of which the compiler knows that tiles fill the ring's turns and blocks the result.
+#[test]
+fn powers_of_two() {
+    let of = |form| shared_out(plain(512, 256, vec![term(512, 256, 512, form, [Bf16, Bf16], 0)], Bf16), 2);
+    check(FORMS.map(of).into());
+}
+
 #[test]
 fn few_tasks_with_epilogues_and_limits() {
     let (m, n) = (330, 136);
