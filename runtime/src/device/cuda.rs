@@ -19,6 +19,7 @@ mod module;
 mod product;
 mod stream;
 mod tensor_map;
+mod watch;
 
 use super::{Device, Profile};
 use crate::weights::ModelWeights;
@@ -31,7 +32,9 @@ use driver::{Context, Gpu, Said};
 use memory::{Buffer, Progress, Uploader, offsets};
 use module::Module;
 use std::fmt::Display;
+use std::sync::atomic::Ordering;
 use stream::{Event, Graph, Stream};
+use watch::{PATIENCE, watched};
 
 /// A plan loaded on a GPU.
 pub struct CudaDevice {
@@ -158,6 +161,25 @@ impl CudaDevice {
         let (program, stream) = (&self.programs[index], self.streams.first());
         self.progress.restart();
         let begin = self.timer.as_ref().map_or(Ok(0), |timer| timer.begin(stream))?;
+        let launches = program.launches.iter();
+        let names: Vec<_> = launches.map(|launch| (self.callees[launch.callee].symbol(), &*launch.label)).collect();
+        let (counter, gpu, name) = (self.progress.counter(), &*self.gpu.name, &*program.name);
+        let tell = |number: usize| {
+            if let Some((symbol, label)) = names.get(number) {
+                let place = format_args!("kernel `{symbol}` on {gpu}, launch {number} of program `{name}`");
+                eprintln!("{place}, which computes `{label}`, has not ended in {PATIENCE:?}: it may never do so");
+            }
+        };
+        watched(PATIENCE, || counter.load(Ordering::Acquire) as usize, tell, || self.put_all(program, stream))?;
+        if let Some(timer) = &mut self.timer {
+            timer.read(index, begin)?;
+        }
+        self.programs[index].proven = true;
+        Ok(())
+    }
+
+    /// Puts all launches of a program into the stream, and waits.
+    fn put_all(&self, program: &Program, stream: &Stream) -> Result<()> {
         for number in 0..program.launches.len() {
             if let Err(error) = self.put(program, number, stream) {
                 // Where an earlier launch has failed, the driver says so of this one.
@@ -166,12 +188,7 @@ impl CudaDevice {
             }
         }
         let finished = stream.synchronize().said("it failed");
-        finished.map_err(|error| self.blame(program, self.progress.done(), &error))?;
-        if let Some(timer) = &mut self.timer {
-            timer.read(index, begin)?;
-        }
-        self.programs[index].proven = true;
-        Ok(())
+        finished.map_err(|error| self.blame(program, self.progress.done(), &error))
     }
 
     /// Puts a launch into the stream, between its events where it is measured, and counts it when it is done.

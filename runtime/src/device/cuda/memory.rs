@@ -151,7 +151,8 @@ impl Progress {
         Ok(Progress { pinned: Pinned::new(context, size_of::<u32>())? })
     }
 
-    fn counter(&self) -> &AtomicU32 {
+    /// What any thread may look at.
+    pub fn counter(&self) -> &AtomicU32 {
         // SAFETY: the memory is one number, aligned far better, that host and GPU write whole.
         unsafe { AtomicU32::from_ptr(self.pinned.pointer.cast()) }
     }
