@@ -188,16 +188,22 @@ fn rotary(
     head_dim: usize,
     elements: Option<usize>,
 ) -> Result<usize> {
-    let (key, fraction) = match part {
-        RopePart::Whole => ("partial_rotary_factor", 1.0),
-        RopePart::Elements(_) => ("rotary_dim", elements.map_or(1.0, |count| count as f64 / head_dim as f64)),
+    let (rotary, why) = match part {
+        RopePart::Whole => (head_dim, config.place().to_string()),
+        RopePart::Elements(_) => {
+            let count = elements.unwrap_or(head_dim);
+            (count, format!("{} is {count}", config.name("rotary_dim")))
+        }
         RopePart::Partial(key, default) => {
-            (key, section.number("partial_rotary_factor")?.or(config.number(key)?).unwrap_or(default))
+            let fraction = section.number("partial_rotary_factor")?.or(config.number(key)?).unwrap_or(default);
+            ((head_dim as f64 * fraction) as usize, format!("{} is {fraction}", config.name(key)))
         }
     };
-    let rotary = (head_dim as f64 * fraction) as usize;
-    let fits = fraction <= 1.0 && rotary >= 2 && rotary.is_multiple_of(2);
-    ensure!(fits, "{} is {fraction}: {rotary} of {head_dim} elements cannot be rotated in pairs", config.name(key));
+    let fits = rotary <= head_dim && rotary >= 2 && rotary.is_multiple_of(2);
+    ensure!(
+        fits,
+        "{why}: {rotary} of a head's {head_dim} elements cannot be rotated in pairs, wanted an even number of them"
+    );
     Ok(rotary)
 }
 

@@ -174,6 +174,25 @@ fn the_second_baichuan_is_refused() {
 }
 
 #[test]
+fn heads_that_cannot_be_rotated_in_pairs_are_named() {
+    let cases = [
+        ("minicpm3", "qk_rope_head_dim", "`qk_rope_head_dim` (set by the recipe) is 15; wanted an even number"),
+        (
+            "qwen3",
+            "head_dim",
+            "config.json: 15 of a head's 15 elements cannot be rotated in pairs, wanted an even number of them",
+        ),
+        ("gptj", "rotary_dim", "`rotary_dim` (set by the recipe) is 15: 15 of a head's 16 elements cannot"),
+    ];
+    for (family, key, wanted) in cases {
+        let mut config = Config::load(&folder().join(family).join("config.json")).unwrap();
+        config.replace(key, serde_json::json!(15));
+        let error = format!("{:#}", Model::read(&config).unwrap_err());
+        assert!(error.contains(wanted), "wanted {wanted:?} in {error:?}");
+    }
+}
+
+#[test]
 fn mistakes_about_experts_are_named() {
     let base = std::fs::read_to_string(folder().join("mixtral/config.json")).unwrap();
     use serde_json::json;

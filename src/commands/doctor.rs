@@ -41,6 +41,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 Ok(library) => writeln!(out, "products   {library}")?,
                 Err(error) => writeln!(out, "products   none: {error:#}")?,
             }
+            match amc_runtime::device::cuda::collectives() {
+                Ok(library) => writeln!(out, "nccl       {library}")?,
+                Err(error) => writeln!(out, "nccl       none: {error:#}")?,
+            }
         }
         Err(error) => writeln!(out, "gpu        none: {error:#}")?,
     }

@@ -151,6 +151,8 @@ impl Reader<'_> {
 
     fn latent(&self, latent: &arch::Latent) -> Result<Latent> {
         let (plain_dim, rotated_dim) = (self.size(&latent.plain_dim)?, self.size(&latent.rotated_dim)?);
+        let (whole, place) = (rotated_dim.is_multiple_of(2), self.place(&latent.rotated_dim));
+        ensure!(whole, "{place} is {rotated_dim}; wanted an even number, as elements are rotated in pairs");
         Ok(Latent {
             heads: self.size(&latent.heads)?,
             q_rank: self.size(&latent.q_rank)?,

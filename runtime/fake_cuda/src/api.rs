@@ -6,6 +6,7 @@
 mod cublaslt;
 mod memory;
 mod modules;
+mod nccl;
 mod streams;
 mod tensor_maps;
 

@@ -1,6 +1,6 @@
 //! A CUDA driver without a GPU, for tests of the runtime: a shared object with the driver's functions, as many as the
-//! runtime calls, whose kernels run in the PTX interpreter. It has cuBLASLt's functions too, under whose name it is found as
-//! well, so that both work on one memory and the same streams.
+//! runtime calls, whose kernels run in the PTX interpreter. It has cuBLASLt's functions too, and one of NCCL's, under whose names
+//! it is found as well, so that both work on one memory and the same streams.
 //!
 //! It is stricter than a driver. What is put into a stream is done as late as CUDA allows: when somebody waits for it. So a
 //! missing wait shows, as does pinned memory that changes before its copy is done. A graph does its work in another order

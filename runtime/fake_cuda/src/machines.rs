@@ -1,6 +1,6 @@
 //! Machines that tests pretend to be on.
 use crate::SETTINGS;
-use crate::settings::{CUBLASLT, LACKS};
+use crate::settings::{CUBLASLT, LACKS, NCCL};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,6 +16,9 @@ const CUBLASLT_FILES: [(&str, &str); 2] = [("12", "libcublasLt.so.12"), ("13", "
 /// The environment variable with the folder of a virtual environment, and where release 13 is in it.
 const ENVIRONMENT: &str = "VIRTUAL_ENV";
 const INSTALLED: &str = "lib/python3.11/site-packages/nvidia/cu13/lib";
+/// NCCL's name, and where it is in a virtual environment.
+const NCCL_FILE: &str = "libnccl.so.2";
+const NCCL_INSTALLED: &str = "lib/python3.11/site-packages/nvidia/nccl/lib";
 
 /// Runs `body` on each of the machines, in a process of its own whose loader finds the fake driver: the calling test,
 /// whose name is `test`, again. Settings are those of [`SETTINGS`], or [`NO_DRIVER`].
@@ -56,11 +59,13 @@ pub fn put_on(program: &mut Command, settings: &str) -> TempDir {
     DRIVER.iter().for_each(|name| put(name, settings != NO_DRIVER));
     let releases = word(CUBLASLT);
     CUBLASLT_FILES.iter().for_each(|(number, name)| put(name, releases.is_none_or(|release| release == *number)));
+    put(NCCL_FILE, word(NCCL).is_none());
     program.env("LD_LIBRARY_PATH", folder.path()).env(SETTINGS, settings).env_remove(ENVIRONMENT);
-    if releases == Some("environment") {
-        let installed = folder.path().join(INSTALLED);
-        std::fs::create_dir_all(&installed).expect("a folder in a temporary folder");
-        symlink(&ours, installed.join(CUBLASLT_FILES[1].1)).expect("a file in a temporary folder");
+    let installed = [(releases, INSTALLED, CUBLASLT_FILES[1].1), (word(NCCL), NCCL_INSTALLED, NCCL_FILE)];
+    for (_, place, file) in installed.into_iter().filter(|(place, ..)| *place == Some("environment")) {
+        let place = folder.path().join(place);
+        std::fs::create_dir_all(&place).expect("a folder in a temporary folder");
+        symlink(&ours, place.join(file)).expect("a file in a temporary folder");
         program.env(ENVIRONMENT, folder.path());
     }
     folder

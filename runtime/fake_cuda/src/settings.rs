@@ -6,6 +6,8 @@ pub const SETTINGS: &str = "AMC_FAKE_CUDA";
 /// The word that says which releases of cuBLASLt there are: `12`, `13`, `environment` (13, in a virtual environment for Python) or
 /// `none`; without it both, where the loader finds them.
 pub const CUBLASLT: &str = "cublaslt";
+/// The word that says where NCCL is: `environment` (a virtual environment for Python) or `none`; without it, where the loader finds it.
+pub const NCCL: &str = "nccl";
 /// The word with the name of a function that neither driver nor cuBLASLt has.
 pub const LACKS: &str = "lacks";
 
@@ -50,7 +52,7 @@ impl Settings {
             "algorithms" => self.algorithms = value.parse().ok()?,
             "multiplies" => self.multiplies = value.parse().ok()?,
             // They say what files there are (`machines.rs`).
-            CUBLASLT | LACKS => {}
+            CUBLASLT | NCCL | LACKS => {}
             _ => return None,
         }
         Some(())

@@ -185,6 +185,25 @@ fn the_newest_release_that_the_driver_runs_is_taken() {
 }
 
 #[test]
+fn collectives_are_found_by_the_name_of_their_release() {
+    let machines = ["", "nccl=environment driver=13000", "nccl=none"];
+    on_machines("collectives_are_found_by_the_name_of_their_release", &machines, |machine| {
+        let found = cuda::collectives().map_err(|error| format!("{error:#}"));
+        match machine {
+            "" => assert_eq!(found.unwrap(), "2.27.3 (libnccl.so.2)"),
+            "nccl=none" => {
+                let said = found.unwrap_err();
+                assert!(said.contains("where the package nvidia-nccl-cu12 puts it"), "{said}");
+            }
+            _ => assert!(
+                found.as_ref().is_ok_and(|found| found.ends_with("/nvidia/nccl/lib/libnccl.so.2)")),
+                "{found:?}"
+            ),
+        }
+    });
+}
+
+#[test]
 fn what_is_missing_is_said_and_only_where_it_is_wanted() {
     let machines =
         ["cublaslt=none", "cublaslt=none driver=13010", "lacks=cublasLtMatmulAlgoGetHeuristic", "algorithms=0"];

@@ -16,9 +16,12 @@ mod cublaslt;
 mod driver;
 mod memory;
 mod module;
+mod nccl;
 mod product;
 mod stream;
 mod tensor_map;
+
+mod vendor_library;
 mod watch;
 
 use super::{Device, Profile};
@@ -98,6 +101,14 @@ pub fn summary() -> Result<String> {
 /// Those of [`summary`], and no library.
 pub fn products() -> Result<String> {
     Ok(cublaslt::Library::open(&Gpu::find()?)?.summary())
+}
+
+/// The vendor's library of collectives, in a line.
+///
+/// # Errors
+/// Those of [`summary`], and no library.
+pub fn collectives() -> Result<String> {
+    nccl::summary(&Gpu::find()?)
 }
 
 /// Checks that this machine runs code for `arch`, such as `sm_80`.

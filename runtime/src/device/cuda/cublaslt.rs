@@ -1,24 +1,12 @@
 //! cuBLASLt, the vendor's library of matrix products; or a sentence about what is missing.
 //!
 //! It is opened where a plan has products for it, so that everything else runs without.
-use super::driver::{Context, Gpu, loader_says};
+use super::driver::{Context, Gpu};
+use super::vendor_library::{Missing, Opened, Release, open};
 use anyhow::{Context as _, Result, bail, ensure};
 use cudarc::cublaslt::sys;
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::path::{Path, PathBuf};
-
-/// The environment variable with the folder of the active virtual environment for Python.
-const ENVIRONMENT: &str = "VIRTUAL_ENV";
-
-/// A release of the library.
-struct Release {
-    /// The oldest CUDA whose driver it runs on: 1000 times its major and 10 times its minor number.
-    driver: i32,
-    file: &'static str,
-    /// NVIDIA's package for Python that has the file, and where it puts that.
-    package: &'static str,
-    folder: &'static str,
-}
+use std::path::PathBuf;
 
 /// Newest first.
 const RELEASES: [Release; 2] = [
@@ -102,28 +90,18 @@ impl Library {
     /// # Errors
     /// There is none, or it lacks a function.
     pub fn open(gpu: &Gpu) -> Result<Library> {
-        let mut reason = String::new();
-        for release in RELEASES.iter().filter(|release| release.driver <= gpu.driver()) {
-            for file in release.places() {
-                // SAFETY: the library has no initialisers that ask anything of the program.
-                match unsafe { libloading::Library::new(&file) } {
-                    // SAFETY: the file is NVIDIA's by its name, and is closed with the functions.
-                    Ok(library) => {
-                        let functions =
-                            unsafe { Functions::find(&library) }.with_context(|| file.display().to_string())?;
-                        return Ok(Library { functions, file, _library: library });
-                    }
-                    Err(error) => reason = loader_says(&error),
-                }
+        match open(&RELEASES, gpu) {
+            Ok(Opened { file, library }) => {
+                // SAFETY: the file is NVIDIA's by its name, and is closed with the functions.
+                let functions = unsafe { Functions::find(&library) }.with_context(|| file.display().to_string())?;
+                Ok(Library { functions, file, _library: library })
             }
+            Err(Missing { reason, wanted: Release { file, package, .. } }) => bail!(
+                "this machine has no cuBLASLt for its driver ({reason}), which artifacts want for large products: install \
+                 {file} where the loader finds it, or the package {package} into the active virtual environment, or compile \
+                 with `amc compile --no-vendor`"
+            ),
         }
-        let fitting = RELEASES.iter().find(|release| release.driver <= gpu.driver());
-        let Release { file, package, .. } = fitting.context("a driver without a release of cuBLASLt")?;
-        bail!(
-            "this machine has no cuBLASLt for its driver ({reason}), which artifacts want for large products: install \
-             {file} where the loader finds it, or the package {package} into the active virtual environment, or compile with \
-             `amc compile --no-vendor`"
-        )
     }
 
     /// The library in a line.
@@ -147,25 +125,6 @@ impl Library {
         let read = |text: *const c_char| (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy());
         let unknown = || format!("status {status}").into();
         format!("{} ({})", read(name).unwrap_or_else(unknown), read(text).unwrap_or("unknown".into()))
-    }
-}
-
-impl Release {
-    /// Where its file is looked for: where the loader does, then in the active virtual environment.
-    fn places(&self) -> Vec<PathBuf> {
-        let environment = std::env::var_os(ENVIRONMENT).map(PathBuf::from);
-        let installed = environment.map(|root| self.installed(&root)).unwrap_or_default();
-        std::iter::once(PathBuf::from(self.file)).chain(installed).collect()
-    }
-
-    /// What the versions of Python in a virtual environment have of it, in order of their names.
-    fn installed(&self, root: &Path) -> Vec<PathBuf> {
-        let Ok(entries) = std::fs::read_dir(root.join("lib")) else { return Vec::new() };
-        let file = |version: PathBuf| version.join("site-packages").join(self.folder).join(self.file);
-        let mut files: Vec<PathBuf> = entries.flatten().map(|entry| file(entry.path())).collect();
-        files.retain(|file| file.is_file());
-        files.sort();
-        files
     }
 }
 
