@@ -1,9 +1,11 @@
 //! Table lookup and its gradient. An id outside the table reads as zeros and gets no gradient.
-use crate::emit::{Elem, Emitter, Value};
+use crate::emit::{Elem, Emitter, Value, int_type};
+use crate::gpu::block::WARP;
 use crate::{Kernel, Machine, Work};
 
-/// Most tasks of the gradient.
+/// Most tasks of the gradient, on a CPU and on a GPU: four blocks for each of 132 multiprocessors.
 const GRAD_TASKS: usize = 32;
+const GPU_GRAD_TASKS: usize = 528;
 
 /// `x[t] = scale · table[tokens[t]]`. Operands: `table [vocab, width]`, `tokens` i32 `[tokens]`, `x [tokens, width]`.
 #[derive(Clone, PartialEq, Debug)]
@@ -21,7 +23,8 @@ pub struct Embedding {
 impl Embedding {
     pub fn build(&self, machine: &dyn Machine) -> Kernel {
         let (width, wide) = (self.width, 2 * machine.lanes());
-        let mut e = machine.emitter();
+        let widest = if self.table.bytes() > self.elem.bytes() { self.table } else { self.elem };
+        let mut e = machine.rows(width, width, widest);
         let [table, tokens, x] = [0, 1, 2].map(|i| e.arg(i));
         e.tasks(|e, token| {
             let to = e.row(&x, token, width, self.elem);
@@ -29,9 +32,10 @@ impl Embedding {
             let known = e.within(&id, self.vocab);
             let look_up = |e: &mut Emitter| {
                 let (from, count) = (e.row(&table, &id, width, self.table), e.index(width as i64));
-                e.each(&count, wide, |e, j, lanes| {
-                    let (value, scale) = (e.load_at(&from, j, self.table, lanes), e.float(self.scale, lanes));
-                    let value = e.float2("mulf", &value, &scale, lanes);
+                let read = |e: &mut Emitter, j: &str, lanes| vec![e.load_at(&from, j, self.table, lanes)];
+                e.each_ahead(&count, wide, read, |e, values, j, lanes| {
+                    let scale = e.float(self.scale, lanes);
+                    let value = e.float2("mulf", &values[0], &scale, lanes);
                     e.store_at(&value, &to, j, self.elem, lanes);
                 });
             };
@@ -64,8 +68,10 @@ pub struct EmbeddingGrad {
 
 impl EmbeddingGrad {
     pub fn build(&self, machine: &dyn Machine) -> Kernel {
-        let (width, wide, tasks) = (self.width, 2 * machine.lanes(), GRAD_TASKS.min(self.vocab));
-        let mut e = machine.emitter();
+        let (width, wide) = (self.width, 2 * machine.lanes());
+        let mut e = machine.rows(width, width, Elem::F32);
+        let shared = e.threads().is_some();
+        let tasks = if shared { GPU_GRAD_TASKS } else { GRAD_TASKS }.min(self.vocab);
         let [tokens, dy, grad] = [0, 1, 2].map(|i| e.arg(i));
         e.tasks(|e, task| {
             if !self.accumulate {
@@ -75,15 +81,18 @@ impl EmbeddingGrad {
                     e.clear_row(&row, Elem::F32, width, wide);
                 });
             }
+            let add = |e: &mut Emitter, token: &str, id: &str| {
+                let (from, to) = (e.row(&dy, token, width, self.elem), e.row(&grad, id, width, Elem::F32));
+                self.add(e, &from, &to, wide);
+            };
+            if shared {
+                return self.each_wanted_of_warps(e, &tokens, (task, tasks), add);
+            }
             let (zero, all) = (e.index(0), e.index(self.tokens as i64));
             e.repeat(&zero, &all, 1, |e, token| {
                 let id = e.load_int_at(&tokens, token);
                 let wanted = self.wanted(e, &id, task, tasks);
-                let add = |e: &mut Emitter| {
-                    let (from, to) = (e.row(&dy, token, width, self.elem), e.row(&grad, &id, width, Elem::F32));
-                    self.add(e, &from, &to, wide);
-                };
-                e.branch(&wanted, add, |_| {});
+                e.branch(&wanted, |e| add(e, token, &id), |_| {});
             });
         });
         let (elements, cleared) = (self.tokens * width, if self.accumulate { 0 } else { self.vocab * width });
@@ -91,6 +100,43 @@ impl EmbeddingGrad {
             .moving(elements, self.elem)
             .moving(2 * elements + cleared, Elem::F32);
         e.finish(&format!("embedding_grad_{}x{width}_{}", self.tokens, self.elem.name()), tasks, 0, work)
+    }
+
+    /// `body(token, id)` for every token that belongs to `task`, in their order. The lanes of each warp look at as many tokens at a
+    /// time, so all warps find the same ones.
+    fn each_wanted_of_warps(
+        &self,
+        e: &mut Emitter,
+        tokens: &str,
+        (task, tasks): (&str, usize),
+        body: impl FnOnce(&mut Emitter, &str, &str),
+    ) {
+        let (zero, all, warp) = (e.index(0), e.index(self.tokens as i64), e.index(WARP as i64));
+        e.repeat(&zero, &all, WARP as i64, |e, first| {
+            let token = e.int2("addi", first, "%lane");
+            let (inside, none) = (e.less(&token, &all), e.index(-1));
+            let load = |e: &mut Emitter| vec![e.load_int_at(tokens, &token)];
+            let id = e.either(&inside, &[int_type(1, 64)], load, |_| vec![none]);
+            let wanted = self.wanted(e, &id[0], task, tasks);
+            let found = e.ballot(&wanted);
+            let nothing = e.int_constant(0, 1);
+            let some = e.op(format!("arith.cmpi ne, {found}, {nothing} : i32"));
+            let found = e.op(format!("arith.extui {found} : i32 to i64"));
+            let take = |e: &mut Emitter| {
+                e.repeat(&zero, &warp, 1, |e, lane| {
+                    let (bit, one) = (e.int2("shrui", &found, lane), e.index(1));
+                    let bit = e.int2("andi", &bit, &one);
+                    let wanted = e.op(format!("arith.cmpi eq, {bit}, {one} : i64"));
+                    let add = |e: &mut Emitter| {
+                        let token = e.int2("addi", first, lane);
+                        let id = e.load_int_at(tokens, &token);
+                        body(e, &token, &id);
+                    };
+                    e.branch(&wanted, add, |_| {});
+                });
+            };
+            e.branch(&some, take, |_| {});
+        });
     }
 
     /// Whether row `id` belongs to `task`, exists and is not the padding.
@@ -108,10 +154,12 @@ impl EmbeddingGrad {
 
     fn add(&self, e: &mut Emitter, from: &str, to: &str, wide: usize) {
         let count = e.index(self.width as i64);
-        e.each(&count, wide, |e, j, lanes| {
-            let (value, scale) = (e.load_at(from, j, self.elem, lanes), e.float(self.scale, lanes));
-            let so_far = e.load_at(to, j, Elem::F32, lanes);
-            let sum = e.fma(&value, &scale, &so_far, lanes);
+        let read = |e: &mut Emitter, j: &str, lanes| {
+            vec![e.load_at(from, j, self.elem, lanes), e.load_at(to, j, Elem::F32, lanes)]
+        };
+        e.each_ahead(&count, wide, read, |e, values, j, lanes| {
+            let scale = e.float(self.scale, lanes);
+            let sum = e.fma(&values[0], &scale, &values[1], lanes);
             e.store_at(&sum, to, j, Elem::F32, lanes);
         });
     }

@@ -29,6 +29,9 @@ impl Elem {
     }
 }
 
+/// Of operands of a GPU's kernels, in bytes.
+const LARGEST_ALIGNMENT: u64 = 16;
+
 /// An SSA name such as `%v12`.
 pub type Value = String;
 
@@ -95,7 +98,9 @@ impl Emitter {
 
     /// An `i64` constant.
     pub fn index(&mut self, value: i64) -> Value {
-        self.op(format!("arith.constant {value} : i64"))
+        let name = self.op(format!("arith.constant {value} : i64"));
+        self.name_constant(&name, value);
+        name
     }
 
     /// An f32 constant in every lane; the bits are written so that nothing is lost.
@@ -214,7 +219,7 @@ impl Emitter {
         self.offset(pointer, &count.to_string(), elem)
     }
 
-    /// Code in which all vectors that are loaded and stored begin at multiples of their size.
+    /// Code in which all vectors that are loaded and stored begin at multiples of their size, or of 16 bytes where they are larger.
     pub(crate) fn aligned<T>(&mut self, body: impl FnOnce(&mut Emitter) -> T) -> T {
         self.with_alignment(true, body)
     }
@@ -233,7 +238,7 @@ impl Emitter {
 
     /// Of `lanes` floats in memory, in bytes.
     fn alignment(&self, elem: Elem, lanes: usize) -> u64 {
-        elem.bytes() * if self.aligned { lanes as u64 } else { 1 }
+        if self.aligned { (elem.bytes() * lanes as u64).min(LARGEST_ALIGNMENT) } else { elem.bytes() }
     }
 
     /// Loads `lanes` floats, widening bf16.
@@ -275,6 +280,12 @@ impl Emitter {
             bits = self.int_lanes2("ori", &bits, &high, lanes);
         }
         self.bits_float(&bits, lanes)
+    }
+
+    /// Loads `lanes` i32.
+    pub fn load_ints(&mut self, pointer: &str, lanes: usize) -> Value {
+        let alignment = self.alignment(Elem::I32, lanes);
+        self.load_as(pointer, &int_type(lanes, 32), lanes, alignment)
     }
 
     /// Stores `lanes` floats, rounding to nearest even where the memory is bf16.
@@ -380,6 +391,11 @@ impl Emitter {
             "func.func @{symbol}(%args: !llvm.ptr, %begin: i64, %end: i64, %scratch: !llvm.ptr) {{\n{}  return\n}}\n",
             self.text
         )
+    }
+
+    /// How long the body is so far.
+    pub(crate) fn bytes(&self) -> usize {
+        self.text.len()
     }
 
     /// The body written so far, and the block that it is for.

@@ -23,7 +23,7 @@ pub struct Heads {
 impl Heads {
     /// `x` into its parts.
     pub fn split(&self, machine: &dyn Machine) -> Kernel {
-        let mut e = machine.emitter();
+        let mut e = self.emitter(machine);
         let x = e.arg(0);
         let parts: Vec<Value> = (1..=self.sizes.len()).map(|i| e.arg(i)).collect();
         e.tasks(|e, token| {
@@ -43,7 +43,7 @@ impl Heads {
 
     /// `x` from its parts.
     pub fn join(&self, machine: &dyn Machine) -> Kernel {
-        let mut e = machine.emitter();
+        let mut e = self.emitter(machine);
         let parts: Vec<Value> = (0..self.sizes.len()).map(|i| e.arg(i)).collect();
         let x = e.arg(self.sizes.len());
         e.tasks(|e, token| {
@@ -56,6 +56,11 @@ impl Heads {
             }
         });
         self.finish(e, "join")
+    }
+
+    fn emitter(&self, machine: &dyn Machine) -> Emitter {
+        let unit = self.sizes.iter().fold(0, |unit, size| unit | size);
+        machine.rows(self.heads * self.head(), unit, self.elem)
     }
 
     /// Elements of a head.
@@ -79,11 +84,8 @@ impl Heads {
 
     /// Copies `size` elements of every head; of each side, where the first head's are, and how far apart heads are.
     fn copy(&self, e: &mut Emitter, machine: &dyn Machine, [from, to]: [(&Value, usize); 2], size: usize) {
-        let (zero, heads) = (e.index(0), e.index(self.heads as i64));
-        e.repeat(&zero, &heads, 1, |e, head| {
-            let [from, to] = [from, to].map(|(pointer, step)| e.row(pointer, head, step, self.elem));
-            e.copy_row(&from, &to, self.elem, size, 2 * machine.lanes());
-        });
+        let sides = [from, to].map(|(pointer, step)| (pointer.as_str(), step));
+        e.copy_rows(sides, (self.heads, size), self.elem, 2 * machine.lanes());
     }
 
     /// Stores the sum over heads of `size` elements each.

@@ -49,7 +49,7 @@ pub struct Kernel {
     /// Unique for its text: template name and problem.
     pub symbol: String,
     pub code: Code,
-    /// Number of independent tasks.
+    /// Number of independent tasks; on a GPU of blocks, whose warps may have a task each.
     pub tasks: u32,
     /// Bytes of scratch that a task needs.
     pub scratch_bytes: u64,

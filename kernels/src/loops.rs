@@ -1,5 +1,6 @@
 //! Loops over tasks and elements: vectors first, then for what is left one vector under a mask.
 use crate::emit::{Elem, Emitter, Value, float_type};
+use crate::gpu::block::Block;
 use crate::{Code, Kernel, Work};
 
 /// How the values of a loop's turns are joined; the order is fixed by the code alone.
@@ -52,19 +53,25 @@ impl Emitter {
     pub fn chunks(&mut self, total: usize, chunk: usize, body: impl FnOnce(&mut Emitter, &str, &str)) {
         self.tasks(|e, task| {
             let first = e.times(task, chunk);
+            let total_elements = total;
             let total = e.index(total as i64);
             let left = e.int2("subi", &total, &first);
-            let chunk = e.index(chunk as i64);
-            let count = e.int2("minsi", &left, &chunk);
-            body(e, &first, &count);
+            let size = e.index(chunk as i64);
+            let count = e.int2("minsi", &left, &size);
+            e.unrolling_chunks((total_elements, chunk), &count, |e| body(e, &first, &count));
         });
     }
 
+    /// Elements of a task over a flat array: `size` for a CPU; for a GPU as many as its threads take in one turn.
+    pub fn chunk(&self, size: usize) -> usize {
+        self.block.as_ref().map_or(size, Block::turn)
+    }
+
     /// `body(index, lanes)` over `0..count`: on a CPU `lanes` elements at a time, then those that are left, under a mask; on
-    /// a GPU one by each thread, the same in every loop over as many.
+    /// a GPU as they are dealt out to its threads (`gpu/deal.rs`), to each the same in every loop over as many.
     pub fn each(&mut self, count: &str, lanes: usize, mut body: impl FnMut(&mut Emitter, &str, usize)) {
-        if let Some(threads) = self.threads() {
-            return self.apart(|e| e.repeat("%thread", count, threads as i64, |e, i| body(e, i, 1)));
+        if self.block.is_some() {
+            return self.each_dealt(count, body);
         }
         let zero = self.index(0);
         let whole = self.rounded_down(count, lanes);
@@ -86,20 +93,30 @@ impl Emitter {
         mut read: impl FnMut(&mut Emitter, &str, usize) -> Value,
         mut write: impl FnMut(&mut Emitter, &str, &str, usize),
     ) {
-        let Some(threads) = self.threads() else {
-            return self.each(count, lanes, |e, i, lanes| {
-                let value = read(e, i, lanes);
-                write(e, &value, i, lanes);
-            });
-        };
-        // All threads take their turns together, so that a turn's elements are read before one of them is written.
-        self.repeat("%zero", count, threads as i64, |e, first| {
-            let i = e.int2("addi", first, "%thread");
-            let inside = e.less(&i, count);
-            let nothing = e.float(0.0, 1);
-            let value = e.either(&inside, &[float_type(1)], |e| vec![read(e, &i, 1)], |_| vec![nothing]);
-            e.sync();
-            e.branch(&inside, |e| e.apart(|e| write(e, &value[0], &i, 1)), |_| {});
+        if self.block.is_some() {
+            return self.each_trailing_dealt(count, read, write);
+        }
+        self.each(count, lanes, |e, i, lanes| {
+            let value = read(e, i, lanes);
+            write(e, &value, i, lanes);
+        });
+    }
+
+    /// `write(read(index, lanes), index, lanes)` over `0..count`; a GPU's thread reads for several turns before it writes, so
+    /// nothing that is written may lie over what later turns read.
+    pub fn each_ahead(
+        &mut self,
+        count: &str,
+        lanes: usize,
+        mut read: impl FnMut(&mut Emitter, &str, usize) -> Vec<Value>,
+        mut write: impl FnMut(&mut Emitter, &[Value], &str, usize),
+    ) {
+        if self.block.is_some() {
+            return self.each_ahead_dealt(count, read, write);
+        }
+        self.each(count, lanes, |e, i, lanes| {
+            let values = read(e, i, lanes);
+            write(e, &values, i, lanes);
         });
     }
 
@@ -112,11 +129,8 @@ impl Emitter {
         kinds: &[Reduction],
         mut body: impl FnMut(&mut Emitter, &str, usize, &[Value]) -> Vec<Value>,
     ) -> Vec<Value> {
-        if let Some(threads) = self.threads() {
-            let start: Vec<_> = kinds.iter().map(|k| (self.float(k.initial(), 1), float_type(1))).collect();
-            let own = self
-                .apart(|e| e.for_loop("%thread", count, threads as i64, &start, |e, i, so_far| body(e, i, 1, so_far)));
-            return self.across_block(&own, kinds);
+        if self.block.is_some() {
+            return self.reduce_dealt(count, kinds, body);
         }
         let zero = self.index(0);
         let whole = self.rounded_down(count, lanes);
@@ -204,14 +218,20 @@ impl Emitter {
 
     /// Element `index`, or `lanes` from there on, of an array.
     pub fn load_at(&mut self, pointer: &str, index: &str, elem: Elem, lanes: usize) -> Value {
-        let pointer = self.offset(pointer, index, elem);
-        self.load(&pointer, elem, lanes)
+        if let Some(value) = self.kept(pointer, index) {
+            return value;
+        }
+        let place = self.offset(pointer, index, elem);
+        let value = self.load(&place, elem, lanes);
+        self.keep(pointer, index, Some(&value));
+        value
     }
 
     /// Stores `lanes` values from element `index` on.
     pub fn store_at(&mut self, value: &str, pointer: &str, index: &str, elem: Elem, lanes: usize) {
-        let pointer = self.offset(pointer, index, elem);
-        self.store(value, &pointer, elem, lanes);
+        let place = self.offset(pointer, index, elem);
+        self.store(value, &place, elem, lanes);
+        self.keep(pointer, index, None);
     }
 
     /// Element `index` of an i32 array, as i64.
@@ -271,10 +291,12 @@ impl Emitter {
     /// The finished kernel; its symbol is `name` and a digest of its text (FNV-1a), so equal symbols mean equal kernels.
     pub fn finish(self, name: &str, tasks: usize, scratch_bytes: u64, work: Work) -> Kernel {
         let (body, block) = self.into_parts();
+        let body = block.as_ref().map_or(body.clone(), |block| Emitter::within_tasks(body, block, tasks));
         let symbol = format!("{name}_{:016x}", digest(&body));
         let tasks = u32::try_from(tasks).expect("a kernel has less than 2^32 tasks");
         if let Some(block) = block {
             let (text, geometry) = Emitter::block_function(&symbol, &body, &block);
+            let tasks = tasks.div_ceil(block.tasks() as u32);
             return Kernel { symbol, code: Code::Gpu(text, geometry), tasks, scratch_bytes: 0, work };
         }
         let text = format!(

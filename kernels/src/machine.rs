@@ -1,23 +1,25 @@
 //! What the templates of rows and elements ask of a machine, so that one template serves CPUs and GPUs.
 //!
 //! Such a template says what a *task* does: scalar code, loops over elements ([`Emitter::each`]) and reductions over them
-//! ([`Emitter::reduce`]). On a CPU one thread does a task, and elements are lanes of its vectors. On a GPU a task is a
-//! block of threads: all of them run the scalar code, which gives all of them the same values, and elements are dealt out,
-//! element `i` to thread `i mod` their number. What the scalar code stores, the first thread stores. Where one thread of
+//! ([`Emitter::reduce`]). On a CPU one thread does a task, and elements are lanes of its vectors. On a GPU a block of
+//! threads shares a task, or a warp: all of them run the scalar code, which gives all of them the same values, and elements are
+//! dealt out ([`crate::gpu::deal`]). What the scalar code stores, the first thread stores. Where one thread of
 //! a task reads what another has written, the template says [`Emitter::sync`].
 //!
 //! Products and attention are different templates on different machines; here is where one is chosen.
 use crate::Kernel;
 use crate::attention::Attention;
 use crate::attention_cached::AttentionCached;
-use crate::emit::Emitter;
+use crate::emit::{Elem, Emitter};
 use crate::gemm::{Gemm, Packing};
 use crate::gpu::block::{Block, ROW_THREADS};
+use crate::gpu::deal::Deal;
 use crate::gpu::{self, Gpu};
 use crate::grouped::{GroupedDepth, GroupedRows};
-use crate::steps::Steps;
+use crate::reduce::ColumnSum;
+use crate::steps::{Slot, Steps};
 use crate::target::Target;
-use crate::tuning::GPU_STREAMS;
+use crate::tuning::{GPU_ROWS, GPU_STREAMS};
 
 /// The most logits that are computed at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +46,18 @@ pub trait Machine {
     /// A kernel body to write into.
     fn emitter(&self) -> Emitter;
 
+    /// The same for tasks that are rows of `n` elements: what their loops go over begins and ends at multiples of `unit` elements,
+    /// of which none is stored wider than `widest`.
+    fn rows(&self, _n: usize, _unit: usize, _widest: Elem) -> Emitter {
+        self.emitter()
+    }
+
+    /// The same for tasks that are parts of an array, which begin and end at multiples of `unit` elements or at multiples of
+    /// what [`Emitter::chunk`] says, and none of which is stored wider than `widest`.
+    fn flat(&self, _unit: usize, _widest: Elem) -> Emitter {
+        self.emitter()
+    }
+
     /// The matrix product; operands as [`Gemm`] has them.
     fn product(&self, problem: &Gemm) -> Kernel;
 
@@ -54,6 +68,12 @@ pub trait Machine {
 
     /// In what order it does what a plan launches.
     fn order(&self) -> Order;
+
+    /// The column sums; operands as [`ColumnSum`] has them.
+    fn column_sum(&self, problem: &ColumnSum) -> Steps;
+
+    /// How many of `rows` rows a task adds up, where every one is much work.
+    fn rows_of_part(&self, rows: usize) -> usize;
 
     /// The product of groups of rows; operands as [`GroupedRows`] has them.
     fn grouped_rows(&self, problem: &GroupedRows) -> Kernel;
@@ -97,6 +117,16 @@ impl Machine for Target {
         Order::Stages
     }
 
+    fn column_sum(&self, problem: &ColumnSum) -> Steps {
+        let launch = (problem.build(self), vec![Slot::Operand(0), Slot::Operand(1)]);
+        Steps { temporaries: vec![], launches: vec![launch] }
+    }
+
+    /// At most 32 parts.
+    fn rows_of_part(&self, rows: usize) -> usize {
+        rows.div_ceil(32).max(8)
+    }
+
     fn grouped_rows(&self, problem: &GroupedRows) -> Kernel {
         problem.build(self)
     }
@@ -137,12 +167,28 @@ impl Machine for Gpu {
         Emitter::of_block(Block::new(ROW_THREADS))
     }
 
+    fn rows(&self, n: usize, unit: usize, widest: Elem) -> Emitter {
+        Emitter::of_block(Block::dealing(Deal::of_rows(n, unit, widest)))
+    }
+
+    fn flat(&self, unit: usize, widest: Elem) -> Emitter {
+        Emitter::of_block(Block::dealing(Deal::flat(unit, widest)))
+    }
+
     fn product(&self, problem: &Gemm) -> Kernel {
         gpu::product(problem, self)
     }
 
     fn order(&self) -> Order {
         Order::Streams(GPU_STREAMS)
+    }
+
+    fn column_sum(&self, problem: &ColumnSum) -> Steps {
+        gpu::column_sum(problem)
+    }
+
+    fn rows_of_part(&self, rows: usize) -> usize {
+        rows.div_ceil(GPU_ROWS.parts).max(GPU_ROWS.least_rows)
     }
 
     fn product_in_parts(&self, problem: &Gemm) -> Option<Steps> {

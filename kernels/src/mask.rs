@@ -67,7 +67,8 @@ impl Emitter {
     /// Loads a value of `lanes` elements of type `ty`, where they begin at a multiple of so many bytes.
     pub(crate) fn load_as(&mut self, pointer: &str, ty: &str, lanes: usize, alignment: u64) -> Value {
         let Some(mask) = self.mask_of(lanes) else {
-            return self.op(format!("llvm.load {pointer} {{alignment = {alignment} : i64}} : !llvm.ptr -> {ty}"));
+            return self
+                .load_line(format!("llvm.load {pointer} {{alignment = {alignment} : i64}} : !llvm.ptr -> {ty}"), ty);
         };
         if ty == int_type(lanes, 16) && !self.masks_halves {
             return self.load_as_words(pointer, &mask);

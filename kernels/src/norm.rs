@@ -10,6 +10,7 @@
 use crate::emit::{Elem, Emitter, Value};
 use crate::loops::Reduction;
 use crate::reduce::ColumnSum;
+use crate::steps::Steps;
 use crate::{Kernel, Machine, Work};
 
 /// Which norm.
@@ -46,39 +47,54 @@ pub struct RmsNorm {
 impl RmsNorm {
     pub fn build(&self, machine: &dyn Machine) -> Kernel {
         let (n, elem, wide) = (self.n, self.elem, 4 * machine.lanes());
-        let mut e = machine.emitter();
+        let mut e = machine.rows(n, n, elem);
         let operands: Vec<Value> = (0..if self.residual { 5 } else { 3 }).map(|i| e.arg(i)).collect();
         let (weight, y) = if self.residual { (&operands[2], &operands[4]) } else { (&operands[1], &operands[2]) };
         let normed = if self.residual { &operands[3] } else { &operands[0] };
         e.tasks(|e, row| {
             let [x, s, y] = [&operands[0], normed, y].map(|p| e.row(p, row, n, elem));
-            let count = e.index(n as i64);
-            let square = if self.residual {
-                let r = e.row(&operands[1], row, n, elem);
-                e.reduce(&count, wide, &[Reduction::Sum], |e, i, lanes, so_far| {
-                    let (a, b) = (e.load_at(&x, i, elem, lanes), e.load_at(&r, i, elem, lanes));
-                    let sum = e.float2("addf", &a, &b, lanes);
-                    e.store_at(&sum, &s, i, elem, lanes);
-                    let stored = e.load_at(&s, i, elem, lanes);
-                    vec![e.fma(&stored, &stored, &so_far[0], lanes)]
-                })
-            } else {
-                sum_of_squares(e, &x, None, n, elem, wide)
-            };
-            let r = inverse_root_mean(e, &square[0], n, self.eps);
-            e.each(&count, wide, |e, i, lanes| {
-                let value = e.load_at(&s, i, elem, lanes);
-                let w = load_weight(e, weight, i, self.weight, self.plus_one, lanes);
-                let r = e.splat(&r, lanes);
-                let value = e.float2("mulf", &value, &r, lanes);
-                let value = e.float2("mulf", &value, &w, lanes);
-                e.store_at(&value, &y, i, elem, lanes);
-            });
+            let residual = self.residual.then_some((operands[1].as_str(), row));
+            let s = if self.residual { &s } else { &x };
+            e.keeping(n, |e| self.row(e, [&x, weight, s, &y], residual, wide));
         });
         let work = Work::new("norm", 4 * self.rows * n)
             .moving((operands.len() - 1) * self.rows * n, elem)
             .moving(n, self.weight);
         e.finish(&format!("rms_norm_{}x{n}_{}", self.rows, elem.name()), self.rows, 0, work)
+    }
+}
+
+impl RmsNorm {
+    /// The norm of a row, or of its sum with row `row` of `residual`.
+    fn row(&self, e: &mut Emitter, [x, weight, s, y]: [&Value; 4], residual: Option<(&str, &str)>, wide: usize) {
+        let (n, elem) = (self.n, self.elem);
+        let count = e.index(n as i64);
+        let square = if let Some((r, row)) = residual {
+            let r = e.row(r, row, n, elem);
+            e.load_ahead(x, elem);
+            e.load_ahead(&r, elem);
+            e.load_ahead(weight, self.weight);
+            e.reduce(&count, wide, &[Reduction::Sum], |e, i, lanes, so_far| {
+                let (a, b) = (e.load_at(x, i, elem, lanes), e.load_at(&r, i, elem, lanes));
+                let sum = e.float2("addf", &a, &b, lanes);
+                e.store_at(&sum, s, i, elem, lanes);
+                let stored = e.load_at(s, i, elem, lanes);
+                vec![e.fma(&stored, &stored, &so_far[0], lanes)]
+            })
+        } else {
+            e.load_ahead(x, elem);
+            e.load_ahead(weight, self.weight);
+            sum_of_squares(e, x, None, n, elem, wide)
+        };
+        let r = inverse_root_mean(e, &square[0], n, self.eps);
+        e.each(&count, wide, |e, i, lanes| {
+            let value = e.load_at(s, i, elem, lanes);
+            let w = load_weight(e, weight, i, self.weight, self.plus_one, lanes);
+            let r = e.splat(&r, lanes);
+            let value = e.float2("mulf", &value, &r, lanes);
+            let value = e.float2("mulf", &value, &w, lanes);
+            e.store_at(&value, y, i, elem, lanes);
+        });
     }
 }
 
@@ -102,34 +118,44 @@ pub struct LayerNorm {
 impl LayerNorm {
     pub fn build(&self, machine: &dyn Machine) -> Kernel {
         let (n, elem, wide) = (self.n, self.elem, 4 * machine.lanes());
-        let mut e = machine.emitter();
+        let mut e = machine.rows(n, n, elem);
         let (x, weight) = (e.arg(0), e.arg(1));
         let bias = self.bias.map(|elem| (e.arg(2), elem));
         let y = e.arg(if bias.is_some() { 3 } else { 2 });
         e.tasks(|e, row| {
             let [x, y] = [&x, &y].map(|p| e.row(p, row, n, elem));
-            let count = e.index(n as i64);
-            let mean = mean(e, &x, n, elem, wide);
-            let square = sum_of_squares(e, &x, Some(&mean), n, elem, wide);
-            let r = inverse_root_mean(e, &square[0], n, self.eps);
-            e.each(&count, wide, |e, i, lanes| {
-                let value = load_centred(e, &x, Some(&mean), i, elem, lanes);
-                let w = load_weight(e, &weight, i, self.weight, self.plus_one, lanes);
-                let r = e.splat(&r, lanes);
-                let value = e.float2("mulf", &value, &r, lanes);
-                let value = match &bias {
-                    None => e.float2("mulf", &value, &w, lanes),
-                    Some((bias, elem)) => {
-                        let bias = e.load_at(bias, i, *elem, lanes);
-                        e.fma(&value, &w, &bias, lanes)
-                    }
-                };
-                e.store_at(&value, &y, i, elem, lanes);
-            });
+            e.keeping(n, |e| self.row(e, [&x, &weight, &y], bias.as_ref(), wide));
         });
         let work = Work::new("norm", 7 * self.rows * n).moving(2 * self.rows * n, elem).moving(n, self.weight);
         let work = self.bias.map_or(work, |bias| work.moving(n, bias));
         e.finish(&format!("layer_norm_{}x{n}_{}", self.rows, elem.name()), self.rows, 0, work)
+    }
+
+    fn row(&self, e: &mut Emitter, [x, weight, y]: [&Value; 3], bias: Option<&(Value, Elem)>, wide: usize) {
+        let (n, elem) = (self.n, self.elem);
+        let count = e.index(n as i64);
+        e.load_ahead(x, elem);
+        e.load_ahead(weight, self.weight);
+        if let Some((bias, elem)) = bias {
+            e.load_ahead(bias, *elem);
+        }
+        let mean = mean(e, x, n, elem, wide);
+        let square = sum_of_squares(e, x, Some(&mean), n, elem, wide);
+        let r = inverse_root_mean(e, &square[0], n, self.eps);
+        e.each(&count, wide, |e, i, lanes| {
+            let value = load_centred(e, x, Some(&mean), i, elem, lanes);
+            let w = load_weight(e, weight, i, self.weight, self.plus_one, lanes);
+            let r = e.splat(&r, lanes);
+            let value = e.float2("mulf", &value, &r, lanes);
+            let value = match bias {
+                None => e.float2("mulf", &value, &w, lanes),
+                Some((bias, elem)) => {
+                    let bias = e.load_at(bias, i, *elem, lanes);
+                    e.fma(&value, &w, &bias, lanes)
+                }
+            };
+            e.store_at(&value, y, i, elem, lanes);
+        });
     }
 }
 
@@ -151,35 +177,13 @@ pub struct NormGrad {
 impl NormGrad {
     pub fn build(&self, machine: &dyn Machine) -> Kernel {
         let (n, elem, wide) = (self.n, self.elem, 2 * machine.lanes());
-        let mut e = machine.emitter();
+        let mut e = machine.rows(n, n, elem);
         let [x, weight, dy] = [0, 1, 2].map(|i| e.arg(i));
         let rest: Vec<Value> = (3..if self.add { 5 } else { 4 }).map(|i| e.arg(i)).collect();
         e.tasks(|e, row| {
             let [x, dy] = [&x, &dy].map(|p| e.row(p, row, n, elem));
             let rest: Vec<Value> = rest.iter().map(|p| e.row(p, row, n, elem)).collect();
-            let count = e.index(n as i64);
-            let means = (self.kind == Kind::Layer).then(|| self.means(e, &x, &dy, &weight, wide));
-            let (mean, mean_of_g) = means.unzip();
-            let sums = e.reduce(&count, wide, &[Reduction::Sum; 2], |e, i, lanes, so_far| {
-                let x = load_centred(e, &x, mean.as_ref(), i, elem, lanes);
-                let g = self.weighted(e, &dy, &weight, i, lanes);
-                vec![e.fma(&x, &x, &so_far[0], lanes), e.fma(&x, &g, &so_far[1], lanes)]
-            });
-            let r = inverse_root_mean(e, &sums[0], n, self.eps);
-            let pull = projection(e, &sums[1], &r, n);
-            e.each(&count, wide, |e, i, lanes| {
-                let x = load_centred(e, &x, mean.as_ref(), i, elem, lanes);
-                let g = self.weighted(e, &dy, &weight, i, lanes);
-                let g = without(e, &g, mean_of_g.as_ref(), lanes);
-                let (r, pull) = (e.splat(&r, lanes), e.splat(&pull, lanes));
-                let mut dx = e.float2("mulf", &g, &r, lanes);
-                dx = e.fma(&x, &pull, &dx, lanes);
-                if self.add {
-                    let d = e.load_at(&rest[0], i, elem, lanes);
-                    dx = e.float2("addf", &dx, &d, lanes);
-                }
-                e.store_at(&dx, &rest[rest.len() - 1], i, elem, lanes);
-            });
+            e.keeping(n, |e| self.row(e, [&x, &weight, &dy], &rest, wide));
         });
         let operations = if self.kind == Kind::Rms { 9 } else { 14 };
         let work = Work::new("norm", operations * self.rows * n)
@@ -187,6 +191,39 @@ impl NormGrad {
             .moving(n, self.weight);
         let name = format!("{}_grad_{}x{n}_{}", self.kind.name(), self.rows, elem.name());
         e.finish(&name, self.rows, 0, work)
+    }
+
+    fn row(&self, e: &mut Emitter, [x, weight, dy]: [&Value; 3], rest: &[Value], wide: usize) {
+        let (n, elem) = (self.n, self.elem);
+        let count = e.index(n as i64);
+        for (pointer, elem) in [(x, elem), (dy, elem), (weight, self.weight)] {
+            e.load_ahead(pointer, elem);
+        }
+        if self.add {
+            e.load_ahead(&rest[0], elem);
+        }
+        let means = (self.kind == Kind::Layer).then(|| self.means(e, x, dy, weight, wide));
+        let (mean, mean_of_g) = means.unzip();
+        let sums = e.reduce(&count, wide, &[Reduction::Sum; 2], |e, i, lanes, so_far| {
+            let x = load_centred(e, x, mean.as_ref(), i, elem, lanes);
+            let g = self.weighted(e, dy, weight, i, lanes);
+            vec![e.fma(&x, &x, &so_far[0], lanes), e.fma(&x, &g, &so_far[1], lanes)]
+        });
+        let r = inverse_root_mean(e, &sums[0], n, self.eps);
+        let pull = projection(e, &sums[1], &r, n);
+        e.each(&count, wide, |e, i, lanes| {
+            let x = load_centred(e, x, mean.as_ref(), i, elem, lanes);
+            let g = self.weighted(e, dy, weight, i, lanes);
+            let g = without(e, &g, mean_of_g.as_ref(), lanes);
+            let (r, pull) = (e.splat(&r, lanes), e.splat(&pull, lanes));
+            let mut dx = e.float2("mulf", &g, &r, lanes);
+            dx = e.fma(&x, &pull, &dx, lanes);
+            if self.add {
+                let d = e.load_at(&rest[0], i, elem, lanes);
+                dx = e.float2("addf", &dx, &d, lanes);
+            }
+            e.store_at(&dx, &rest[rest.len() - 1], i, elem, lanes);
+        });
     }
 
     /// The means of a row of `x` and of `w · dy`.
@@ -224,22 +261,21 @@ pub struct NormGradWeight {
 }
 
 impl NormGradWeight {
-    /// Number of partial sums: each takes so many rows that there are at most 32.
-    pub fn parts(&self) -> usize {
-        self.rows.div_ceil(self.rows_of_part())
-    }
-
-    fn rows_of_part(&self) -> usize {
-        self.rows.div_ceil(32).max(8)
+    /// Number of partial sums.
+    pub fn parts(&self, machine: &dyn Machine) -> usize {
+        self.rows.div_ceil(machine.rows_of_part(self.rows))
     }
 
     pub fn build(&self, machine: &dyn Machine) -> Kernel {
         let (n, elem, wide) = (self.n, self.elem, 4 * machine.lanes());
-        let mut e = machine.emitter();
+        let mut e = machine.rows(n, n, elem);
         let [x, dy, partials] = [0, 1, 2].map(|i| e.arg(i));
-        let part_rows = self.rows_of_part();
+        let part_rows = machine.rows_of_part(self.rows);
         e.tasks(|e, part| {
             let sums = e.row(&partials, part, n, Elem::F32);
+            if let Some(zeros) = e.kept_zeros(n) {
+                return self.sum_in_registers(e, [&x, &dy, &sums], (part, part_rows), zeros);
+            }
             let count = e.index(n as i64);
             e.each(&count, wide, |e, i, lanes| {
                 let zero = e.float(0.0, lanes);
@@ -267,16 +303,51 @@ impl NormGradWeight {
         let operations = if self.kind == Kind::Rms { 5 } else { 8 };
         let work = Work::new("norm", operations * self.rows * n)
             .moving(2 * self.rows * n, elem)
-            .moving(self.parts() * n, Elem::F32);
+            .moving(self.parts(machine) * n, Elem::F32);
         let name = format!("{}_grad_weight_{}x{n}_{}", self.kind.name(), self.rows, elem.name());
-        e.finish(&name, self.parts(), 0, work)
+        e.finish(&name, self.parts(machine), 0, work)
+    }
+
+    /// The rows of a part, whose sums the threads of a GPU keep in registers.
+    fn sum_in_registers(
+        &self,
+        e: &mut Emitter,
+        [x, dy, sums]: [&Value; 3],
+        (part, part_rows): (&str, usize),
+        zeros: Vec<(Value, String)>,
+    ) {
+        let (n, elem) = (self.n, self.elem);
+        let (first, all) = (e.times(part, part_rows), e.index(self.rows as i64));
+        let last = e.plus(&first, part_rows as i64);
+        let last = e.int2("minsi", &last, &all);
+        let totals = e.for_loop(&first, &last, 1, &zeros, |e, row, so_far| {
+            let [x, dy] = [x, dy].map(|p| e.row(p, row, n, elem));
+            e.keeping(n, |e| {
+                e.load_ahead(&x, elem);
+                e.load_ahead(&dy, elem);
+                let mean = (self.kind == Kind::Layer).then(|| mean(e, &x, n, elem, 1));
+                let square = sum_of_squares(e, &x, mean.as_ref(), n, elem, 1);
+                let r = inverse_root_mean(e, &square[0], n, self.eps);
+                e.each_kept(so_far, |e, i, lanes, so_far| {
+                    let x = load_centred(e, &x, mean.as_ref(), i, elem, lanes);
+                    let (dy, r) = (e.load_at(&dy, i, elem, lanes), e.splat(&r, lanes));
+                    let normed = e.float2("mulf", &x, &r, lanes);
+                    e.fma(&normed, &dy, so_far, lanes)
+                })
+            })
+        });
+        e.keeping(n, |e| {
+            e.each_kept(&totals, |e, i, lanes, total| {
+                e.store_at(total, sums, i, Elem::F32, lanes);
+                total.into()
+            })
+        });
     }
 
     /// The sum of the partial sums.
-    pub fn finish(&self, machine: &dyn Machine) -> Kernel {
-        let sum =
-            ColumnSum { rows: self.parts(), n: self.n, stride: self.n, elem: Elem::F32, accumulate: self.accumulate };
-        sum.build(machine)
+    pub fn finish(&self, machine: &dyn Machine) -> Steps {
+        let (rows, n) = (self.parts(machine), self.n);
+        machine.column_sum(&ColumnSum { rows, n, stride: n, elem: Elem::F32, accumulate: self.accumulate })
     }
 }
 

@@ -3,7 +3,7 @@ use crate::emit::{Elem, Emitter, Value};
 use crate::loops::Reduction;
 use crate::{Kernel, Machine, Work};
 
-/// Elements of a task.
+/// Elements of a CPU's task.
 const FLAT_CHUNK: usize = 4096;
 /// Operations of a parameter's step.
 const OPERATIONS: usize = 16;
@@ -19,7 +19,7 @@ pub struct FinishNorm {
 
 impl FinishNorm {
     pub fn build(&self, machine: &dyn Machine) -> Kernel {
-        let mut e = machine.emitter();
+        let mut e = machine.flat(self.parts, Elem::F32);
         let [partials, norm, coefficient] = [0, 2, 3].map(|i| e.arg(i));
         let max_norm = e.scalar_arg(1);
         e.tasks(|e, _| {
@@ -76,10 +76,11 @@ struct Scalars {
 
 impl Adam {
     pub fn build(&self, machine: &dyn Machine) -> Kernel {
-        let mut e = machine.emitter();
+        let mut e = machine.flat(self.n, Elem::F32);
+        let chunk = e.chunk(FLAT_CHUNK);
         let pointers = [0, 1, 2, 3].map(|i| e.arg(i));
         let scalars = self.scalars(&mut e);
-        e.chunks(self.n, FLAT_CHUNK, |e, first, count| {
+        e.chunks(self.n, chunk, |e, first, count| {
             e.each(count, 2 * machine.lanes(), |e, i, lanes| {
                 let at = e.int2("addi", first, i);
                 self.update(e, &pointers, &scalars, &at, lanes);
@@ -88,7 +89,7 @@ impl Adam {
         let kind = if self.decoupled { "adamw" } else { "adam" };
         let work =
             Work::new("optimizer", OPERATIONS * self.n).moving(2 * self.n, self.elem).moving(6 * self.n, Elem::F32);
-        e.finish(&format!("{kind}_{}_{}", self.n, self.elem.name()), self.n.div_ceil(FLAT_CHUNK), 0, work)
+        e.finish(&format!("{kind}_{}_{}", self.n, self.elem.name()), self.n.div_ceil(chunk), 0, work)
     }
 
     fn scalars(&self, e: &mut Emitter) -> Scalars {

@@ -2,12 +2,12 @@
 use crate::emit::{Elem, float_type};
 use crate::loops::Reduction;
 use crate::region::{Place, Region};
-use crate::{Kernel, Machine, Work};
+use crate::{Kernel, Machine, Target, Work};
 
-/// Elements of a task over flat arrays.
+/// Elements of a task over flat arrays; of a CPU's where nothing is left of them but one sum.
 const FLAT_CHUNK: usize = 16_384;
 
-/// `sum[j] = Σ_i x[i, j]`, rows in order. Operands: `x [rows, n]`, its rows `stride` elements apart, `sum` f32 `[n]`.
+/// `sum[j] = Σ_i x[i, j]`, rows in order, or in an order that follows from the sizes alone. Operands: `x [rows, n]`, its rows `stride` elements apart, `sum` f32 `[n]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ColumnSum {
     pub rows: usize,
@@ -20,7 +20,8 @@ pub struct ColumnSum {
 }
 
 impl ColumnSum {
-    pub fn build(&self, machine: &dyn Machine) -> Kernel {
+    /// The kernel of a CPU; [`Machine::column_sum`] is that of any machine.
+    pub fn build(&self, machine: &Target) -> Kernel {
         let (n, elem, wide) = (self.n, self.elem, 4 * machine.lanes());
         let mut e = machine.emitter();
         let (x, sum) = (e.arg(0), e.arg(1));
@@ -58,7 +59,7 @@ impl RowSum {
     pub fn build(&self, machine: &dyn Machine) -> Kernel {
         let Region { inputs, outputs, .. } = &self.region;
         assert!(outputs.len() == 1, "one value of a region is summed, not {}", outputs.len());
-        let mut e = machine.emitter();
+        let mut e = machine.rows(self.n, self.n, self.region.widest());
         let operands = self.region.operands(&mut e, 0, 0);
         e.tasks(|e, row| {
             let (start, count) = (e.times(row, self.n), e.index(self.n as i64));
@@ -87,9 +88,10 @@ pub struct Accumulate {
 
 impl Accumulate {
     pub fn build(&self, machine: &dyn Machine) -> Kernel {
-        let mut e = machine.emitter();
+        let mut e = machine.flat(self.n, Elem::F32);
+        let chunk = e.chunk(FLAT_CHUNK);
         let (x, sum) = (e.arg(0), e.arg(1));
-        e.chunks(self.n, FLAT_CHUNK, |e, first, count| {
+        e.chunks(self.n, chunk, |e, first, count| {
             let (x, sum) = (e.offset(&x, first, self.elem), e.offset(&sum, first, Elem::F32));
             e.each(count, 4 * machine.lanes(), |e, i, lanes| {
                 let (x, so_far) = (e.load_at(&x, i, self.elem, lanes), e.load_at(&sum, i, Elem::F32, lanes));
@@ -98,7 +100,7 @@ impl Accumulate {
             });
         });
         let work = Work::new("pointwise", self.n).moving(self.n, self.elem).moving(2 * self.n, Elem::F32);
-        e.finish(&format!("accumulate_{}_{}", self.n, self.elem.name()), self.n.div_ceil(FLAT_CHUNK), 0, work)
+        e.finish(&format!("accumulate_{}_{}", self.n, self.elem.name()), self.n.div_ceil(chunk), 0, work)
     }
 }
 
@@ -110,7 +112,7 @@ pub struct Sum {
 
 impl Sum {
     pub fn build(&self, machine: &dyn Machine) -> Kernel {
-        let mut e = machine.emitter();
+        let mut e = machine.flat(self.n, Elem::F32);
         let (x, sum) = (e.arg(0), e.arg(1));
         e.tasks(|e, _| {
             let count = e.index(self.n as i64);
@@ -137,7 +139,7 @@ impl SumSquares {
     }
 
     pub fn build(&self, machine: &dyn Machine) -> Kernel {
-        let mut e = machine.emitter();
+        let mut e = machine.flat(self.n, Elem::F32);
         let (x, partials) = (e.arg(0), e.arg(1));
         e.chunks(self.n, FLAT_CHUNK, |e, first, count| {
             let x = e.offset(&x, first, Elem::F32);

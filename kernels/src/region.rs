@@ -188,6 +188,13 @@ impl ScalarOp {
 }
 
 impl Region {
+    /// The widest storage of what has a value for every element.
+    pub(crate) fn widest(&self) -> Elem {
+        let inputs = self.inputs.iter().filter(|input| input.broadcast == Broadcast::Full).map(|input| input.elem);
+        let all = inputs.chain(self.outputs.iter().map(|output| output.elem));
+        all.max_by_key(|elem| elem.bytes()).unwrap_or(Elem::F32)
+    }
+
     /// One full input stored as it is, converted from `input` to `output`.
     pub fn identity(input: Elem, output: Elem) -> Region {
         Region {

@@ -109,6 +109,35 @@ const GPU_F32: [GpuGemmTuning; 2] = [
     GpuGemmTuning { rows: 32, columns: 32, depth: 32, warp_rows: 16, warp_columns: 16, stages: 1 },
 ];
 
+/// How rows and flat arrays are dealt out to the threads of a GPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RowTuning {
+    /// Turns of the threads that share a row, so many of whose loads are on their way together and are kept in registers. A row
+    /// belongs to the fewest threads that read it in as many turns: a warp, or one of the following.
+    pub ahead: usize,
+    /// Threads of most blocks, and of those for the longest rows.
+    pub threads: usize,
+    pub most_threads: usize,
+    /// Parts of the rows that are summed by a task each, and rows of a part at the least.
+    pub parts: usize,
+    pub least_rows: usize,
+}
+
+pub const GPU_ROWS: RowTuning = RowTuning { ahead: 4, threads: 256, most_threads: 512, parts: 396, least_rows: 4 };
+
+/// How columns are summed on a GPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ColumnTuning {
+    /// Rows of a warp whose loads are on their way together.
+    pub ahead: usize,
+    /// Blocks that parts of the rows are to make.
+    pub blocks: usize,
+    /// Rows of a part at the least.
+    pub least_rows: usize,
+}
+
+pub const GPU_COLUMNS: ColumnTuning = ColumnTuning { ahead: 8, blocks: 528, least_rows: 256 };
+
 /// Blocks that keep a GPU of some hundred multiprocessors busy.
 const BUSY_BLOCKS: usize = 96;
 

@@ -35,7 +35,7 @@ fn norms(elem: Elem, target: &Target) -> Vec<Case> {
     let layer_norm = LayerNorm { rows, n, eps, plus_one: false, elem, weight: Bf16, bias: Some(Bf16) };
     let gradient = |kind| NormGrad { rows, n, kind, eps, plus_one: false, add: true, elem, weight: Bf16 };
     let by_weight = |kind| NormGradWeight { rows, n, kind, eps, accumulate: true, elem };
-    let partials = Operand::floats(Write, F32, by_weight(Kind::Rms).parts() * n);
+    let partials = Operand::floats(Write, F32, by_weight(Kind::Rms).parts(target) * n);
     let size = format!("{rows} x {n}");
     let case = |role, kernel, operands| Case::new(role, size.clone(), elem, kernel, operands);
     let dx = |role, kind| case(role, gradient(kind).build(target), vec![x(Read), w, x(Read), x(Read), x(Write)]);

@@ -1,9 +1,8 @@
 //! Products that go to the tensor cores, in every cut of the tuning table.
 use super::gemm::{check, check_epilogue_run, check_rounded, check_run, plain, steps_stop, term, with_epilogue};
-use crate::harness::{Buffer, load};
+use crate::harness::run_steps;
 use amc_kernels::emit::Elem::{Bf16, F32};
 use amc_kernels::gemm::Gemm;
-use amc_kernels::steps::{Slot, Steps};
 use amc_kernels::{Gpu, Kernel, Machine};
 
 /// Aligned rows of bf16, several tiles each way, in all layouts; two terms.
@@ -125,31 +124,6 @@ fn products_as_a_whole() {
     assert!(!in_parts(&twice(of(64, 16, 1024))));
     assert!(!in_parts(&Gemm { row_limit: Some(0), ..of(64, 16, 1024) }));
     assert!(!in_parts(&Gemm { inner_limit: Some(0), ..of(64, 16, 1024) }));
-}
-
-/// Runs all launches on the operands of the whole, of which pairs share memory.
-fn run_steps(steps: &Steps, operands: &mut [&mut Buffer], aliases: &[(usize, usize)]) {
-    let kernels: Vec<&Kernel> = steps.launches.iter().map(|(kernel, _)| kernel).collect();
-    let library = load(&kernels);
-    let mut temporaries: Vec<Buffer> = steps.temporaries.iter().map(|bytes| Buffer::garbage(F32, bytes / 4)).collect();
-    for (kernel, slots) in &steps.launches {
-        let mut taken: Vec<Buffer> = (slots.iter())
-            .map(|slot| match slot {
-                Slot::Operand(i) => operands[*i].clone(),
-                Slot::Temporary(i) => temporaries[*i].clone(),
-            })
-            .collect();
-        let place = |operand: usize| slots.iter().position(|slot| *slot == Slot::Operand(operand));
-        let aliases: Vec<(usize, usize)> =
-            aliases.iter().filter_map(|(from, to)| Some((place(*from)?, place(*to)?))).collect();
-        library.run_aliased(kernel, &mut taken.iter_mut().collect::<Vec<_>>(), &aliases);
-        for (slot, buffer) in slots.iter().zip(taken) {
-            match slot {
-                Slot::Operand(i) => *operands[*i] = buffer,
-                Slot::Temporary(i) => temporaries[*i] = buffer,
-            }
-        }
-    }
 }
 
 fn tensor_cores(gemm: Gemm) -> (Gemm, Kernel) {

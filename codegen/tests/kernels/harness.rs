@@ -2,6 +2,7 @@
 use crate::interpreted::Interpreted;
 use amc_codegen::{host_target, shared_object};
 use amc_kernels::emit::Elem;
+use amc_kernels::steps::{Slot, Steps};
 use amc_kernels::{Code, Kernel};
 use amc_ptx::Mode;
 use libloading::{Library, Symbol};
@@ -189,6 +190,32 @@ fn outcome(
     let owner = |i: usize| aliases.iter().find(|a| a.1 == i).map_or(i, |a| a.0);
     (0..memory.len()).map(|i| memory[owner(i)].content()).collect()
 }
+/// Runs all launches on the operands of the whole, of which pairs share memory.
+pub fn run_steps(steps: &Steps, operands: &mut [&mut Buffer], aliases: &[(usize, usize)]) {
+    let kernels: Vec<&Kernel> = steps.launches.iter().map(|(kernel, _)| kernel).collect();
+    let library = load(&kernels);
+    let mut temporaries: Vec<Buffer> =
+        steps.temporaries.iter().map(|bytes| Buffer::garbage(Elem::F32, bytes / 4)).collect();
+    for (kernel, slots) in &steps.launches {
+        let mut taken: Vec<Buffer> = (slots.iter())
+            .map(|slot| match slot {
+                Slot::Operand(i) => operands[*i].clone(),
+                Slot::Temporary(i) => temporaries[*i].clone(),
+            })
+            .collect();
+        let place = |operand: usize| slots.iter().position(|slot| *slot == Slot::Operand(operand));
+        let aliases: Vec<(usize, usize)> =
+            aliases.iter().filter_map(|(from, to)| Some((place(*from)?, place(*to)?))).collect();
+        library.run_aliased(kernel, &mut taken.iter_mut().collect::<Vec<_>>(), &aliases);
+        for (slot, buffer) in slots.iter().zip(taken) {
+            match slot {
+                Slot::Operand(i) => *operands[*i] = buffer,
+                Slot::Temporary(i) => temporaries[*i] = buffer,
+            }
+        }
+    }
+}
+
 /// Numbers in (-1, 1), the same for the same seed.
 pub fn random(seed: u64, count: usize) -> Vec<f64> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;

@@ -6,12 +6,17 @@ use amc_kernels::norm::{Kind, LayerNorm, NormGrad, NormGradWeight, RmsNorm};
 const EPS: f64 = 1e-3;
 const KINDS: [Kind; 2] = [Kind::Rms, Kind::Layer];
 /// Rows, columns, storage, whether the factor is 1 + weight, whether there is a residual or an addend (of a layer norm, a bias).
-const CASES: [(usize, usize, Elem, bool, bool); 5] = [
+const CASES: [(usize, usize, Elem, bool, bool); 9] = [
     (3, 64, Elem::F32, false, false),
     (2, 45, Elem::F32, true, true),
     (5, 33, Elem::Bf16, false, true),
     (40, 7, Elem::Bf16, true, false),
     (1, 1, Elem::F32, false, false),
+    // What a GPU deals out to warps, to more threads, and to more than keep it.
+    (11, 584, Elem::Bf16, false, true),
+    (2, 2072, Elem::Bf16, true, false),
+    (2, 4100, Elem::F32, false, true),
+    (1, 16_396, Elem::Bf16, false, true),
 ];
 
 /// What is normalised of a row: the row, or the row less its mean.
@@ -140,14 +145,14 @@ fn gradient_by_the_weight() {
     let cases = CASES.into_iter().chain([(300, 40, Elem::F32, false, true)]);
     for ((rows, n, elem, _, accumulate), kind) in cases.flat_map(|case| KINDS.map(|kind| (case, kind))) {
         let problem = NormGradWeight { rows, n, kind, eps: EPS as f32, accumulate, elem };
-        let (first, last) = (problem.build(&super::target()), problem.finish(&super::target()));
-        let library = load(&[&first, &last]);
+        let target = super::target();
+        let first = problem.build(&target);
         let (mut x, xs) = random_buffer(1, elem, rows * n);
         let (mut dy, dys) = random_buffer(2, elem, rows * n);
-        let mut partials = Buffer::garbage(Elem::F32, problem.parts() * n);
+        let mut partials = Buffer::garbage(Elem::F32, problem.parts(&target) * n);
         let (mut dw, before) = random_buffer(3, Elem::F32, n);
-        library.run(&first, &mut [&mut x, &mut dy, &mut partials]);
-        library.run(&last, &mut [&mut partials, &mut dw]);
+        load(&[&first]).run(&first, &mut [&mut x, &mut dy, &mut partials]);
+        run_steps(&problem.finish(&target), &mut [&mut partials, &mut dw], &[]);
         let mut want = if accumulate { before } else { vec![0.0; n] };
         for (i, (x, dy)) in normed(kind, &xs, n).iter().zip(&dys).enumerate() {
             want[i % n] += dy * x;

@@ -76,7 +76,8 @@ fn broadcasting(m: usize, n: usize, elem: Elem) -> Pointwise {
 
 #[test]
 fn inputs_are_broadcast_and_outputs_may_overwrite() {
-    for (m, n, elem) in [(3, 37, Elem::F32), (5, 64, Elem::Bf16), (1, 1, Elem::Bf16), (2, 17, Elem::Bf16)] {
+    let cases = [(3, 37, Elem::F32), (5, 64, Elem::Bf16), (1, 1, Elem::Bf16), (2, 17, Elem::Bf16), (9, 72, Elem::F32)];
+    for (m, n, elem) in cases {
         let kernel = broadcasting(m, n, elem).build(&super::target());
         let (mut x, xs) = random_buffer(1, elem, m * n);
         let (mut column, columns) = random_buffer(2, Elem::F32, m);
@@ -95,11 +96,13 @@ fn inputs_are_broadcast_and_outputs_may_overwrite() {
 
 #[test]
 fn flat_problems_of_many_tasks() {
-    let region = Region::identity(Elem::Bf16, Elem::F32);
-    let kernel = Pointwise { m: 37, n: 333, region }.build(&super::target());
-    assert_eq!(kernel.tasks, 4);
-    let (mut x, xs) = random_buffer(4, Elem::Bf16, 37 * 333);
-    let mut y = Buffer::garbage(Elem::F32, 37 * 333);
-    load(&[&kernel]).run(&kernel, &mut [&mut x, &mut y]);
-    assert_close("copy", &y, &xs, 0.0, 0.0);
+    for (n, elem) in [(333, Elem::F32), (334, Elem::F32), (332, Elem::F32), (336, Elem::Bf16)] {
+        let region = Region::identity(Elem::Bf16, elem);
+        let kernel = Pointwise { m: 37, n, region }.build(&super::target());
+        assert!(kernel.tasks > 2, "{} tasks", kernel.tasks);
+        let (mut x, xs) = random_buffer(4, Elem::Bf16, 37 * n);
+        let mut y = Buffer::garbage(elem, 37 * n);
+        load(&[&kernel]).run(&kernel, &mut [&mut x, &mut y]);
+        assert_close("copy", &y, &xs, 0.0, 0.0);
+    }
 }

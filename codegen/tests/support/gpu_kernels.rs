@@ -18,6 +18,7 @@ use amc_kernels::pointwise::Pointwise;
 use amc_kernels::reduce::{Accumulate, ColumnSum, Sum, SumSquares};
 use amc_kernels::region::Region;
 use amc_kernels::rope::Rope;
+use amc_kernels::steps::Steps;
 use amc_kernels::tuning::{WarpgroupTuning, hopper_gemm};
 use amc_kernels::{Gpu, Kernel, Machine};
 use std::collections::HashSet;
@@ -194,7 +195,7 @@ fn rows(gpu: &Gpu, elem: Elem) -> Vec<Named> {
         ("norm gradient", grad(Kind::Rms, false)),
         ("norm gradient, added", grad(Kind::Rms, true)),
         ("norm gradient by weight", by_weight(Kind::Rms).build(gpu)),
-        ("norm gradient by weight, its end", by_weight(Kind::Rms).finish(gpu)),
+        ("norm gradient by weight, its end", only(by_weight(Kind::Rms).finish(gpu))),
         ("layer norm", layer_norm.build(gpu)),
         ("layer norm gradient, added", grad(Kind::Layer, true)),
         ("layer norm gradient by weight", by_weight(Kind::Layer).build(gpu)),
@@ -242,9 +243,19 @@ fn flat(gpu: &Gpu, elem: Elem) -> Vec<Named> {
         ("GLU gradient alone", pointwise(glu_gradient(elem, elem))),
         ("AdamW", adam.build(gpu)),
         ("accumulate", Accumulate { n: tokens * width, elem }.build(gpu)),
-        ("column sum", ColumnSum { rows: tokens, n: width, stride: width, elem, accumulate: true }.build(gpu)),
     ];
-    kernels.map(|(what, kernel)| (format!("{what}, {}", elem.name()), kernel)).into()
+    let columns = gpu.column_sum(&ColumnSum { rows: tokens, n: width, stride: width, elem, accumulate: true });
+    let columns = ["column sum, parts", "column sum, joined"].into_iter().zip(launched(columns));
+    kernels.into_iter().chain(columns).map(|(what, kernel)| (format!("{what}, {}", elem.name()), kernel)).collect()
+}
+
+fn launched(steps: Steps) -> impl Iterator<Item = Kernel> {
+    steps.launches.into_iter().map(|(kernel, _)| kernel)
+}
+
+fn only(steps: Steps) -> Kernel {
+    let [kernel] = launched(steps).collect::<Vec<_>>().try_into().expect("one launch");
+    kernel
 }
 
 /// Norm of all gradients, the mean of the losses, seeds.

@@ -136,7 +136,7 @@ fn norms(elem: Elem, target: &Target) -> Vec<Problem> {
     let grad = |kind, add| NormGrad { rows, n, kind, eps, plus_one: false, add, elem, weight: elem }.build(target);
     let by_weight = |kind, name: &str| {
         let grad = NormGradWeight { rows, n, kind, eps, accumulate: true, elem };
-        problem(named(name), grad.build(target), amount, vec![x(), x(), numbers(F32, grad.parts() * n)])
+        problem(named(name), grad.build(target), amount, vec![x(), x(), numbers(F32, grad.parts(target) * n)])
     };
     let (tokens, heads, head_dim, positions) = (TOKENS, WIDTH / 64, 64, 512);
     let rope = Rope {

@@ -17,7 +17,7 @@ pub struct Gather {
 impl Gather {
     pub fn build(&self, machine: &dyn Machine) -> Kernel {
         let (width, elem, rows) = (self.width, self.elem, self.tokens * self.k);
-        let mut e = machine.emitter();
+        let mut e = machine.rows(width, width, elem);
         let [x, slots, out] = [0, 1, 2].map(|i| e.arg(i));
         e.tasks(|e, row| {
             let slot = e.load_int_at(&slots, row);
@@ -46,7 +46,7 @@ pub struct SumRows {
 impl SumRows {
     pub fn build(&self, machine: &dyn Machine) -> Kernel {
         let (width, elem, all) = (self.width, self.elem, self.tokens * self.k);
-        let mut e = machine.emitter();
+        let mut e = machine.rows(width, width, elem);
         let [x, rows, out] = [0, 1, 2].map(|i| e.arg(i));
         e.tasks(|e, token| {
             let (to, first) = (e.row(&out, token, width, elem), e.times(token, self.k));

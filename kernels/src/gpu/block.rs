@@ -1,7 +1,9 @@
 //! A block of threads that does a task together: who is who, shared memory, and sums over all threads.
+use super::deal::{Deal, Unrolled};
 use super::tensor_map::TensorMap;
 use crate::emit::{Elem, Emitter, Value};
 use crate::loops::Reduction;
+use std::collections::HashMap;
 
 /// Threads of a block in the kernels of rows and elements.
 pub const ROW_THREADS: usize = 256;
@@ -55,6 +57,16 @@ pub struct Block {
     cluster: usize,
     /// Whether each thread does something of its own, rather than all the same.
     apart: bool,
+    /// Which threads share a task, and how its elements are dealt out to them.
+    pub(super) deal: Deal,
+    /// The loops that are unrolled.
+    pub(super) unrolled: Option<Unrolled>,
+    /// Whether the thread has elements in the turn that is written, where not all have.
+    pub(super) inside: Option<Value>,
+    /// What i64 constants are called.
+    pub(super) constants: HashMap<Value, i64>,
+    /// Bytes of the body before what is a task's.
+    head: usize,
 }
 
 impl Block {
@@ -69,7 +81,22 @@ impl Block {
             pools_registers: false,
             cluster: 1,
             apart: false,
+            deal: Deal::single(threads),
+            unrolled: None,
+            inside: None,
+            constants: HashMap::new(),
+            head: 0,
         }
+    }
+
+    /// A block whose tasks' elements are dealt out like that: one task, or one for each warp.
+    pub fn dealing(deal: Deal) -> Block {
+        Block { deal, ..Block::new(deal.threads()) }
+    }
+
+    /// Tasks of a block.
+    pub(crate) fn tasks(&self) -> usize {
+        self.threads / self.deal.sharing
     }
 
     /// A block whose shared memory begins at a multiple of `alignment` bytes, a power of two.
@@ -118,29 +145,44 @@ impl Block {
 }
 
 impl Emitter {
-    /// A body that a block of threads runs. `%task`, `%thread`, `%lane` and `%warp` are i64 numbers: of the block in the
-    /// grid, of the thread in the block, of the thread in its warp, and of the warp. `%is_first` says whether the thread is the block's
-    /// first; `%block_memory` is shared memory.
+    /// A body that a block of threads runs. `%task`, `%thread`, `%lane` and `%warp` are i64 numbers: of the task, of the thread among
+    /// those that share it, of the thread in its warp, and of the warp. `%is_first` says whether the thread is the first of
+    /// those that share the task; `%block_memory` is shared memory.
     pub fn of_block(block: Block) -> Emitter {
         let mut e = Emitter::new();
+        let a_task_each = block.tasks() > 1;
+        let [task, thread] = if a_task_each { ["%block", "%of_block"] } else { ["%task", "%thread"] };
         e.line("%task_word = nvvm.read.ptx.sreg.ctaid.x : i32");
         e.line("%thread_word = nvvm.read.ptx.sreg.tid.x : i32");
-        e.line("%task = arith.extui %task_word : i32 to i64");
-        e.line("%thread = arith.extui %thread_word : i32 to i64");
+        e.line(format!("{task} = arith.extui %task_word : i32 to i64"));
+        e.line(format!("{thread} = arith.extui %thread_word : i32 to i64"));
         e.line(format!("%warp_size = arith.constant {WARP} : i64"));
-        e.line("%lane = arith.remui %thread, %warp_size : i64");
-        e.line("%warp = arith.divui %thread, %warp_size : i64");
+        e.line(format!("%lane = arith.remui {thread}, %warp_size : i64"));
+        e.line(format!("%warp = arith.divui {thread}, %warp_size : i64"));
+        if a_task_each {
+            e.line(format!("%block_tasks = arith.constant {} : i64", block.tasks()));
+            e.line("%first_task = arith.muli %block, %block_tasks : i64");
+            e.line("%task = arith.addi %first_task, %warp : i64");
+            e.line("%thread = arith.remui %of_block, %warp_size : i64");
+        }
         e.line("%zero = arith.constant 0 : i64");
         e.line("%is_first = arith.cmpi eq, %thread, %zero : i64");
         e.line(format!("%shared_memory = llvm.mlir.addressof {SHARED} : !llvm.ptr<3>"));
         e.line("%block_memory = llvm.addrspacecast %shared_memory : !llvm.ptr<3> to !llvm.ptr");
-        (e.block, e.rounds) = (Some(block), true);
+        (e.block, e.rounds) = (Some(Block { head: e.bytes(), ..block }), true);
         e
     }
 
-    /// Threads of the block, if the kernel is a GPU's.
+    /// Threads that share a task, if the kernel is a GPU's.
     pub fn threads(&self) -> Option<usize> {
-        self.block.as_ref().map(|block| block.threads)
+        self.block.as_ref().map(|block| block.deal.sharing)
+    }
+
+    /// Notes what an i64 constant is called.
+    pub(crate) fn name_constant(&mut self, name: &str, value: i64) {
+        if let Some(block) = &mut self.block {
+            block.constants.insert(name.into(), value);
+        }
     }
 
     /// Byte offset of `bytes` of shared memory that nothing else has.
@@ -175,8 +217,13 @@ impl Emitter {
     /// Waits for all threads of the task; whatever they wrote before, all can read behind it. Nothing on a CPU, where a
     /// task is one thread's.
     pub fn sync(&mut self) {
-        if self.block.is_some() {
-            self.line("nvvm.barrier0");
+        match &self.block {
+            None => {}
+            Some(block) if block.tasks() == 1 => self.line("nvvm.barrier0"),
+            Some(_) => {
+                let all = self.int_constant(-1, 1);
+                self.line(format!("nvvm.bar.warp.sync {all} : i32"));
+            }
         }
     }
 
@@ -192,15 +239,32 @@ impl Emitter {
         self.block.as_mut().is_some_and(|block| std::mem::replace(&mut block.apart, apart))
     }
 
-    /// Stores something that all threads have: by the first of them.
+    /// Stores something that all threads have, by the first of them; or something of each thread's own, by those that have it.
     pub(crate) fn store_line(&mut self, line: String) {
-        if self.block.as_ref().is_some_and(|block| !block.apart) {
-            self.line("scf.if %is_first {");
-            self.line(line);
-            self.line("}");
-        } else {
-            self.line(line);
-        }
+        let storing = match &self.block {
+            Some(Block { apart: false, .. }) => Some("%is_first"),
+            Some(block) => block.inside.as_deref(),
+            None => None,
+        };
+        let Some(storing) = storing else { return self.line(line) };
+        let condition = format!("scf.if {storing} {{");
+        self.line(condition);
+        self.line(line);
+        self.line("}");
+    }
+
+    /// Loads by `load`, a value of type `ty`; zeros where the thread has no elements.
+    pub(crate) fn load_line(&mut self, load: String, ty: &str) -> Value {
+        let Some(inside) = self.block.as_ref().and_then(|block| block.inside.clone()) else { return self.op(load) };
+        let zero = match ty {
+            "i16" => "0".to_string(),
+            "f32" => "0.0".to_string(),
+            _ if ty.ends_with("f32>") => "dense<0.0>".to_string(),
+            _ => "dense<0>".to_string(),
+        };
+        let zero = self.op(format!("arith.constant {zero} : {ty}"));
+        let value = self.either(&inside, &[ty.to_string()], |e| vec![e.op(load)], |_| vec![zero]);
+        value[0].clone()
     }
 
     /// The value of the thread whose lane differs in the bits of `mask`.
@@ -222,6 +286,18 @@ impl Emitter {
         self.op(format!("nvvm.shfl.sync idx {all}, {value}, {lane}, {last} : i32 -> i32"))
     }
 
+    /// In which threads of the warp the i1 `condition` holds, a bit of an i32 for each.
+    pub fn ballot(&mut self, condition: &str) -> Value {
+        let all = self.int_constant(-1, 1);
+        self.op(format!("nvvm.vote.sync ballot {all}, {condition} -> i32"))
+    }
+
+    /// The bits of an i32 that are set, an i64.
+    pub fn count_bits(&mut self, bits: &str) -> Value {
+        let count = self.op(format!("llvm.intr.ctpop({bits}) : (i32) -> i32"));
+        self.op(format!("arith.extui {count} : i32 to i64"))
+    }
+
     /// Joins the values of `lanes` neighbouring threads of a warp, a power of two; all of them get the result.
     pub fn across_lanes(&mut self, value: &str, kind: Reduction, lanes: usize) -> Value {
         let (mut value, mut distance) = (value.to_string(), 1);
@@ -231,6 +307,14 @@ impl Emitter {
             distance *= 2;
         }
         value
+    }
+
+    /// Joins one value of every thread that shares the task for each of `kinds`.
+    pub(crate) fn across_task(&mut self, values: &[Value], kinds: &[Reduction]) -> Vec<Value> {
+        if self.threads() != Some(WARP) {
+            return self.across_block(values, kinds);
+        }
+        values.iter().zip(kinds).map(|(value, kind)| self.across_lanes(value, *kind, WARP)).collect()
     }
 
     /// Joins one value of every thread for each of `kinds`: within warps by halves, then the warps in order.
@@ -263,6 +347,18 @@ impl Emitter {
         // Others may write there again once all have read.
         self.sync();
         joined
+    }
+
+    /// The body of a kernel of so many tasks, where blocks may have room for more.
+    pub(crate) fn within_tasks(body: String, block: &Block, tasks: usize) -> String {
+        if tasks.is_multiple_of(block.tasks()) {
+            return body;
+        }
+        let (head, rest) = body.split_at(block.head);
+        let inside = format!(
+            "  %all_tasks = arith.constant {tasks} : i64\n  %is_task = arith.cmpi ult, %task, %all_tasks : i64\n"
+        );
+        format!("{head}{inside}  scf.if %is_task {{\n{rest}  }}\n")
     }
 
     /// The function around `body`, and its shared memory.

@@ -1,16 +1,19 @@
 //! Kernels for NVIDIA GPUs.
 //!
 //! A kernel is an `llvm.func` with the attribute `nvvm.kernel` whose parameters are the operands' addresses, or tensor maps
-//! ([`tensor_map`]) where it wants them, in order, or arrays of either. A task is a block of threads (`ctaid.x` is its number), and a block knows
-//! its kernel's whole problem: grids have one axis, sizes are constants. Nothing is added atomically, so every sum has one
-//! order.
+//! ([`tensor_map`]) where it wants them, in order, or arrays of either. A task is a block of threads (`ctaid.x` is its number) or one of
+//! its warps, and a block knows its kernel's whole problem: grids have one axis, sizes are constants. Nothing is added
+//! atomically, so every sum has one order.
 //!
 //! Operands begin at multiples of 16 bytes, but for rows that an epilogue adds to all others.
 pub mod attention;
 pub mod block;
+mod columns;
+pub mod deal;
 pub mod gemm;
 pub(crate) mod grouped;
 mod hopper;
+mod loops;
 pub mod tensor_map;
 mod tile;
 pub mod vendor;
@@ -18,6 +21,7 @@ mod warp;
 
 use crate::Kernel;
 use crate::gemm::Gemm;
+use crate::reduce::ColumnSum;
 use crate::steps::Steps;
 use crate::tuning::{HOPPER_SHORT_DEPTH, WarpgroupTuning, hopper_gemm};
 use vendor::Vendor;
@@ -79,6 +83,11 @@ impl Gpu {
             Arch::Sm90a => 227 << 10,
         }
     }
+}
+
+/// The column sums; operands as [`ColumnSum`] has them.
+pub fn column_sum(problem: &ColumnSum) -> Steps {
+    columns::steps(problem)
 }
 
 /// The matrix product: by the vendor's library, or by warpgroups where the GPU has them, if they can compute it and the tuning

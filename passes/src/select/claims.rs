@@ -113,10 +113,10 @@ fn norm_grad_weight(s: &mut Selector, at: usize, kind: Kind, eps: f32, done: &mu
     let (to, accumulate) = accumulation(s, at, 0, done);
     let elem = value_elem(s.function, args[0]);
     let grad = norm::NormGradWeight { rows, n, kind, eps, accumulate, elem };
-    let partials = s.temporary(grad.parts() * n * 4);
+    let partials = s.temporary(grad.parts(s.target) * n * 4);
     let name = op_name(s.function, at);
     s.launch(grad.build(s.target), vec![args[0].into(), args[1].into(), partials], name);
-    s.launch(grad.finish(s.target), vec![partials, to], name);
+    s.launch_steps(grad.finish(s.target), &[partials, to], name);
 }
 
 /// Sums down to one row are column sums; sums down to one number are the sum of column sums; sums down to one column are
@@ -132,12 +132,12 @@ fn sum_to(s: &mut Selector, at: usize, done: &mut [bool]) {
     }
     if to.len() == n && to.shape.last() == Some(&n) {
         let (to, accumulate) = accumulation(s, at, 0, done);
-        let kernel = reduce::ColumnSum { rows: m, n, stride: n, elem, accumulate }.build(s.target);
-        s.launch(kernel, vec![inst.args[0].into(), to], "sum_to");
+        let steps = s.target.column_sum(&reduce::ColumnSum { rows: m, n, stride: n, elem, accumulate });
+        s.launch_steps(steps, &[inst.args[0].into(), to], "sum_to");
     } else if to.len() == 1 {
         let columns = s.temporary(n * 4);
-        let kernel = reduce::ColumnSum { rows: m, n, stride: n, elem, accumulate: false }.build(s.target);
-        s.launch(kernel, vec![inst.args[0].into(), columns], "sum_to");
+        let steps = s.target.column_sum(&reduce::ColumnSum { rows: m, n, stride: n, elem, accumulate: false });
+        s.launch_steps(steps, &[inst.args[0].into(), columns], "sum_to");
         s.launch(reduce::Sum { n }.build(s.target), vec![columns, inst.results[0].into()], "sum_to");
     } else if sums_rows(from, to) {
         s.row_sum(at);

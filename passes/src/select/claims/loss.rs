@@ -65,8 +65,8 @@ pub(super) fn claim(
             s.launch_product(head.input_gradient(), vec![logits, args[1].into(), to, count], "input_gradient");
         }
         if let Some((to, accumulate)) = to_bias {
-            let sum = head.bias_gradient(accumulate || b > 0).build(s.target);
-            s.launch(sum, vec![logits, to], "bias_gradient");
+            let steps = s.target.column_sum(&head.bias_gradient(accumulate || b > 0));
+            s.launch_steps(steps, &[logits, to], "bias_gradient");
         }
         if let Some((to, accumulate)) = to_weight {
             let add = accumulate || b > 0;
