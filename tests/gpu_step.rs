@@ -98,20 +98,21 @@ fn check(bench: impl Fn() -> Bench, settings: &[&str], file: &str, tolerance: &T
     cpu
 }
 
-/// Trains on the CPU and on a Hopper GPU, where warpgroups compute at least so many of the plan's products and attentions.
+/// Trains on the CPU and on a Hopper GPU, where warpgroups compute at least so many of the plan's products and attentions, and
+/// of its products of experts.
 fn check_hopper(
     bench: impl Fn() -> Bench,
     rows: &[usize],
     (settings, file): (&[&str], &str),
-    [products, attentions]: [usize; 2],
+    [products, attentions, of_experts]: [usize; 3],
 ) {
     let settings = [&["--model.torch_dtype=bfloat16"], settings].concat();
     let cpu = run(&bench(), ("cpu", ""), rows, &settings, file);
     let bench = bench();
     let gpu = run(&bench, HOPPER, rows, &settings, file);
     let plan = String::from_utf8(bench.run(&["show", "a", "plan"]).stdout).expect("the plan as text");
-    for (template, wanted) in [("gemm_wg", products), ("attention_wg", attentions)] {
-        let of_it = |line: &&str| line.contains(&format!(" {template}")) && line.contains(" map Bf16[");
+    for (template, wanted) in [(" gemm_wg", products), (" attention_wg", attentions), (" grouped_wg", of_experts)] {
+        let of_it = |line: &&str| line.contains(template) && line.contains(" map Bf16[");
         let found = plan.lines().filter(of_it).count();
         println!("{found} of {template}, wanted {wanted}");
         assert!(found >= wanted, "{found} of {template}, wanted {wanted}:\n{plan}");
@@ -206,13 +207,13 @@ fn lora_in_parts_of_steps() {
 
 #[test]
 fn full_fine_tuning_by_warpgroups() {
-    check_hopper(Bench::new, LONG, (&[], SHARD), [20, 0]);
+    check_hopper(Bench::new, LONG, (&[], SHARD), [20, 0, 0]);
 }
 
 /// A rank whose rows of bf16 are not as long as a tensor map wants them.
 #[test]
 fn lora_by_warpgroups() {
-    check_hopper(Bench::new, LONG, (&LORA, ADAPTER), [15, 0]);
+    check_hopper(Bench::new, LONG, (&LORA, ADAPTER), [15, 0, 0]);
 }
 
 #[test]
@@ -261,13 +262,44 @@ fn with_heads(heads: usize, kv_heads: usize) -> Bench {
 /// A head as large as the rows of the longest boxes, in rows of more than half a block of queries.
 #[test]
 fn attention_by_warpgroups() {
-    check_hopper(|| with_heads(1, 1), &[150, 90], (&[], SHARD), [20, 6]);
+    check_hopper(|| with_heads(1, 1), &[150, 90], (&[], SHARD), [20, 6, 0]);
 }
 
 /// Heads as large as the rows of the shortest boxes.
 #[test]
 fn attention_of_small_heads_by_warpgroups() {
-    check_hopper(|| with_heads(4, 2), &[150, 90], (&[], SHARD), [20, 2]);
+    check_hopper(|| with_heads(4, 2), &[150, 90], (&[], SHARD), [20, 2, 0]);
+}
+
+/// A model without weights whose feed-forward layers are three experts, two a token, as Qwen3 has them.
+fn with_experts() -> Bench {
+    let bench = Bench::new();
+    bench.without_weights();
+    let path = bench.path("model/config.json");
+    let text = std::fs::read_to_string(&path).expect("the config");
+    let mut config: serde_json::Value = serde_json::from_str(&text).expect("the config as JSON");
+    let experts = serde_json::json!({
+        "model_type": "qwen3_moe",
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "head_dim": 16,
+        "num_experts": 3,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 96,
+        "norm_topk_prob": true,
+    });
+    config.as_object_mut().expect("an object").extend(experts.as_object().expect("an object").clone());
+    std::fs::write(path, config.to_string()).expect("the changed config");
+    bench
+}
+
+#[test]
+fn experts_by_warpgroups() {
+    check_hopper(with_experts, LONG, (&[], SHARD), [0, 0, 16]);
+}
+
+#[test]
+fn lora_of_experts_by_warpgroups() {
+    check_hopper(with_experts, LONG, (&LORA, ADAPTER), [0, 0, 18]);
 }
 
 /// A model that has a config alone begins with drawn weights, frozen or not, and so knows nothing.

@@ -38,7 +38,7 @@ pub type Value = String;
 /// The text of one function body under construction.
 #[derive(Default, Debug)]
 pub struct Emitter {
-    text: String,
+    pub(crate) text: String,
     next: usize,
     /// Whether the machine rounds to bf16 by an instruction.
     pub(crate) rounds: bool,

@@ -88,6 +88,11 @@ impl GroupedDepth {
         format!("grouped_{}_{}", self.groups, self.gemm().name())
     }
 
+    /// Rows of a group where all have as many.
+    pub(crate) fn share(&self) -> usize {
+        self.rows.div_ceil(self.groups)
+    }
+
     /// The product's work, with every group's result.
     pub(crate) fn work(&self, family: &'static str) -> crate::Work {
         let passes = if self.accumulate { 2 } else { 1 };

@@ -288,6 +288,34 @@ impl Emitter {
         (0..types.len()).map(|i| format!("{name}#{i}")).collect()
     }
 
+    /// Goes on as long as `test` says so, an i1 beside i64 that it passes to `body`, which returns what `test` gets next; it gets
+    /// `carried` first. Returns what it passes in the end.
+    pub(crate) fn while_loop(
+        &mut self,
+        carried: &[Value],
+        test: impl FnOnce(&mut Emitter, &[Value]) -> (Value, Vec<Value>),
+        body: impl FnOnce(&mut Emitter, &[Value]) -> Vec<Value>,
+    ) -> Vec<Value> {
+        let types = |count: usize| vec!["i64"; count].join(", ");
+        let (result, before) = (self.fresh(), std::mem::take(&mut self.text));
+        let names: Vec<Value> = carried.iter().map(|_| self.fresh()).collect();
+        let (go_on, passed) = test(self, &names);
+        self.line(format!("scf.condition({go_on}) {} : {}", passed.join(", "), types(passed.len())));
+        let tested = std::mem::replace(&mut self.text, before);
+        let inits: Vec<String> = names.iter().zip(carried).map(|(name, value)| format!("{name} = {value}")).collect();
+        let (count, from, to) = (passed.len(), types(carried.len()), types(passed.len()));
+        self.line(format!("{result}:{count} = scf.while ({}) : ({from}) -> ({to}) {{", inits.join(", ")));
+        self.text += &tested;
+        let names: Vec<Value> = passed.iter().map(|_| self.fresh()).collect();
+        let arguments: Vec<String> = names.iter().map(|name| format!("{name}: i64")).collect();
+        self.line("} do {");
+        self.line(format!("^bb0({}):", arguments.join(", ")));
+        let next = body(self, &names);
+        self.line(format!("scf.yield {} : {from}", next.join(", ")));
+        self.line("}");
+        (0..count).map(|i| format!("{result}#{i}")).collect()
+    }
+
     /// The finished kernel; its symbol is `name` and a digest of its text (FNV-1a), so equal symbols mean equal kernels.
     pub fn finish(self, name: &str, tasks: usize, scratch_bytes: u64, work: Work) -> Kernel {
         let (body, block) = self.into_parts();

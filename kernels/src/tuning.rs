@@ -248,17 +248,25 @@ const HOPPER_BF16: [WarpgroupTuning; 3] = [
     WarpgroupTuning { columns: 64, stages: 8, cluster: 1, least_columns: 33, ..HOPPER_LARGEST },
 ];
 
+/// Fewest steps of a product over groups of rows: a tile's. With fewer, most of what is multiplied would be zeros.
+const HOPPER_LEAST_DEPTH: usize = 64;
+
 /// Most steps of a term that threads load themselves, as A is f32 or rows are no multiple of 16 bytes: LoRA's ranks. No
 /// figures yet.
 pub const HOPPER_SHORT_DEPTH: usize = 256;
 
 /// The cut for an `[m, n]` result, if warpgroups are to compute it: the first that has blocks enough, else the last.
 pub fn hopper_gemm(m: usize, n: usize) -> Option<WarpgroupTuning> {
+    hopper_gemms(1, m, n)
+}
+
+/// The cut for so many of them in one launch.
+fn hopper_gemms(count: usize, m: usize, n: usize) -> Option<WarpgroupTuning> {
     let fits = |cut: &&WarpgroupTuning| m >= cut.least_rows && n >= cut.least_columns;
-    let blocks = |cut: &WarpgroupTuning| m.div_ceil(128) * n.div_ceil(cut.columns);
+    let blocks = |cut: &WarpgroupTuning| count * m.div_ceil(128) * n.div_ceil(cut.columns);
     let fitting = || HOPPER_BF16.iter().filter(fits);
     let cut = fitting().find(|cut| blocks(cut) >= BUSY_BLOCKS).or_else(|| fitting().next_back())?;
-    Some(if cut.fills_clusters(m, n) { *cut } else { cut.alone() })
+    Some(if cut.fills_clusters(count, m, n) { *cut } else { cut.alone() })
 }
 
 impl WarpgroupTuning {
@@ -267,15 +275,28 @@ impl WarpgroupTuning {
         WarpgroupTuning { cluster: 1, ..self }
     }
 
-    /// Whether clusters compute an `[m, n]` result in as many blocks as there are without them, and tasks in as many
+    /// Whether clusters compute so many `[m, n]` results in as many blocks as there are without them, and tasks in as many
     /// turns, or in an eighth more: the last cluster may reach below the result.
-    fn fills_clusters(&self, m: usize, n: usize) -> bool {
+    fn fills_clusters(&self, count: usize, m: usize, n: usize) -> bool {
         let (down, across) = (m.div_ceil(128), n.div_ceil(self.columns));
         let in_clusters = down.next_multiple_of(self.cluster);
-        let turns = |down: usize| (down * across).div_ceil(self.tasks);
+        let turns = |down: usize| (count * down * across).div_ceil(self.tasks);
         let hardly_more = |count: usize, alone: usize| 8 * count <= 9 * alone;
         hardly_more(in_clusters, down) && hardly_more(turns(in_clusters), turns(down))
     }
+}
+
+/// The cut for the products of groups of about so many rows, each by a matrix of `n` columns, if warpgroups are to compute them.
+/// A group leaves half of a block unused on average: with 512 rows, as each of 128 experts gets of 8192 tokens that choose 8,
+/// 11 % of what is multiplied. With fewer than half a block's rows it would be more than half, and blocks of 64 rows by
+/// `mma.sync` are the better ones. Clusters would leave more unused. No figures yet.
+pub fn hopper_grouped_rows(groups: usize, rows: usize, n: usize) -> Option<WarpgroupTuning> {
+    hopper_gemms(groups, rows, n).map(WarpgroupTuning::alone)
+}
+
+/// The cut for `[m, n]` products over the rows of groups of about so many, which are the steps: some more than a tile has.
+pub fn hopper_grouped_depth(groups: usize, rows: usize, (m, n): (usize, usize)) -> Option<WarpgroupTuning> {
+    hopper_gemms(groups, m, n).filter(|_| rows >= HOPPER_LEAST_DEPTH)
 }
 
 /// Which of the products that cuBLASLt can compute (`gpu/vendor.rs`) it is to compute.

@@ -37,7 +37,7 @@ fn assert_sum(what: &str, got: f64, (want, size): (f64, f64), output: Elem) {
     assert!((got - want).abs() <= allowed, "{what}: {got}, not {want} (allowed {allowed:e})");
 }
 
-fn check_rows(problem: &GroupedRows, kernel: &Kernel) {
+pub fn check_rows(problem: &GroupedRows, kernel: &Kernel) {
     let library = load(&[kernel]);
     let (Gemm { m, n, terms, .. }, output) = (&problem.gemm, problem.gemm.epilogue.outputs[0].elem);
     let term = terms[0];
@@ -71,14 +71,21 @@ fn check_rows(problem: &GroupedRows, kernel: &Kernel) {
     }
 }
 
-fn rows(groups: usize, (m, n, k): (usize, usize, usize), form: &str, elems: [Elem; 2], output: Elem) -> GroupedRows {
+pub fn rows(
+    groups: usize,
+    (m, n, k): (usize, usize, usize),
+    form: &str,
+    elems: [Elem; 2],
+    output: Elem,
+) -> GroupedRows {
     GroupedRows { groups, gemm: plain(m, n, vec![term(m, n, k, form, elems, 0)], output) }
 }
 
 #[test]
 fn rows_meet_the_matrix_of_their_group() {
     for form in ["nt", "nn"] {
-        for (groups, size) in [(3, (29, 53, 37)), (4, (50, 48, 64)), (8, (5, 40, 24)), (1, (1, 1, 1)), (5, (70, 8, 72))] {
+        for (groups, size) in [(3, (29, 53, 37)), (4, (50, 48, 64)), (8, (5, 40, 24)), (1, (1, 1, 1)), (5, (70, 8, 72))]
+        {
             for (elems, output) in [([F32, F32], F32), ([Bf16, Bf16], Bf16), ([F32, Bf16], Bf16), ([Bf16, F32], F32)] {
                 let problem = rows(groups, size, form, elems, output);
                 check_rows(&problem, &super::target().grouped_rows(&problem));
@@ -150,7 +157,7 @@ fn products_over_the_rows_of_each_group() {
     }
 }
 
-fn check_depth(problem: &GroupedDepth, kernel: &Kernel) {
+pub fn check_depth(problem: &GroupedDepth, kernel: &Kernel) {
     let GroupedDepth { groups, rows, m, n, elems, accumulate } = *problem;
     let library = load(&[kernel]);
     for offsets in divisions(rows, groups) {

@@ -17,9 +17,8 @@ pub struct Interpreted {
 impl Interpreted {
     pub fn load(kernels: &[&Kernel]) -> Interpreted {
         let kernels: Vec<Kernel> = kernels.iter().map(|kernel| (*kernel).clone()).collect();
-        // Hopper's kernels are those with tensor maps.
-        let wants_maps = |kernel: &Kernel| !geometry(kernel).maps.is_empty();
-        let hopper = kernels.iter().any(wants_maps);
+        let by_warpgroups = |kernel: &Kernel| kernel.text().is_some_and(|text| text.contains("wgmma"));
+        let hopper = kernels.iter().any(by_warpgroups);
         let gpu = Gpu::ALL[usize::from(hopper)];
         let text = ptx(&kernels, gpu).unwrap_or_else(|error| panic!("{error}"));
         let kernels = amc_ptx::load(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));

@@ -53,7 +53,7 @@ on!(
 on!(lanes16, amc_kernels::Target, crate::wide(), attention_cached, attention_scores, gemm_plans, gemv, packing);
 on!(gpu, amc_kernels::Gpu, amc_kernels::Gpu::ALL[0], attention_scores, gpu_gemm, gpu_attention);
 
-/// Products and attention of a Hopper GPU; its other kernels are those of any.
+/// Products, those of groups too, and attention of a Hopper GPU; its other kernels are those of any.
 #[path = "."]
 mod hopper {
     fn target() -> amc_kernels::Gpu {
@@ -63,9 +63,11 @@ mod hopper {
     mod attention;
     mod gemm;
     mod gpu_attention;
+    mod grouped;
     mod hopper_attention;
     mod hopper_clusters;
     mod hopper_gemm;
+    mod hopper_grouped;
 }
 
 /// A target with AVX-512 and bf16: this machine where it has them. Elsewhere LLVM breaks the vectors up, and pairs of bf16

@@ -23,6 +23,14 @@ pub fn all(gpu: &Gpu) -> Vec<Named> {
     list.extend(products(gpu, MIXTRAL, [F32; 2]));
     let (groups, k, width, _) = QWEN;
     list.push(by_rows(gpu, "LoRA of experts, f32 by bf16", (groups, TOKENS * k, 768, RANK), "nt", [F32, Bf16]));
+    list.push(by_rows(gpu, "LoRA of experts, rank 4, f32 by bf16", (groups, TOKENS * k, 768, 4), "nt", [F32, Bf16]));
+    list.push(by_rows(
+        gpu,
+        "LoRA of experts, gradient, f32 by bf16",
+        (groups, TOKENS * k, width, RANK),
+        "nn",
+        [F32, Bf16],
+    ));
     list.push(by_rows(gpu, "LoRA of experts, narrow", (groups, TOKENS * k, RANK, width), "nt", [Bf16; 2]));
     for (experts, k, ..) in [MIXTRAL, QWEN] {
         for normalize in [true, false] {
@@ -64,7 +72,7 @@ fn by_rows(
     form: &str,
     elems: [Elem; 2],
 ) -> Named {
-    let epilogue = if form == "nn" { residual(elems[0]) } else { Region::identity(F32, elems[0]) };
+    let epilogue = if form == "nn" { residual(elems[1]) } else { Region::identity(F32, elems[0]) };
     let terms = vec![term((m, n, k), form, elems)];
     let gemm = Gemm { m, n, terms, epilogue, row_limit: None, inner_limit: None };
     (format!("{what}, {form}, {}", elems[0].name()), gpu.grouped_rows(&GroupedRows { groups, gemm }))

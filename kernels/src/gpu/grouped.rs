@@ -1,13 +1,34 @@
-//! Products of groups of rows ([`crate::grouped`]) on a GPU: blocks of the product [`super::gemm`], of rows, matrices
-//! and depths that are found at run time. A block that has no rows returns at once.
-use super::Gpu;
+//! Products of groups of rows ([`crate::grouped`]) on a GPU: those of warpgroups are [`hopper`]'s, others blocks of the product
+//! [`super::gemm`], of rows, matrices and depths that are found at run time. A block that has no rows returns at once.
 use super::gemm::{Share, Template};
+use super::{Arch, Gpu, hopper};
 use crate::Kernel;
 use crate::emit::Emitter;
 use crate::grouped::{FIRST_RESULT, GroupedDepth, GroupedRows, block_of, most_blocks, span};
+use crate::tuning::{HOPPER_SHORT_DEPTH, hopper_grouped_depth, hopper_grouped_rows};
 
-/// Rows of every group by its matrix.
+/// Rows of every group by its matrix: by warpgroups where the GPU has them, if they can compute it and the tuning table wants
+/// them to.
 pub fn rows(problem: &GroupedRows, gpu: &Gpu) -> Kernel {
+    let cut = match gpu.arch {
+        Arch::Sm80 => None,
+        Arch::Sm90a => hopper_grouped_rows(problem.groups, problem.share(), problem.gemm.n)
+            .filter(|_| hopper::suits_rows(problem, HOPPER_SHORT_DEPTH, gpu)),
+    };
+    cut.map_or_else(|| rows_of_any_gpu(problem, gpu), |cut| hopper::rows(problem, cut))
+}
+
+/// A product over the rows of every group, likewise.
+pub fn depth(problem: &GroupedDepth, gpu: &Gpu) -> Kernel {
+    let cut = match gpu.arch {
+        Arch::Sm80 => None,
+        Arch::Sm90a => hopper_grouped_depth(problem.groups, problem.share(), (problem.m, problem.n))
+            .filter(|_| hopper::suits_depth(&problem.gemm())),
+    };
+    cut.map_or_else(|| depth_of_any_gpu(problem, gpu), |cut| hopper::depth(problem, cut))
+}
+
+fn rows_of_any_gpu(problem: &GroupedRows, gpu: &Gpu) -> Kernel {
     let (gemm, groups) = (&problem.gemm, problem.groups);
     // Where a group has few rows, tall blocks would be mostly empty.
     let whole = Template::of(gemm, gemm.m, gpu.tf32);
@@ -37,8 +58,7 @@ pub fn rows(problem: &GroupedRows, gpu: &Gpu) -> Kernel {
     e.finish(&name, blocks * gemm.n.div_ceil(cut.columns), 0, problem.work(family))
 }
 
-/// A product over the rows of every group.
-pub fn depth(problem: &GroupedDepth, gpu: &Gpu) -> Kernel {
+fn depth_of_any_gpu(problem: &GroupedDepth, gpu: &Gpu) -> Kernel {
     let gemm = problem.gemm();
     let template = Template::of(&gemm, gemm.m, gpu.tf32);
     let cut = &template.cut;

@@ -21,6 +21,7 @@ mod warp;
 
 use crate::Kernel;
 use crate::gemm::Gemm;
+use crate::grouped::{GroupedDepth, GroupedRows};
 use crate::reduce::ColumnSum;
 use crate::steps::Steps;
 use crate::tuning::{HOPPER_SHORT_DEPTH, WarpgroupTuning, hopper_gemm};
@@ -115,6 +116,18 @@ fn by_warpgroups(gemm: &Gemm, gpu: &Gpu) -> Option<WarpgroupTuning> {
     }
     let cut = hopper_gemm(gemm.m, gemm.n)?;
     Some(if hopper::suits_clusters(gemm) { cut } else { cut.alone() })
+}
+
+/// Rows of groups by warpgroups, which can compute them, in a cut of the caller's.
+pub fn grouped_rows_by_warpgroups(problem: &GroupedRows, cut: WarpgroupTuning) -> Kernel {
+    assert!(hopper::suits_rows(problem, usize::MAX, &Gpu::ALL[1]), "warpgroups cannot compute {problem:?}");
+    hopper::rows(problem, cut)
+}
+
+/// Products over rows of groups by warpgroups, likewise.
+pub fn grouped_depth_by_warpgroups(problem: &GroupedDepth, cut: WarpgroupTuning) -> Kernel {
+    assert!(hopper::suits_depth(&problem.gemm()), "warpgroups cannot compute {problem:?}");
+    hopper::depth(problem, cut)
 }
 
 /// The matrix product by warpgroups, which can compute it, in a cut of the caller's.

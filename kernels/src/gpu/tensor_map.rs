@@ -4,7 +4,7 @@
 //! a launch, or a graph that holds it, keeps its copy, so no map lives in memory of the device. Boxes have rows of 128, 64 or 32 bytes and lie in shared memory under the
 //! swizzle of as many bytes (PTX ISA, "Tensor swizzling modes"), which `wgmma` reads; elements of a box outside of the
 //! matrix are zeros.
-use super::block::Block;
+use super::block::{Block, OperandArray};
 use crate::emit::{Elem, Emitter, Value};
 use crate::gemm::Operand;
 
@@ -64,6 +64,22 @@ impl Emitter {
         ));
         self.block.as_mut().expect("only a block has tensor maps").add_map(map);
         self.arg(operand)
+    }
+
+    /// The maps of `count` operands from the map's own on, which all look like it.
+    pub(super) fn tensor_maps(&mut self, map: TensorMap, count: usize) -> Value {
+        let maps = self.tensor_map(map);
+        self.block
+            .as_mut()
+            .expect("only a block has tensor maps")
+            .add_array(OperandArray { first: map.operand, count });
+        maps
+    }
+
+    /// One of several maps, by its number.
+    pub(super) fn map_of(&mut self, maps: &str, index: &str) -> Value {
+        let ty = format!("!llvm.array<{MAP_BYTES} x i8>");
+        self.op(format!("llvm.getelementptr inbounds {maps}[{index}] : (!llvm.ptr, i64) -> !llvm.ptr, {ty}"))
     }
 }
 

@@ -4,7 +4,7 @@
 //! ends and its stage is given back, so the tensor cores always have something to do. The last of a block is waited for.
 use super::descriptor::{self, distance};
 use super::wgmma::{self, STEPS};
-use super::{CONSUMER_ROWS, CONSUMERS, Corner, DEPTH, Start, Template, WARPGROUP, loads_a, loads_b};
+use super::{CONSUMER_ROWS, CONSUMERS, DEPTH, Share, Start, Template, WARPGROUP, loads_a, loads_b};
 use crate::emit::{Emitter, Value};
 use crate::gemm::Term;
 use crate::gpu::block::WARP;
@@ -21,9 +21,9 @@ impl Template<'_> {
         e.line(format!("nvvm.setmaxregister increase {REGISTERS}"));
         let warps = e.index((WARPGROUP / WARP) as i64);
         let consumer = e.int2("divui", "%warp", &warps);
-        self.walk(e, start, |e, corner, first| {
-            let (sums, behind) = self.multiply_all(e, start, corner, first, &consumer);
-            self.finish(e, &sums, start, corner);
+        self.walk(e, start, |e, share, first| {
+            let (sums, behind) = self.multiply_all(e, start, share, first, &consumer);
+            self.finish(e, &sums, start, share);
             behind
         });
     }
@@ -33,25 +33,25 @@ impl Template<'_> {
         &self,
         e: &mut Emitter,
         start: &Start,
-        corner: &Corner,
+        share: &Share,
         first: &str,
         consumer: &str,
     ) -> (Vec<Value>, Value) {
         let mut sums = self.sums().zeros(e);
         let mut next = first.to_string();
         for (i, term) in self.gemm.terms.iter().enumerate() {
-            let tiles = self.tiles(e, &start.depths[i]);
+            let tiles = self.tiles(e, &share.depths[i]);
             let matrices = self.descriptors(e, term, consumer);
             let carried = [(sums, self.sums().ty())];
             let last = e.for_loop("%zero", &tiles, 1, &carried, |e, tile, sums| {
                 let number = e.int2("addi", &next, tile);
                 let slot = start.pipeline.slot(e, &number);
-                let parts = loads_a(term).then(|| self.parts_of_a(e, term, i, start, (&corner.row, tile)));
+                let parts = loads_a(term).then(|| self.parts_of_a(e, term, i, share, tile));
                 start.pipeline.wait_full(e, &slot);
                 if loads_b(term) {
-                    self.write_b(e, term, i, start, (&corner.column, tile, &slot.stage));
+                    self.write_b(e, term, i, share, (tile, &slot.stage));
                 } else if self.gemm.inner_limit.is_some() {
-                    self.clear_tail(e, term, &slot.stage, (&start.depths[i], tile));
+                    self.clear_tail(e, term, &slot.stage, (&share.depths[i], tile));
                 }
                 let sums = match &parts {
                     None => self.multiply(e, sums[0].clone(), term, &matrices, &slot.stage),

@@ -4,7 +4,7 @@
 //! are 128. So they pass a *strip* of columns at a time, 20 KiB. Every warp has its own sixteen rows and waits for nobody
 //! else. Rows in shared memory are eight elements longer than a strip is wide: pairs of columns that the threads of half a warp
 //! store, four rows of four pairs, then lie in different banks.
-use super::{CONSUMERS, Corner, ROWS, Start, Template, WARPGROUP};
+use super::{CONSUMERS, ROWS, Share, Start, Template, WARPGROUP};
 use crate::emit::{Elem, Emitter, Value, float_type};
 use crate::gpu::block::WARP;
 use crate::gpu::warp::{Element, Part};
@@ -23,18 +23,18 @@ const TOGETHER: usize = 4;
 
 impl Template<'_> {
     /// The epilogue on the sums of this thread's warp.
-    pub(super) fn finish(&self, e: &mut Emitter, sums: &[Value], start: &Start, corner: &Corner) {
+    pub(super) fn finish(&self, e: &mut Emitter, sums: &[Value], start: &Start, share: &Share) {
         debug_assert_eq!(ROWS, CONSUMERS * WARPGROUP / WARP * self.part().rows);
         let first = e.times("%warp", self.part().rows);
         let memory = e.shared_at(start.sums_at);
         let mine = e.row(&memory, &first, PITCH, Elem::F32);
-        let row = e.int2("addi", &corner.row, &first);
+        let row = e.int2("addi", &share.row, &first);
         let columns = e.index(self.columns as i64);
         e.repeat("%zero", &columns, STRIP as i64, |e, strip| {
             self.put(e, sums, &mine, strip);
             warp_sync(e);
-            let column = e.int2("addi", &corner.column, strip);
-            e.apart(|e| e.aligned(|e| self.store(e, &mine, (&row, &column), start)));
+            let column = e.int2("addi", &share.column, strip);
+            e.apart(|e| e.aligned(|e| self.store(e, &mine, (&row, &column), share)));
             warp_sync(e);
         });
     }
@@ -72,7 +72,7 @@ impl Template<'_> {
     }
 
     /// Computes and stores the elements of the warp's rows of a strip; `row` and `column` are its first.
-    fn store(&self, e: &mut Emitter, mine: &str, (row, column): (&str, &str), start: &Start) {
+    fn store(&self, e: &mut Emitter, mine: &str, (row, column): (&str, &str), share: &Share) {
         let lanes = if self.gemm.n.is_multiple_of(LANES) { LANES } else { 1 };
         let across = e.index((STRIP / lanes) as i64);
         let (below, beside) = (e.int2("divui", "%lane", &across), e.int2("remui", "%lane", &across));
@@ -88,30 +88,30 @@ impl Template<'_> {
                 let place = e.row(mine, &r, PITCH, Elem::F32);
                 let sum = e.load_at(&place, &beside, Elem::F32, lanes);
                 let r = e.int2("addi", row, &r);
-                let fits = e.less(&r, &start.rows);
+                let fits = e.less(&r, &share.rows);
                 let wanted = e.op(format!("arith.andi {inside}, {fits} : i1"));
                 let before = e.times(&r, self.gemm.n);
                 let full = e.int2("addi", &before, &c);
                 let place = Place { full: &full, row: &r, column: &c };
                 let mut inputs = vec![sum];
-                inputs.extend(self.inputs(e, &wanted, &place, lanes, start));
+                inputs.extend(self.inputs(e, &wanted, &place, lanes, share));
                 (wanted, full, inputs)
             };
             let elements: Vec<_> = (0..TOGETHER).map(|turn| element(e, turn)).collect();
             for (wanted, full, inputs) in &elements {
-                let store = |e: &mut Emitter| self.gemm.epilogue.store(e, inputs, &start.epilogue, full, lanes);
+                let store = |e: &mut Emitter| self.gemm.epilogue.store(e, inputs, &share.epilogue, full, lanes);
                 e.branch(wanted, store, |_| {});
             }
         });
     }
 
     /// The epilogue's inputs behind the sum, if they are wanted: elsewhere others may be writing.
-    fn inputs(&self, e: &mut Emitter, wanted: &str, place: &Place, lanes: usize, start: &Start) -> Vec<Value> {
+    fn inputs(&self, e: &mut Emitter, wanted: &str, place: &Place, lanes: usize, share: &Share) -> Vec<Value> {
         let count = self.gemm.epilogue.inputs.len() - 1;
         if count == 0 {
             return vec![];
         }
-        let load = |e: &mut Emitter| self.gemm.epilogue.load(e, 1, &start.epilogue, place, lanes);
+        let load = |e: &mut Emitter| self.gemm.epilogue.load(e, 1, &share.epilogue, place, lanes);
         e.either(wanted, &vec![float_type(lanes); count], load, |e| vec![e.float(0.0, lanes); count])
     }
 }

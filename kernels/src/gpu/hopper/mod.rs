@@ -15,7 +15,8 @@
 //!
 //! Invariants:
 //! - Both sides walk through the same blocks, and in each through the same tiles: term by term, along K. Tile number `i`
-//!   of a task goes to stage `i mod stages`.
+//!   of a task goes to stage `i mod stages`. Where blocks are found at run time ([`grouped`]), both find them in the same
+//!   memory.
 //! - A stage belongs to the producer until its `full` barrier completes, and to the consumers until its `empty` one does.
 //! - A sum is added in the order of its block's tiles, so it depends on the problem alone, not on how many tasks there are.
 //! - What tiles have outside of a matrix are zeros, written by the copies; steps behind a limit are made zeros by the
@@ -24,6 +25,7 @@ mod cluster;
 mod consumer;
 pub(super) mod descriptor;
 mod epilogue;
+mod grouped;
 mod operand;
 pub(super) mod pipeline;
 pub(super) mod producer;
@@ -37,9 +39,11 @@ use super::tensor_map::{BOX_ROW_BYTES, TensorMap};
 use super::warp::Part;
 use crate::emit::{Elem, Emitter, Value};
 use crate::gemm::{Gemm, Operand, Term};
+use crate::grouped::{GroupedDepth, GroupedRows, most_blocks};
 use crate::tuning::WarpgroupTuning;
 use crate::{Kernel, Work};
 use descriptor::PATTERN_ROWS;
+pub use grouped::{depth, rows, suits_depth, suits_rows};
 use operand::{BOX_LINES, Matrix};
 use pipeline::Pipeline;
 use wgmma::Sums;
@@ -94,16 +98,22 @@ fn loads_b(term: &Term) -> bool {
 
 /// The kernel, with the operands of [`Gemm::build`].
 pub fn build(gemm: &Gemm, cut: WarpgroupTuning) -> Kernel {
+    let work: Work = gemm.work("product_bf16");
+    template(gemm, Groups::None, cut).build(&format!("gemm_wg{}_{}", cut.columns, gemm.name()), work)
+}
+
+fn template<'a>(gemm: &'a Gemm, groups: Groups<'a>, cut: WarpgroupTuning) -> Template<'a> {
     let WarpgroupTuning { columns, band, stages, tasks, cluster, .. } = cut;
     let tile_bytes = |lines: usize| lines * DEPTH * Elem::Bf16.bytes() as usize;
     let (stage_bytes, b_at) = (tile_bytes(ROWS + columns), tile_bytes(ROWS));
     assert!([tasks, band, columns / BOX_LINES].iter().all(|count| count.is_multiple_of(cluster)), "{cut:?}");
-    Template { gemm, columns, band, tasks, cluster, stages, stage_bytes, b_at }.build()
+    Template { gemm, groups, columns, band, tasks, cluster, stages, stage_bytes, b_at }
 }
 
 /// A problem and how it is cut.
 struct Template<'a> {
     gemm: &'a Gemm,
+    groups: Groups<'a>,
     /// Of a block.
     columns: usize,
     /// Blocks of a band of rows.
@@ -118,28 +128,44 @@ struct Template<'a> {
     b_at: usize,
 }
 
+/// What the product is of.
+#[derive(Clone, Copy)]
+enum Groups<'a> {
+    /// Whole matrices.
+    None,
+    Rows(&'a GroupedRows),
+    Depth(&'a GroupedDepth),
+}
+
 /// The values that a task begins with.
 struct Start {
     pipeline: Pipeline,
-    /// A and B of every term: their maps, but the addresses of those that threads load.
-    operands: Vec<(Value, Value)>,
-    /// The epilogue's operands.
-    epilogue: Vec<Value>,
-    /// How many steps of each term are summed.
-    depths: Vec<Value>,
-    /// How many rows are computed.
-    rows: Value,
+    /// What all blocks have in common.
+    whole: Share,
+    /// Where groups begin.
+    offsets: Option<Value>,
     /// Where the sums pass through shared memory, in bytes.
     sums_at: usize,
     /// This block's number in its cluster, if there are clusters.
     rank: Option<Value>,
 }
 
-/// First row and column of a block.
+/// What a block computes.
 #[derive(Clone)]
-struct Corner {
+struct Share {
+    /// Its first row and column.
     row: Value,
     column: Value,
+    /// Behind the last row that is computed.
+    rows: Value,
+    /// A and B of every term: their maps, but the addresses of those that threads load.
+    operands: Vec<(Value, Value)>,
+    /// The epilogue's operands.
+    epilogue: Vec<Value>,
+    /// How many steps of each term are summed.
+    depths: Vec<Value>,
+    /// The first of them, where that is not the matrices' first.
+    first_step: Option<Value>,
 }
 
 impl Template<'_> {
@@ -164,10 +190,31 @@ impl Template<'_> {
         self.sums().part()
     }
 
-    fn build(&self) -> Kernel {
-        let gemm = self.gemm;
+    fn build(&self, name: &str, work: Work) -> Kernel {
         let block = Block::aligned(THREADS, SWIZZLE_PERIOD).with_register_pool().in_clusters(self.cluster);
         let mut e = Emitter::of_block(block);
+        let (whole, offsets) = match self.groups {
+            Groups::None => (self.whole(&mut e), None),
+            Groups::Rows(problem) => self.of_rows(&mut e, problem),
+            Groups::Depth(problem) => self.of_depth(&mut e, problem),
+        };
+        debug_assert!(self.stage_bytes.is_multiple_of(SWIZZLE_PERIOD), "every stage begins a pattern of the swizzle");
+        e.shared(self.stages * self.stage_bytes);
+        let sums_at = e.shared(epilogue::BYTES);
+        let pipeline = Pipeline::new(&mut e, self.stages).of_cluster(self.cluster);
+        let rank = (self.cluster > 1).then(|| cluster::rank(&mut e));
+        let start = Start { pipeline, whole, offsets, sums_at, rank };
+        start.pipeline.init(&mut e);
+        let first_producer = e.index((CONSUMERS * WARPGROUP / WARP) as i64);
+        let consumes = e.less("%warp", &first_producer);
+        e.branch(&consumes, |e| self.consume(e, &start), |e| self.produce(e, &start));
+        start.pipeline.finish(&mut e);
+        e.finish(name, self.tasks.min(self.places() * self.cluster), 0, work)
+    }
+
+    /// The operands of a product of whole matrices, and what of it is computed.
+    fn whole(&self, e: &mut Emitter) -> Share {
+        let gemm = self.gemm;
         let operands = (gemm.terms.iter().enumerate())
             .map(|(i, term)| {
                 let (a, b) = (self.a(term).map(2 * i), self.b(term).map(2 * i + 1));
@@ -175,33 +222,26 @@ impl Template<'_> {
                 (a, if loads_b(term) { e.arg(2 * i + 1) } else { e.tensor_map(b) })
             })
             .collect();
-        let epilogue = gemm.epilogue.operands(&mut e, gemm.first_epilogue_operand(), 1);
+        let epilogue = gemm.epilogue.operands(e, gemm.first_epilogue_operand(), 1);
         let count = (gemm.row_limit.or(gemm.inner_limit)).map(|_| {
             let pointer = e.arg(gemm.count_operand());
             e.load_int_at(&pointer, "%zero")
         });
-        debug_assert!(self.stage_bytes.is_multiple_of(SWIZZLE_PERIOD), "every stage begins a pattern of the swizzle");
-        e.shared(self.stages * self.stage_bytes);
-        let sums_at = e.shared(epilogue::BYTES);
-        let pipeline = Pipeline::new(&mut e, self.stages).of_cluster(self.cluster);
-        let rank = (self.cluster > 1).then(|| cluster::rank(&mut e));
-        let rows = limited(&mut e, gemm.m, gemm.row_limit, count.as_deref());
-        let depths: Vec<Value> =
-            (gemm.terms.iter()).map(|term| limited(&mut e, term.k, gemm.inner_limit, count.as_deref())).collect();
-        let start = Start { pipeline, operands, epilogue, depths, rows, sums_at, rank };
-        start.pipeline.init(&mut e);
-        let first_producer = e.index((CONSUMERS * WARPGROUP / WARP) as i64);
-        let consumes = e.less("%warp", &first_producer);
-        e.branch(&consumes, |e| self.consume(e, &start), |e| self.produce(e, &start));
-        start.pipeline.finish(&mut e);
-        let work: Work = gemm.work("product_bf16");
-        let tasks = self.tasks.min(self.places() * self.cluster);
-        e.finish(&format!("gemm_wg{}_{}", self.columns, gemm.name()), tasks, 0, work)
+        let rows = limited(e, gemm.m, gemm.row_limit, count.as_deref());
+        let depths = (gemm.terms.iter()).map(|term| limited(e, term.k, gemm.inner_limit, count.as_deref())).collect();
+        let (row, column) = ("%zero".into(), "%zero".into());
+        Share { row, column, rows, operands, epilogue, depths, first_step: None }
     }
 
-    /// Where clusters lie, the last of which may reach below the result.
+    /// Where clusters lie, the last of which may reach below the result, or below that of each group; where groups have
+    /// some of the rows, the most that there can be.
     fn places(&self) -> usize {
-        self.places_down() * self.blocks_across()
+        let down = match self.groups {
+            Groups::None => self.places_down(),
+            Groups::Rows(problem) => most_blocks(self.gemm.m, problem.groups, ROWS * self.cluster),
+            Groups::Depth(problem) => problem.groups * self.places_down(),
+        };
+        down * self.blocks_across()
     }
 
     fn places_down(&self) -> usize {
@@ -212,18 +252,26 @@ impl Template<'_> {
         self.gemm.n.div_ceil(self.columns)
     }
 
-    /// `body(corner, first)` for each of the task's blocks whose cluster has rows to compute: `first` is the number of
+    /// `body(share, first)` for each of the task's blocks whose cluster has rows to compute: `first` is the number of
     /// the block's first tile, and what is returned that of the tile behind its last.
-    fn walk(&self, e: &mut Emitter, start: &Start, body: impl FnOnce(&mut Emitter, &Corner, &str) -> Value) {
+    fn walk(&self, e: &mut Emitter, start: &Start, body: impl FnOnce(&mut Emitter, &Share, &str) -> Value) {
+        if let Groups::Rows(problem) = self.groups {
+            return self.walk_rows(e, start, problem, body);
+        }
         let number = "i64".to_string();
         let block = |e: &mut Emitter, place: &str, first: &str| {
-            let corner = self.corner(e, place);
-            let own = |e: &mut Emitter| self.own_corner(e, start, &corner);
+            let share = if let Groups::Depth(problem) = self.groups {
+                self.share_of_depth(e, start, problem, place)
+            } else {
+                let (row, column) = self.corner(e, place);
+                Share { row, column, ..start.whole.clone() }
+            };
+            let own = |e: &mut Emitter| Share { row: self.own_row(e, start, &share.row), ..share.clone() };
             if self.gemm.row_limit.is_none() {
                 let own = own(e);
                 return body(e, &own, first);
             }
-            let wanted = e.less(&corner.row, &start.rows);
+            let wanted = e.less(&share.row, &share.rows);
             let none = vec![first.to_string()];
             let some = |e: &mut Emitter| {
                 let own = own(e);
@@ -242,9 +290,9 @@ impl Template<'_> {
         }
     }
 
-    /// The corner of a cluster's place in the result. Places go down a band of it, then on to the next column, so that
+    /// The first row and column of a cluster's place in the result. Places go down a band of it, then on to the next column, so that
     /// those that run at a time have few rows of A and few columns of B between them, which the cache holds.
-    fn corner(&self, e: &mut Emitter, place: &str) -> Corner {
+    fn corner(&self, e: &mut Emitter, place: &str) -> (Value, Value) {
         let places_down = self.places_down();
         let height = (self.band / self.cluster).min(places_down);
         let in_band = e.index((height * self.blocks_across()) as i64);
@@ -262,15 +310,14 @@ impl Template<'_> {
         }
         let above = e.times(&band, height);
         let i = e.int2("addi", &above, &i);
-        Corner { row: e.times(&i, ROWS * self.cluster), column: e.times(&j, self.columns) }
+        (e.times(&i, ROWS * self.cluster), e.times(&j, self.columns))
     }
 
-    /// The corner of this block in its cluster's place.
-    fn own_corner(&self, e: &mut Emitter, start: &Start, corner: &Corner) -> Corner {
-        let Corner { row, column } = corner.clone();
-        let Some(rank) = &start.rank else { return Corner { row, column } };
+    /// The first row of this block in its cluster's place, which begins with a row.
+    fn own_row(&self, e: &mut Emitter, start: &Start, row: &str) -> Value {
+        let Some(rank) = &start.rank else { return row.into() };
         let before = e.times(rank, ROWS);
-        Corner { row: e.int2("addi", &row, &before), column }
+        e.int2("addi", row, &before)
     }
 
     /// How many tiles a term of so many steps has.

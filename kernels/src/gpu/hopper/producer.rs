@@ -1,7 +1,7 @@
 //! The producer: one thread that keeps the ring full.
 use super::operand::Matrix;
 use super::pipeline::shared_byte;
-use super::{CONSUMERS, Corner, Start, Template, WARPGROUP, cluster, consumer, loads_a, loads_b, registers_fit};
+use super::{CONSUMERS, Share, Start, Template, WARPGROUP, cluster, consumer, loads_a, loads_b, registers_fit};
 use crate::emit::{Emitter, Value};
 use crate::gpu::block::WARP;
 
@@ -13,16 +13,16 @@ impl Template<'_> {
     /// Copies all tiles, in the order in which the consumers multiply them.
     pub(super) fn produce(&self, e: &mut Emitter, start: &Start) {
         by_producer(e, REGISTERS, |e| {
-            self.walk(e, start, |e, corner, first| self.copy_all(e, start, corner, first.into()));
+            self.walk(e, start, |e, share, first| self.copy_all(e, start, share, first.into()));
         });
     }
 
     /// Copies a block's tiles, of which the first has such a number; returns that of the next block's.
-    fn copy_all(&self, e: &mut Emitter, start: &Start, corner: &Corner, mut first: Value) -> Value {
+    fn copy_all(&self, e: &mut Emitter, start: &Start, share: &Share, mut first: Value) -> Value {
         for (i, term) in self.gemm.terms.iter().enumerate() {
-            let tiles = self.tiles(e, &start.depths[i]);
+            let tiles = self.tiles(e, &share.depths[i]);
             let (a, b) = (self.a(term), self.b(term));
-            let (map_a, map_b) = &start.operands[i];
+            let (map_a, map_b) = &share.operands[i];
             let (copies_a, copies_b) = (!loads_a(term), !loads_b(term));
             // Without any, the stage is at once the consumers'.
             let bytes = if copies_a { self.b_at } else { 0 } + if copies_b { self.stage_bytes - self.b_at } else { 0 };
@@ -34,11 +34,12 @@ impl Template<'_> {
                 let barrier = start.pipeline.expect(e, &slot, &bytes);
                 let stage = e.times(&slot.stage, self.stage_bytes);
                 let step = e.times(tile, super::DEPTH);
+                let step = share.first_step.as_ref().map_or(step.clone(), |first| e.int2("addi", first, &step));
                 if copies_a {
-                    self.copy(e, &a, (map_a, &barrier), (&stage, 0), (&corner.row, &step), None);
+                    self.copy(e, &a, (map_a, &barrier), (&stage, 0), (&share.row, &step), None);
                 }
                 if copies_b {
-                    self.copy_b(e, &b, start, (map_b, &barrier), &stage, (&corner.column, &step));
+                    self.copy_b(e, &b, start, (map_b, &barrier), &stage, (&share.column, &step));
                 }
             });
             first = e.int2("addi", &first, &tiles);

@@ -8,15 +8,12 @@
 //! B is read from shared memory. Where no copy takes it, the producer gives the consumers an empty stage, to which they write
 //! the tile, swizzled. All of that happens while the tensor cores have the tile before.
 use super::descriptor::distance;
-use super::tail::swizzled;
+use super::tail::{PIECE, swizzled};
 use super::wgmma::{self, Fragment, PAIRS, STEPS, pinned_fragments};
-use super::{CONSUMERS, DEPTH, Start, Template, WARPGROUP};
+use super::{CONSUMERS, DEPTH, Share, Template, WARPGROUP};
 use crate::emit::{Elem, Emitter, Value};
 use crate::gemm::Term;
 use crate::gpu::warp::{Part, pack};
-
-/// Elements of 16 bytes, which a store takes at a time and the swizzle leaves together.
-const PIECE: usize = 8;
 
 /// How many matrices of bf16 hold A.
 fn parts(term: &Term) -> usize {
@@ -35,16 +32,16 @@ impl Template<'_> {
         e: &mut Emitter,
         term: &Term,
         i: usize,
-        start: &Start,
-        (block_row, tile): (&str, &str),
+        share: &Share,
+        tile: &str,
     ) -> Vec<Fragment> {
         let (row, column) = Part::origin(e);
         let first = e.times("%warp", self.part().rows);
         let row = e.int2("addi", &row, &first);
-        let row = e.int2("addi", &row, block_row);
+        let row = e.int2("addi", &row, &share.row);
         let before = e.times(tile, DEPTH);
         let column = e.int2("addi", &column, &before);
-        let (a, depth) = (&start.operands[i].0, &start.depths[i]);
+        let (a, depth) = (&share.operands[i].0, &share.depths[i]);
         let (last_row, last_column) = (e.index(self.gemm.m as i64 - 1), e.plus(depth, -1));
         let rows = [0, 8].map(|below| {
             let row = e.plus(&row, below);
@@ -70,15 +67,8 @@ impl Template<'_> {
 
     /// Writes B's tile number `tile` of term number `i` to its stage, which is empty, a thread sixteen steps of a column at a
     /// time.
-    pub(super) fn write_b(
-        &self,
-        e: &mut Emitter,
-        term: &Term,
-        i: usize,
-        start: &Start,
-        (block_column, tile, stage): (&str, &str, &str),
-    ) {
-        let (b, depth) = (&start.operands[i].1, &start.depths[i]);
+    pub(super) fn write_b(&self, e: &mut Emitter, term: &Term, i: usize, share: &Share, (tile, stage): (&str, &str)) {
+        let (b, depth) = (&share.operands[i].1, &share.depths[i]);
         let (last_line, last_step) = (e.index(self.gemm.n as i64 - 1), e.plus(depth, -1));
         let (before, to) = (e.times(tile, DEPTH), self.stage_at(e, stage, self.b_at));
         let count = e.index((self.columns * steps(term) / STEPS) as i64);
@@ -86,7 +76,7 @@ impl Template<'_> {
             let columns = e.index(self.columns as i64);
             let (group, line) = (e.int2("divui", i, &columns), e.int2("remui", i, &columns));
             let first = e.times(&group, STEPS);
-            let column = e.int2("addi", block_column, &line);
+            let column = e.int2("addi", &share.column, &line);
             // Columns outside of the matrix give columns outside of the result.
             let column = e.int2("minui", &column, &last_line);
             let from = e.row(b, &column, term.b.stride, Elem::Bf16);

@@ -10,6 +10,8 @@ use crate::gpu::tensor_map::BOX_ROW_BYTES;
 
 /// Of a box's row.
 const ROW_ELEMENTS: usize = BOX_ROW_BYTES / 2;
+/// Elements of 16 bytes, which a store takes at a time and the swizzle leaves together.
+pub(super) const PIECE: usize = 8;
 
 impl Template<'_> {
     /// Makes the steps from `depth` on zeros in tile number `tile` of a term, which is in `stage`.
@@ -31,20 +33,42 @@ impl Template<'_> {
 
 /// Zeros in the steps from `left` on of a tile; all threads of the consumers share the work.
 fn clear(e: &mut Emitter, matrix: &Matrix, tile: &str, left: &str) {
+    if !matrix.along {
+        return clear_rows(e, matrix, tile, left);
+    }
     let count = e.index((matrix.tile_lines * DEPTH) as i64);
     let zero = e.float(0.0, 1);
     e.apart(|e| {
         e.repeat("%thread", &count, (CONSUMERS * WARPGROUP) as i64, |e, i| {
             let across = e.index(ROW_ELEMENTS as i64);
             let (row, column) = (e.int2("divui", i, &across), e.int2("remui", i, &across));
-            let step = if matrix.along { column.clone() } else { remainder(e, &row, DEPTH) };
-            let behind = e.op(format!("arith.cmpi sge, {step}, {left} : i64"));
+            let behind = e.op(format!("arith.cmpi sge, {column}, {left} : i64"));
             let store = |e: &mut Emitter| {
                 let place = swizzled(e, &row, &column);
                 e.store_at(&zero, tile, &place, Elem::Bf16, 1);
             };
             e.branch(&behind, store, |_| {});
         });
+    });
+}
+
+/// The same where steps are rows of the boxes: whole rows, 16 bytes at a time.
+fn clear_rows(e: &mut Emitter, matrix: &Matrix, tile: &str, left: &str) {
+    let steps = e.index(DEPTH as i64);
+    let steps = e.int2("subi", &steps, left);
+    let across = matrix.tile_lines / PIECE;
+    let count = e.times(&steps, across);
+    let zeros = e.op("arith.constant dense<0> : vector<4xi32>");
+    e.repeat("%thread", &count, (CONSUMERS * WARPGROUP) as i64, |e, i| {
+        let (across, pieces) = (e.index(across as i64), e.index((ROW_ELEMENTS / PIECE) as i64));
+        let (step, piece) = (e.int2("divui", i, &across), e.int2("remui", i, &across));
+        let (number, piece) = (e.int2("divui", &piece, &pieces), e.int2("remui", &piece, &pieces));
+        let (before, step) = (e.times(&number, DEPTH), e.int2("addi", &step, left));
+        let row = e.int2("addi", &before, &step);
+        let (row, piece) = (e.times(&row, ROW_ELEMENTS), e.times(&piece, PIECE));
+        let place = e.int2("addi", &row, &piece);
+        let place = e.offset(tile, &place, Elem::Bf16);
+        e.line(format!("llvm.store {zeros}, {place} {{alignment = 16 : i64}} : vector<4xi32>, !llvm.ptr"));
     });
 }
 
