@@ -262,11 +262,16 @@ pub fn hopper_gemm(m: usize, n: usize) -> Option<WarpgroupTuning> {
 
 /// The cut for so many of them in one launch.
 fn hopper_gemms(count: usize, m: usize, n: usize) -> Option<WarpgroupTuning> {
+    let cut = hopper_row(count, m, n)?;
+    Some(if cut.fills_clusters(count, m, n) { cut } else { cut.alone() })
+}
+
+/// The same, whatever clusters leave unused.
+fn hopper_row(count: usize, m: usize, n: usize) -> Option<WarpgroupTuning> {
     let fits = |cut: &&WarpgroupTuning| m >= cut.least_rows && n >= cut.least_columns;
     let blocks = |cut: &WarpgroupTuning| count * m.div_ceil(128) * n.div_ceil(cut.columns);
     let fitting = || HOPPER_BF16.iter().filter(fits);
-    let cut = fitting().find(|cut| blocks(cut) >= BUSY_BLOCKS).or_else(|| fitting().next_back())?;
-    Some(if cut.fills_clusters(count, m, n) { *cut } else { cut.alone() })
+    fitting().find(|cut| blocks(cut) >= BUSY_BLOCKS).or_else(|| fitting().next_back()).copied()
 }
 
 impl WarpgroupTuning {
@@ -289,9 +294,12 @@ impl WarpgroupTuning {
 /// The cut for the products of groups of about so many rows, each by a matrix of `n` columns, if warpgroups are to compute them.
 /// A group leaves half of a block unused on average: with 512 rows, as each of 128 experts gets of 8192 tokens that choose 8,
 /// 11 % of what is multiplied. With fewer than half a block's rows it would be more than half, and blocks of 64 rows by
-/// `mma.sync` are the better ones. Clusters would leave more unused. No figures yet.
+/// `mma.sync` are the better ones. A cluster of two leaves a whole block unused on average: there are clusters where half a block
+/// is at most an eighth of the rows. No figures yet.
 pub fn hopper_grouped_rows(groups: usize, rows: usize, n: usize) -> Option<WarpgroupTuning> {
-    hopper_gemms(groups, rows, n).map(WarpgroupTuning::alone)
+    let cut = hopper_row(groups, rows, n)?;
+    let unused = (cut.cluster - 1) * 64;
+    Some(if 8 * unused <= rows { cut } else { cut.alone() })
 }
 
 /// The cut for `[m, n]` products over the rows of groups of about so many, which are the steps: some more than a tile has.

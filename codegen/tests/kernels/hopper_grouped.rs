@@ -51,6 +51,20 @@ fn cuts() {
     }
 }
 
+/// Pairs of blocks, of which a group with an odd number leaves the last one's second without rows, and groups smaller than a
+/// block.
+#[test]
+fn clusters() {
+    for (columns, groups, size, form, tasks) in
+        [(128, 3, (700, 200, 72), "nt", 4), (256, 2, (290, 264, 40), "nn", 132), (128, 5, (200, 136, 264), "nn", 2)]
+    {
+        let problem = rows(groups, size, form, [Bf16; 2], Bf16);
+        check_rows(&problem, &grouped_rows_by_warpgroups(&problem, pairs(columns, tasks)));
+    }
+    let short = rows(3, (290, 136, 16), "nt", [F32, Bf16], F32);
+    check_rows(&short, &grouped_rows_by_warpgroups(&short, pairs(128, 2)));
+}
+
 /// What a LoRA has summed in f32, times a matrix of every group: by copies, and where rows are no multiple of 16 bytes by
 /// threads.
 #[test]

@@ -11,6 +11,7 @@ use amc_kernels::embedding::{Embedding, EmbeddingGrad};
 use amc_kernels::emit::Elem::{self, Bf16, F32};
 use amc_kernels::gemm::{Gemm, Term};
 use amc_kernels::gpu::product_by_warpgroups;
+use amc_kernels::grouped::GroupedRows;
 use amc_kernels::heads::Heads;
 use amc_kernels::norm::{Kind, LayerNorm, NormGrad, NormGradWeight, RmsNorm};
 use amc_kernels::optimizer::{Adam, FinishNorm};
@@ -305,5 +306,10 @@ pub fn small_hopper(gpu: &Gpu) -> Vec<Named> {
     let of = |size @ (m, n, _)| gemm(m, n, vec![term(size, "nt", [Bf16; 2])], Region::identity(F32, Bf16));
     let pair = WarpgroupTuning { columns: 128, ..hopper_gemm(TOKENS, WIDTH).expect("warpgroups suit it") };
     let by_cluster = product_by_warpgroups(&of((256, 128, 64)), pair);
-    vec![product(gpu, "product_by_warpgroups", &of((128, 64, 64))), ("product_by_cluster".into(), by_cluster)]
+    let of_experts = gpu.grouped_rows(&GroupedRows { groups: 2, gemm: of((256, 64, 64)) });
+    vec![
+        product(gpu, "product_by_warpgroups", &of((128, 64, 64))),
+        ("product_by_cluster".into(), by_cluster),
+        ("product_of_experts".into(), of_experts),
+    ]
 }

@@ -5,7 +5,7 @@ use super::{Arch, Gpu, hopper};
 use crate::Kernel;
 use crate::emit::Emitter;
 use crate::grouped::{FIRST_RESULT, GroupedDepth, GroupedRows, block_of, most_blocks, span};
-use crate::tuning::{HOPPER_SHORT_DEPTH, hopper_grouped_depth, hopper_grouped_rows};
+use crate::tuning::{HOPPER_SHORT_DEPTH, WarpgroupTuning, hopper_grouped_depth, hopper_grouped_rows};
 
 /// Rows of every group by its matrix: by warpgroups where the GPU has them, if they can compute it and the tuning table wants
 /// them to.
@@ -15,7 +15,8 @@ pub fn rows(problem: &GroupedRows, gpu: &Gpu) -> Kernel {
         Arch::Sm90a => hopper_grouped_rows(problem.groups, problem.share(), problem.gemm.n)
             .filter(|_| hopper::suits_rows(problem, HOPPER_SHORT_DEPTH, gpu)),
     };
-    cut.map_or_else(|| rows_of_any_gpu(problem, gpu), |cut| hopper::rows(problem, cut))
+    let suiting = |cut: WarpgroupTuning| if hopper::suits_clusters(&problem.gemm) { cut } else { cut.alone() };
+    cut.map_or_else(|| rows_of_any_gpu(problem, gpu), |cut| hopper::rows(problem, suiting(cut)))
 }
 
 /// A product over the rows of every group, likewise.

@@ -8,8 +8,8 @@
 //! kernel finds a group's by its number, no map lies in memory that would have to be fenced, and 32,764 bytes of parameters have
 //! room for 255 maps.
 //!
-//! Blocks are numbered group by group, and in a group as in a product of its own. A task that goes from one of its blocks to the
-//! next goes on along `offsets`, so that in all it reads them once.
+//! Places of clusters are numbered group by group, and in a group as in a product of its own. A task that goes from one of its
+//! places to the next goes on along `offsets`, so that in all it reads them once.
 use super::{Groups, ROWS, Share, Start, Template, copied, loads_a, loads_b, suits, template};
 use crate::Kernel;
 use crate::emit::{Emitter, Value};
@@ -41,9 +41,8 @@ fn parameter_bytes(problem: &GroupedRows) -> usize {
     (a + others).next_multiple_of(64) + problem.groups * b
 }
 
-/// Rows of every group by its matrix, with the operands of [`GroupedRows`], without clusters.
+/// Rows of every group by its matrix, with the operands of [`GroupedRows`].
 pub fn rows(problem: &GroupedRows, cut: WarpgroupTuning) -> Kernel {
-    assert_eq!(cut.cluster, 1, "groups of rows are cut into blocks, not into clusters");
     let name = format!("grouped_wg{}_{}_{}", cut.columns, problem.groups, problem.gemm.name());
     template(&problem.gemm, Groups::Rows(problem), cut).build(&name, problem.work("product_bf16"))
 }
@@ -101,35 +100,37 @@ impl Template<'_> {
         problem: &GroupedRows,
         body: impl FnOnce(&mut Emitter, &Share, &str) -> Value,
     ) {
-        // The block's number, its group, how many blocks are before that, and the number of the block's first tile.
-        let carried = ["%task", "%zero", "%zero", "%zero"].map(String::from);
+        // The number of the cluster's place, its group, how many places are before that, and the number of the first tile.
+        let first = if self.cluster > 1 { e.divided("%task", self.cluster) } else { "%task".into() };
+        let carried = [&first, "%zero", "%zero", "%zero"].map(String::from);
         let test = |e: &mut Emitter, carried: &[Value]| {
-            let [block, group, before, tile] = carried else { unreachable!("four are carried") };
-            let found = self.group_of(e, start, problem, block, (group, before));
+            let [place, group, before, tile] = carried else { unreachable!("four are carried") };
+            let found = self.group_of(e, start, problem, place, (group, before));
             let groups = e.index(problem.groups as i64);
             let any = e.less(&found.rows.group, &groups);
             let Span { group, first, end } = found.rows;
-            (any, vec![block.clone(), group, found.before, first, end, tile.clone()])
+            (any, vec![place.clone(), group, found.before, first, end, tile.clone()])
         };
         let compute = |e: &mut Emitter, passed: &[Value]| {
-            let [block, group, before, first, end, tile] = passed else { unreachable!("six are passed") };
-            let within = e.int2("subi", block, before);
+            let [place, group, before, first, end, tile] = passed else { unreachable!("six are passed") };
+            let within = e.int2("subi", place, before);
             let (row, column) = self.corner_in_group(e, (first, end), &within);
+            let row = self.own_row(e, start, &row);
             let operands = self.operands_of(e, start, problem, group);
             let share = Share { row, column, rows: end.clone(), operands, ..start.whole.clone() };
             let tile = body(e, &share, tile);
-            vec![e.plus(block, self.tasks as i64), group.clone(), before.clone(), tile]
+            vec![e.plus(place, (self.tasks / self.cluster) as i64), group.clone(), before.clone(), tile]
         };
         e.while_loop(&carried, test, compute);
     }
 
-    /// The group of a block, from the group of the task's last one on; behind all groups if there is no such block.
+    /// The group of a place, from the group of the task's last one on; behind all groups if there is no such place.
     fn group_of(
         &self,
         e: &mut Emitter,
         start: &Start,
         problem: &GroupedRows,
-        block: &str,
+        place: &str,
         (group, before): (&str, &str),
     ) -> Found {
         let test = |e: &mut Emitter, carried: &[Value]| {
@@ -137,10 +138,10 @@ impl Template<'_> {
             let (groups, last) = (e.index(problem.groups as i64), e.index(problem.groups as i64 - 1));
             let known = e.int2("minsi", group, &last);
             let Span { first, end, .. } = span(e, offsets(start), &known, self.gemm.m);
-            let down = blocks_down(e, &first, &end);
-            let blocks = e.times(&down, self.blocks_across());
-            let next = e.int2("addi", before, &blocks);
-            let (later, within) = (e.op(format!("arith.cmpi sge, {block}, {next} : i64")), e.less(group, &groups));
+            let down = self.down_a_group(e, &first, &end);
+            let places = e.times(&down, self.blocks_across());
+            let next = e.int2("addi", before, &places);
+            let (later, within) = (e.op(format!("arith.cmpi sge, {place}, {next} : i64")), e.less(group, &groups));
             let again = e.op(format!("arith.andi {later}, {within} : i1"));
             (again, vec![group.clone(), before.clone(), next, first, end])
         };
@@ -150,12 +151,13 @@ impl Template<'_> {
         Found { rows: Span { group, first, end }, before }
     }
 
-    /// The first row and column of block `block` of a group with these rows: as [`Template::corner`] has it.
-    fn corner_in_group(&self, e: &mut Emitter, (first, end): (&str, &str), block: &str) -> (Value, Value) {
-        let in_band = e.index((self.band * self.blocks_across()) as i64);
-        let (band, within) = (e.int2("divui", block, &in_band), e.int2("remui", block, &in_band));
-        let (above, all) = (e.times(&band, self.band), e.index(self.band as i64));
-        let down = blocks_down(e, first, end);
+    /// The first row and column of place number `place` of a group with these rows: as [`Template::corner`] has it.
+    fn corner_in_group(&self, e: &mut Emitter, (first, end): (&str, &str), place: &str) -> (Value, Value) {
+        let highest = self.band / self.cluster;
+        let in_band = e.index((highest * self.blocks_across()) as i64);
+        let (band, within) = (e.int2("divui", place, &in_band), e.int2("remui", place, &in_band));
+        let (above, all) = (e.times(&band, highest), e.index(highest as i64));
+        let down = self.down_a_group(e, first, end);
         let left = e.int2("subi", &down, &above);
         let height = e.int2("minsi", &left, &all);
         // Short numbers, as the division is by one that is known only now.
@@ -165,8 +167,15 @@ impl Template<'_> {
             e.op(format!("arith.extui {result} : i32 to i64"))
         });
         let i = e.int2("addi", &above, &i);
-        let below = e.times(&i, ROWS);
+        let below = e.times(&i, ROWS * self.cluster);
         (e.int2("addi", first, &below), e.times(&j, self.columns))
+    }
+
+    /// Places one below the other in a group with these rows; the last may reach below it.
+    fn down_a_group(&self, e: &mut Emitter, first: &str, end: &str) -> Value {
+        let (rows, height) = (e.int2("subi", end, first), ROWS * self.cluster);
+        let rows = e.plus(&rows, height as i64 - 1);
+        e.divided(&rows, height)
     }
 
     /// A and B of every term for rows of a group.
@@ -183,20 +192,13 @@ impl Template<'_> {
     }
 }
 
-/// The group of a block.
+/// The group of a place.
 struct Found {
     rows: Span,
-    /// Blocks of the groups before it.
+    /// Places of the groups before it.
     before: Value,
 }
 
 fn offsets(start: &Start) -> &str {
     start.offsets.as_ref().expect("groups begin somewhere")
-}
-
-/// Blocks of a group's rows.
-fn blocks_down(e: &mut Emitter, first: &str, end: &str) -> Value {
-    let rows = e.int2("subi", end, first);
-    let rows = e.plus(&rows, ROWS as i64 - 1);
-    e.divided(&rows, ROWS)
 }
