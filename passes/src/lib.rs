@@ -1,6 +1,7 @@
 //! From a forward graph to a plan: the passes, the choice of kernels, the order and the memory.
 pub mod autodiff;
 pub mod fuse;
+pub mod late;
 pub mod memory;
 pub mod packing;
 pub mod pass;
@@ -14,6 +15,11 @@ pub mod streams;
 pub mod tidy;
 
 use amc_ir::Op;
+
+/// Whether the op is a product in whose epilogue elementwise ops can be computed.
+pub fn is_product(op: &Op) -> bool {
+    matches!(op, Op::Matmul(_) | Op::MatmulSum(_) | Op::GroupedMatmul(_))
+}
 
 /// Whether the op computes every element from the elements at the same place (or from a broadcast one).
 pub fn is_elementwise(op: &Op) -> bool {

@@ -3,7 +3,7 @@
 //! Forward fusions that matter are ops already when the graph is built (attention, linear + cross-entropy), so `train`
 //! differentiates each as a whole and no pattern has to be found again in the backward graph.
 use crate::pass::{self, Context, Pass, Phase, Report};
-use crate::{autodiff, fuse, tidy};
+use crate::{autodiff, fuse, late, tidy};
 use amc_ir::Module;
 
 const TIDY: &[Pass] = &[
@@ -45,6 +45,11 @@ pub const PIPELINE: &[Phase] = &[
                 run: fuse::matmul_sum,
             },
             Pass { name: "dead_values", doc: "what nothing needs is dropped", run: tidy::dead_values },
+            Pass {
+                name: "late_recompute",
+                doc: "values computed again for gradients of weights wait for the gradients of their operands",
+                run: late::late_recompute,
+            },
         ],
     },
 ];

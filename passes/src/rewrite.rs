@@ -43,11 +43,12 @@ pub fn rebuild(
     to
 }
 
-/// Keeps the instructions for which `keep` holds; nothing kept may use what is dropped.
-pub fn retain(from: &Function, keep: impl Fn(usize) -> bool) -> Function {
+/// The same instructions in another order, in which operands precede users too.
+pub fn reorder(from: &Function, order: impl Iterator<Item = usize>) -> Function {
     let mut to = from.rebuild();
     let mut map = Map::new(from);
-    for (at, inst) in from.insts.iter().enumerate().filter(|(at, _)| keep(*at)) {
+    for at in order {
+        let inst = &from.insts[at];
         let results = to.copy(from, at, &map.all(&inst.args));
         for (old, new) in inst.results.iter().zip(results) {
             map.set(*old, new);
@@ -55,4 +56,9 @@ pub fn retain(from: &Function, keep: impl Fn(usize) -> bool) -> Function {
     }
     to.results = map.all(&from.results);
     to
+}
+
+/// Keeps the instructions for which `keep` holds; nothing kept may use what is dropped.
+pub fn retain(from: &Function, keep: impl Fn(usize) -> bool) -> Function {
+    reorder(from, (0..from.insts.len()).filter(|at| keep(*at)))
 }

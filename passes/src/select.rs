@@ -3,7 +3,7 @@
 //! Elementwise ops are gathered into regions: the epilogue of the product that makes one of their operands, or a pointwise
 //! kernel. Every other op is claimed by one row of [`claims`]. A value that only lives inside a region has no memory.
 mod claims;
-mod groups;
+pub(crate) mod groups;
 mod region;
 
 use crate::packing::{Frozen, Packed, Packings};

@@ -6,7 +6,7 @@
 //! `grouped_matmul`) that makes one of its operands, unless something needs that product, or what the root's group
 //! already made, before the root.
 use super::rows;
-use crate::is_elementwise;
+use crate::{is_elementwise, is_product};
 use amc_ir::{Function, Op, Value};
 use std::collections::{HashMap, HashSet};
 
@@ -64,10 +64,6 @@ pub fn find(function: &Function) -> Groups {
 
 fn fusible(op: Option<&Op>) -> bool {
     op.is_some_and(|op| is_elementwise(op) || matches!(op, Op::Accumulate(_)))
-}
-
-fn is_product(op: Option<&Op>) -> bool {
-    matches!(op, Some(Op::Matmul(_) | Op::MatmulSum(_) | Op::GroupedMatmul(_)))
 }
 
 impl<'a> Finder<'a> {
@@ -144,7 +140,7 @@ impl<'a> Finder<'a> {
         let free = !self.groups.iter().any(|g| g.product == Some(def));
         let late = self.users[leaf.index()].iter().all(|user| self.waits(*user, &[], at));
         let stable = inst.args.iter().all(|a| !self.consumed.contains(a));
-        let fits = is_product(inst.op()) && self.shape(def) == self.shape(at);
+        let fits = inst.op().is_some_and(is_product) && self.shape(def) == self.shape(at);
         (fits && free && late && stable).then_some(def)
     }
 

@@ -20,7 +20,6 @@ mod nccl;
 mod product;
 mod stream;
 mod tensor_map;
-
 mod vendor_library;
 mod watch;
 
