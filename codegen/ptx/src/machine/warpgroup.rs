@@ -1,7 +1,8 @@
 //! `wgmma`: matrix products of four warps, with operands in shared memory.
 //!
 //! The k-th product of each of the four warps is one operation; it can read shared memory once all four issued it. Its
-//! rows of A need what the warp that owns them knows, its B what all four know. A product's registers are held, neither
+//! rows of A need what the warp that owns them knows, its B what all four know. A warp that waited for it knows that its own part
+//! is done, and nothing of the other warps: so each has to say itself that memory was read. A product's registers are held, neither
 //! read nor written by anything but further products, until its group was waited for; only then do sums appear in them.
 //! In late mode operands in shared memory are read then, too, in early mode when the fourth warp issues the product.
 use super::{
@@ -173,16 +174,16 @@ impl Cluster<'_> {
         let agent = self.products_agent(warp.block, group)?;
         let product = &self.blocks[warp.block].warpgroups[group].products[index];
         let (form, known) = (product.form, product.known.clone());
-        let stamp = Stamp::new(agent, 1, form.group, false);
+        let of_warps = |warps: u8| Stamp::new(agent, warps.into(), form.group, false);
         if let Some(a) = form.a {
             for (rank, known) in known.iter().enumerate() {
-                let actor = Actor { stamp, known, own: &[], asynchronous: true };
+                let actor = Actor { stamp: of_warps(1 << rank), known, own: &[], asynchronous: true };
                 self.check_operand(warp, form.at, &actor, a.chunks_of_rows(rank * WARP_ROWS, WARP_ROWS))?;
             }
         }
         let mut common = Knowledge::clone(&known[0]);
         known[1..].iter().for_each(|known| common.meet(known));
-        let actor = Actor { stamp, known: &common, own: &[], asynchronous: true };
+        let actor = Actor { stamp: of_warps(ALL_WARPS), known: &common, own: &[], asynchronous: true };
         self.check_operand(warp, form.at, &actor, form.b.chunks_of_rows(0, form.b.rows))
     }
 
@@ -258,10 +259,9 @@ impl Cluster<'_> {
         if state.products.iter().take((last - first) as usize + 1).any(|product| product.issued != ALL_WARPS) {
             return Ok(false);
         }
-        let mut known = Knowledge::default();
-        let form = state.products[(last - first) as usize].form;
-        state.products[(last - first) as usize].known.iter().for_each(|other| known.join(other));
-        known.generic.raise(self.products_agent(warp.block, group)?, Mask::MAX, form.group);
+        let product = &state.products[(last - first) as usize];
+        let (mut known, group_number) = (Knowledge::clone(&product.known[rank]), product.form.group);
+        known.generic.raise(self.products_agent(warp.block, group)?, 1 << rank, group_number);
         warp.acquire(warp.lanes, &Rc::new(known));
         let finished: Vec<Issued> = warp.products.groups.drain(..done).flatten().collect();
         for issued in &finished {

@@ -1,11 +1,12 @@
 //! The ring of stages between the producer and the consumers, and its mbarriers.
 //!
-//! Each stage has two: `full` completes when the bytes of its tiles have arrived, `empty` when every consumer has read
-//! them. Tile number `i` is the `i / stages`-th of its stage, so its phases have the parity of that; the producer's
+//! Each stage has two: `full` completes when the bytes of its tiles have arrived, `empty` when every warp of the consumers has
+//! read them. Tile number `i` is the `i / stages`-th of its stage, so its phases have the parity of that; the producer's
 //! first wait is for the phase before the first, which counts as complete. In a cluster, the consumers of all its
 //! blocks say that they have read a tile, to all of them ([`cluster`]).
 use super::{CONSUMERS, WARPGROUP, cluster};
 use crate::emit::{Emitter, Value};
+use crate::gpu::block::WARP;
 
 const BARRIER_BYTES: usize = 8;
 
@@ -36,7 +37,7 @@ impl Pipeline {
 
     /// Makes the barriers; all threads of the block come here before anything else.
     pub fn init(&self, e: &mut Emitter) {
-        let readers = CONSUMERS * self.cluster;
+        let readers = CONSUMERS * WARPGROUP / WARP * self.cluster;
         e.branch(
             "%is_first",
             |e| {
@@ -89,16 +90,14 @@ impl Pipeline {
         barrier
     }
 
-    /// A consumer has read the stage of a tile: its first thread says so; in a cluster, its first threads say so to a
-    /// block each.
+    /// A warp of a consumer has read the stage of a tile: one of its threads says so; in a cluster, its first threads say so to a
+    /// block each. A wait for products tells a warp of its own part of them alone.
     pub fn release(&self, e: &mut Emitter, tile: &str) {
-        let threads = e.index(WARPGROUP as i64);
-        let mine = e.int2("remui", "%thread", &threads);
         let arrive = |e: &mut Emitter| {
             let slot = self.slot(e, tile);
             let barrier = self.barrier_of(e, &slot.stage, self.stages);
             if self.cluster > 1 {
-                let rank = e.op(format!("arith.trunci {mine} : i64 to i32"));
+                let rank = e.op("arith.trunci %lane : i64 to i32");
                 cluster::arrive(e, &barrier, &rank);
             } else {
                 e.op(format!("nvvm.mbarrier.arrive {barrier} : !llvm.ptr<3> -> i64"));
@@ -106,9 +105,9 @@ impl Pipeline {
         };
         let says = if self.cluster > 1 {
             let blocks = e.index(self.cluster as i64);
-            e.less(&mine, &blocks)
+            e.less("%lane", &blocks)
         } else {
-            e.op(format!("arith.cmpi eq, {mine}, %zero : i64"))
+            e.op("nvvm.elect.sync -> i1")
         };
         e.branch(&says, arrive, |_| {});
     }
