@@ -2,7 +2,7 @@
 use crate::emit::{Elem, Emitter, Value, int_type};
 use crate::{Kernel, Machine, Work};
 
-/// Elements of a task.
+/// Elements of a CPU's task.
 const FLAT_CHUNK: usize = 4096;
 /// Multipliers and key increments of Philox4x32 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", 2011).
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
@@ -27,10 +27,13 @@ pub struct Dropout {
 
 impl Dropout {
     pub fn build(&self, machine: &dyn Machine) -> Kernel {
-        let mut e = machine.emitter();
+        // Threads of a GPU take a whole number of counters, or one element.
+        let unit = if self.n.is_multiple_of(4) { self.n } else { 1 };
+        let mut e = machine.flat(unit, self.elem);
+        let chunk = e.chunk(FLAT_CHUNK);
         let [x, seed, y] = [0, 1, 2].map(|i| e.arg(i));
         let keys = round_keys(&mut e, &seed);
-        e.chunks(self.n, FLAT_CHUNK, |e, first, count| {
+        e.chunks(self.n, chunk, |e, first, count| {
             e.each(count, 4 * machine.lanes(), |e, i, lanes| {
                 let at = e.int2("addi", first, i);
                 let words = self.words(e, &keys, &at, lanes);
@@ -43,7 +46,7 @@ impl Dropout {
             });
         });
         let work = Work::new("dropout", OPERATIONS * self.n).moving(2 * self.n, self.elem);
-        e.finish(&format!("dropout_{}_{}", self.n, self.elem.name()), self.n.div_ceil(FLAT_CHUNK), 0, work)
+        e.finish(&format!("dropout_{}_{}", self.n, self.elem.name()), self.n.div_ceil(chunk), 0, work)
     }
 
     fn factor(&self) -> f32 {
@@ -65,6 +68,9 @@ impl Dropout {
         if lanes == 1 {
             let place = e.int2("remui", at, &four);
             return pick(e, &words, &place);
+        }
+        if lanes == 4 {
+            return e.op(format!("vector.from_elements {} : {}", words.join(", "), int_type(4, 32)));
         }
         // One counter's four words belong to neighbouring elements.
         let even = interleave(e, &words[0], &words[2], lanes / 4);

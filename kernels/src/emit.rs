@@ -47,6 +47,8 @@ pub struct Emitter {
     pub(crate) mask: Option<Mask>,
     /// Whether vectors in memory begin at multiples of their size.
     aligned: bool,
+    /// Whether functions may be approximated, because what is computed is rounded to bf16 next.
+    approximate: bool,
     /// Whether the array of operands is written again while the kernel runs.
     varying_operands: bool,
     /// The threads that share a task, on a GPU.
@@ -227,6 +229,18 @@ impl Emitter {
     /// Code in which vectors begin anywhere, within such code.
     pub(crate) fn unaligned<T>(&mut self, body: impl FnOnce(&mut Emitter) -> T) -> T {
         self.with_alignment(false, body)
+    }
+
+    /// Code whose results are rounded to bf16 next if `rounded` holds: then a GPU's hardware may approximate functions in it.
+    pub(crate) fn approximating<T>(&mut self, rounded: bool, body: impl FnOnce(&mut Emitter) -> T) -> T {
+        let before = std::mem::replace(&mut self.approximate, rounded && self.block.is_some());
+        let result = body(self);
+        self.approximate = before;
+        result
+    }
+
+    pub(crate) fn approximates(&self) -> bool {
+        self.approximate
     }
 
     fn with_alignment<T>(&mut self, aligned: bool, body: impl FnOnce(&mut Emitter) -> T) -> T {

@@ -5,6 +5,9 @@
 use crate::emit::{Elem, Emitter, Value, float_type};
 use crate::{Kernel, Machine, Work};
 
+/// Heads whose elements a thread of a GPU asks for before it adds them.
+const HEADS_AHEAD: usize = 8;
+
 /// `heads` heads, each of the parts that `sizes` says.
 ///
 /// [`Heads::split`]: operands `x [tokens, heads * Σ sizes]`, then every part `[tokens, heads * size]`; [`Heads::join`]: every
@@ -93,15 +96,33 @@ impl Heads {
         let count = e.index(size as i64);
         e.each(&count, 2 * machine.lanes(), |e, i, lanes| {
             let from = e.offset(from, i, self.elem);
-            let start = e.float(0.0, lanes);
-            let (zero, heads) = (e.index(0), e.index(self.heads as i64));
-            let total = e.for_loop(&zero, &heads, 1, &[(start, float_type(lanes))], |e, head, so_far| {
-                let from = e.row(&from, head, self.head(), self.elem);
-                let value = e.load(&from, self.elem, lanes);
-                vec![e.float2("addf", &so_far[0], &value, lanes)]
-            });
-            e.store_at(&total[0], to, i, self.elem, lanes);
+            let total = self.total(e, &from, lanes);
+            e.store_at(&total, to, i, self.elem, lanes);
         });
+    }
+
+    /// The sum of what all heads have at `from`, in their order; on a GPU several are asked for at a time.
+    fn total(&self, e: &mut Emitter, from: &str, lanes: usize) -> Value {
+        let ahead = if e.threads().is_some() { HEADS_AHEAD.min(self.heads) } else { 1 };
+        let whole = self.heads / ahead * ahead;
+        let add = |e: &mut Emitter, first: &str, heads: usize, sum: &Value| {
+            let values = (0..heads).map(|k| {
+                let head = if k == 0 { first.to_string() } else { e.plus(first, k as i64) };
+                let from = e.row(from, &head, self.head(), self.elem);
+                e.load(&from, self.elem, lanes)
+            });
+            let values: Vec<Value> = values.collect();
+            values.iter().fold(sum.clone(), |sum, value| e.float2("addf", &sum, value, lanes))
+        };
+        let start = e.float(0.0, lanes);
+        let (zero, heads) = (e.index(0), e.index(whole as i64));
+        let total = e.for_loop(&zero, &heads, ahead as i64, &[(start, float_type(lanes))], |e, head, so_far| {
+            vec![add(e, head, ahead, &so_far[0])]
+        });
+        if whole == self.heads {
+            return total[0].clone();
+        }
+        add(e, &heads, self.heads - whole, &total[0])
     }
 
     fn finish(&self, e: Emitter, way: &str) -> Kernel {

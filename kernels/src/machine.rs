@@ -72,8 +72,8 @@ pub trait Machine {
     /// The column sums; operands as [`ColumnSum`] has them.
     fn column_sum(&self, problem: &ColumnSum) -> Steps;
 
-    /// How many of `rows` rows a task adds up, where every one is much work.
-    fn rows_of_part(&self, rows: usize) -> usize;
+    /// How many of `rows` rows of `n` elements a task adds up, where every one is much work.
+    fn rows_of_part(&self, rows: usize, n: usize) -> usize;
 
     /// The product of groups of rows; operands as [`GroupedRows`] has them.
     fn grouped_rows(&self, problem: &GroupedRows) -> Kernel;
@@ -123,7 +123,7 @@ impl Machine for Target {
     }
 
     /// At most 32 parts.
-    fn rows_of_part(&self, rows: usize) -> usize {
+    fn rows_of_part(&self, rows: usize, _n: usize) -> usize {
         rows.div_ceil(32).max(8)
     }
 
@@ -187,8 +187,10 @@ impl Machine for Gpu {
         gpu::column_sum(problem)
     }
 
-    fn rows_of_part(&self, rows: usize) -> usize {
-        rows.div_ceil(GPU_ROWS.parts).max(GPU_ROWS.least_rows)
+    /// Short rows, which are a warp's, are added up by twice as many tasks.
+    fn rows_of_part(&self, rows: usize, n: usize) -> usize {
+        let parts = if n <= GPU_ROWS.short_row { 2 * GPU_ROWS.parts } else { GPU_ROWS.parts };
+        rows.div_ceil(parts).max(GPU_ROWS.least_rows)
     }
 
     fn product_in_parts(&self, problem: &Gemm) -> Option<Steps> {

@@ -1,6 +1,7 @@
 //! Transcendental functions on `lanes` f32 values: polynomials fitted by Lawson iteration, no library calls.
 //!
-//! NaN stays NaN. Denormal results of `exp` become zero. The tests beside the code generator hold each function to its
+//! NaN stays NaN. Denormal results of `exp` become zero. Where results are rounded to bf16 next, a GPU's hardware approximates
+//! exponentials and quotients. The tests beside the code generator hold each function to its
 //! stated error against f64.
 use crate::emit::{Emitter, Value, float_type, int_type};
 
@@ -72,9 +73,45 @@ fn exp_core(e: &mut Emitter, x: &str, lanes: usize) -> Value {
     e.bits_float(&bits, lanes)
 }
 
+/// `f` of every lane.
+fn of_lanes(e: &mut Emitter, x: &str, lanes: usize, f: impl Fn(&mut Emitter, &str) -> Value) -> Value {
+    if lanes == 1 {
+        return f(e, x);
+    }
+    let ty = float_type(lanes);
+    (0..lanes).fold(x.to_string(), |values, lane| {
+        let value = e.op(format!("vector.extract {x}[{lane}] : f32 from {ty}"));
+        let value = f(e, &value);
+        e.op(format!("vector.insert {value}, {values}[{lane}] : f32 into {ty}"))
+    })
+}
+
+/// `e^x` by the hardware of a GPU: at most 2^-22 of it, and as much again for every unit of `x` (PTX ISA, `ex2.approx.ftz.f32`).
+fn exp_approximated(e: &mut Emitter, x: &str, lanes: usize) -> Value {
+    let log2_e = e.float(LOG2_E, lanes);
+    let x = e.float2("mulf", x, &log2_e, lanes);
+    of_lanes(e, &x, lanes, |e, x| {
+        e.op(format!("llvm.call_intrinsic \"llvm.nvvm.ex2.approx.ftz.f\"({x}) : (f32) -> f32"))
+    })
+}
+
+/// `a / b`; where results may be approximated by the hardware's reciprocal, at most 2^-22 of it (PTX ISA, `rcp.approx.ftz.f32`).
+fn quotient(e: &mut Emitter, a: &str, b: &str, lanes: usize) -> Value {
+    if !e.approximates() {
+        return e.float2("divf", a, b, lanes);
+    }
+    let inverse = of_lanes(e, b, lanes, |e, b| {
+        e.op(format!("llvm.call_intrinsic \"llvm.nvvm.rcp.approx.ftz.f\"({b}) : (f32) -> f32"))
+    });
+    e.float2("mulf", a, &inverse, lanes)
+}
+
 /// `e^x`: at most 1.5 ulp; 0 below -87.3365 (no denormals), infinity above 88.7228.
 pub fn exp(e: &mut Emitter, x: &str, lanes: usize) -> Value {
     let y = exp_of_small(e, x, lanes);
+    if e.approximates() {
+        return y;
+    }
     let (limit, infinity) = (e.float(EXP_MAX, lanes), e.float(f32::INFINITY, lanes));
     let over = e.compare("ogt", x, &limit, lanes);
     e.select(&over, &infinity, &y, lanes)
@@ -82,6 +119,9 @@ pub fn exp(e: &mut Emitter, x: &str, lanes: usize) -> Value {
 
 /// `e^x` for `x <= 88.7` (softmax: the maximum has been subtracted); otherwise as [`exp`].
 pub fn exp_of_small(e: &mut Emitter, x: &str, lanes: usize) -> Value {
+    if e.approximates() {
+        return exp_approximated(e, x, lanes);
+    }
     let y = exp_core(e, x, lanes);
     let (limit, zero) = (e.float(EXP_MIN, lanes), e.float(0.0, lanes));
     let under = e.compare("olt", x, &limit, lanes);
@@ -149,7 +189,7 @@ pub fn tanh(e: &mut Emitter, x: &str, lanes: usize) -> Value {
     let y = exp(e, &double, lanes);
     let (one, two) = (e.float(1.0, lanes), e.float(2.0, lanes));
     let y = e.float2("addf", &y, &one, lanes);
-    let y = e.float2("divf", &two, &y, lanes);
+    let y = quotient(e, &two, &y, lanes);
     let y = e.float2("subf", &one, &y, lanes);
     let far = e.copy_sign(&y, x, lanes);
     let limit = e.float(0.625, lanes);
@@ -182,7 +222,7 @@ pub fn sigmoid(e: &mut Emitter, x: &str, lanes: usize) -> Value {
     let negated = e.float2("mulf", x, &minus_one, lanes);
     let y = exp(e, &negated, lanes);
     let y = e.float2("addf", &y, &one, lanes);
-    e.float2("divf", &one, &y, lanes)
+    quotient(e, &one, &y, lanes)
 }
 
 /// `x · sigmoid(x)`: at most 4 ulp.

@@ -256,6 +256,11 @@ impl Region {
     /// Writes the computation on `lanes` elements; `inputs` are the loaded values in order. Returns the outputs' values,
     /// which the caller stores.
     pub fn emit(&self, e: &mut Emitter, inputs: &[Value], lanes: usize) -> Vec<Value> {
+        let rounded = self.outputs.iter().all(|output| output.elem == Elem::Bf16);
+        e.approximating(rounded, |e| self.emit_nodes(e, inputs, lanes))
+    }
+
+    fn emit_nodes(&self, e: &mut Emitter, inputs: &[Value], lanes: usize) -> Vec<Value> {
         let mut nodes: Vec<Value> = Vec::with_capacity(self.nodes.len());
         let value = |nodes: &[Value], v: RegionValue| match v {
             RegionValue::Input(i) => inputs[i].clone(),

@@ -28,6 +28,8 @@ fn keeps_what_the_words_say() {
         (32, 0.0, 1, Elem::Bf16),
         (10_007, 0.3, 7, Elem::F32),
         (5000, 0.9, 123_456_789, Elem::Bf16),
+        (5004, 0.2, 3, Elem::Bf16),
+        (2052, 0.2, 3, Elem::F32),
     ];
     for (n, p, site, elem) in cases {
         let kernel = Dropout { n, p, site, elem }.build(&super::target());

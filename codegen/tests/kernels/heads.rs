@@ -4,13 +4,14 @@ use amc_kernels::emit::Elem;
 use amc_kernels::heads::Heads;
 
 /// Tokens, heads, sizes of the parts, whether the last is shared, storage.
-const CASES: [(usize, usize, &[usize], bool, Elem); 6] = [
+const CASES: [(usize, usize, &[usize], bool, Elem); 7] = [
     (5, 3, &[64, 32], false, Elem::F32),
     (4, 4, &[8, 16], true, Elem::F32),
     (3, 2, &[7, 13, 1], false, Elem::Bf16),
     (2, 5, &[33, 9], true, Elem::Bf16),
     (2, 1, &[4], true, Elem::F32),
     (1, 3, &[1, 2, 40], true, Elem::F32),
+    (2, 19, &[8, 4], true, Elem::Bf16),
 ];
 
 /// The place in the whole and in its part of every element of part `i`.

@@ -167,7 +167,7 @@ impl CrossEntropyRows {
         let factor = e.float2("divf", &scale, sum, 1);
         let count = e.index(self.vocab as i64);
         let value = |e: &mut Emitter, z: &str, slope: Option<&Value>, lanes: usize| {
-            let exp = exp_below(e, z, top, lanes);
+            let exp = e.approximating(elem == Elem::Bf16, |e| exp_below(e, z, top, lanes));
             let exp = slope.map_or(exp.clone(), |slope| e.float2("mulf", &exp, slope, lanes));
             let factor = e.splat(&factor, lanes);
             e.float2("mulf", &exp, &factor, lanes)

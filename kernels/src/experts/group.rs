@@ -64,25 +64,27 @@ impl GroupRows {
         let mut e = machine.emitter();
         let [counts, totals, offsets] = [0, 1, 2].map(|i| e.arg(i));
         e.tasks(|e, _| {
-            let (zero, chunks) = (e.index(0), e.index(self.chunks() as i64));
-            let none = (zero.clone(), int_type(1, 64));
             e.one_by_one(self.groups, |e, group| {
-                let total = e.for_loop(&zero, &chunks, 1, std::slice::from_ref(&none), |e, chunk, so_far| {
-                    let row = e.row(&counts, chunk, self.groups, Elem::I32);
-                    let count = e.load_int_at(&row, group);
-                    e.store_int_at(&so_far[0], &row, group);
-                    vec![e.int2("addi", &so_far[0], &count)]
+                let row = |e: &mut Emitter, chunk: &str| e.row(&counts, chunk, self.groups, Elem::I32);
+                let load = |e: &mut Emitter, chunk: &str| {
+                    let row = row(e, chunk);
+                    e.load_int_at(&row, group)
+                };
+                let total = e.running(self.chunks(), load, |e, chunk, count, so_far| {
+                    let row = row(e, chunk);
+                    e.store_int_at(so_far, &row, group);
+                    e.int2("addi", so_far, count)
                 });
-                e.store_int_at(&total[0], &totals, group);
+                e.store_int_at(&total, &totals, group);
             });
             e.sync();
-            let groups = e.index(self.groups as i64);
+            let zero = e.index(0);
             e.store_int_at(&zero, &offsets, &zero);
-            e.for_loop(&zero, &groups, 1, &[none], |e, group, so_far| {
-                let total = e.load_int_at(&totals, group);
-                let (next, so_far) = (e.plus(group, 1), e.int2("addi", &so_far[0], &total));
+            let load = |e: &mut Emitter, group: &str| e.load_int_at(&totals, group);
+            e.running(self.groups, load, |e, group, total, so_far| {
+                let (next, so_far) = (e.plus(group, 1), e.int2("addi", so_far, total));
                 e.store_int_at(&so_far, &offsets, &next);
-                vec![so_far]
+                so_far
             });
         });
         self.finish(e, "begin_rows", 1, 2 * self.chunks() * self.groups + 2 * self.groups)

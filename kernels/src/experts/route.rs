@@ -30,26 +30,11 @@ type Found = (Value, Value);
 impl Route {
     pub fn build(&self, machine: &dyn Machine) -> Kernel {
         let wide = 2 * machine.lanes();
-        let mut e = machine.emitter();
+        let mut e = machine.rows(self.experts, self.experts, Elem::F32);
         let [logits, weights, chosen] = [0, 1, 2].map(|i| e.arg(i));
         e.tasks(|e, token| {
             let row = e.row(&logits, token, self.experts, Elem::F32);
-            let mut found: Vec<Found> = vec![];
-            for _ in 0..self.k {
-                let next = self.next(e, &row, found.last(), wide);
-                found.push(next);
-            }
-            let exps: Vec<Value> = found.iter().map(|(value, _)| exp_below(e, value, &found[0].0, 1)).collect();
-            let total =
-                if self.normalize { sum(e, &exps) } else { sum_of_exps(e, &row, self.experts, &found[0].0, wide) };
-            let first = e.times(token, self.k);
-            for (j, (exp, (_, number))) in exps.iter().zip(&found).enumerate() {
-                let at = e.plus(&first, j as i64);
-                let weight = e.float2("divf", exp, &total, 1);
-                e.store_at(&weight, &weights, &at, Elem::F32, 1);
-                let number = self.integer(e, number);
-                e.store_int_at(&number, &chosen, &at);
-            }
+            e.keeping(self.experts, |e| self.row(e, &row, token, [&weights, &chosen], wide));
         });
         let (each, slots) = (self.tokens * self.experts, self.tokens * self.k);
         let work = Work::new("rows", each * self.k * CHOICE + EXPONENTIAL * if self.normalize { slots } else { each })
@@ -57,6 +42,24 @@ impl Route {
             .moving(slots, Elem::I32);
         let letter = if self.normalize { "n" } else { "a" };
         e.finish(&format!("route_{}x{}_{}{letter}", self.tokens, self.experts, self.k), self.tokens, 0, work)
+    }
+
+    fn row(&self, e: &mut Emitter, row: &str, token: &str, [weights, chosen]: [&str; 2], wide: usize) {
+        let mut found: Vec<Found> = vec![];
+        for _ in 0..self.k {
+            let next = self.next(e, row, found.last(), wide);
+            found.push(next);
+        }
+        let exps: Vec<Value> = found.iter().map(|(value, _)| exp_below(e, value, &found[0].0, 1)).collect();
+        let total = if self.normalize { sum(e, &exps) } else { sum_of_exps(e, row, self.experts, &found[0].0, wide) };
+        let first = e.times(token, self.k);
+        for (j, (exp, (_, number))) in exps.iter().zip(&found).enumerate() {
+            let at = e.plus(&first, j as i64);
+            let weight = e.float2("divf", exp, &total, 1);
+            e.store_at(&weight, weights, &at, Elem::F32, 1);
+            let number = self.integer(e, number);
+            e.store_int_at(&number, chosen, &at);
+        }
     }
 
     /// The largest logit of those that come behind `last`, the first of its equals.
@@ -160,7 +163,7 @@ pub struct RouteGrad {
 impl RouteGrad {
     pub fn build(&self, machine: &dyn Machine) -> Kernel {
         let wide = 2 * machine.lanes();
-        let mut e = machine.emitter();
+        let mut e = machine.rows(self.experts, self.experts, Elem::F32);
         let [logits, chosen, dw, d] = [0, 1, 2, 3].map(|i| e.arg(i));
         e.tasks(|e, token| {
             let [row, d] = [&logits, &d].map(|p| e.row(p, token, self.experts, Elem::F32));

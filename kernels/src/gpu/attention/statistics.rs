@@ -55,13 +55,14 @@ impl Statistics<'_> {
         e.at(&place, (which as usize * self.count()) as i64, Elem::F32)
     }
 
-    /// The kernel that fills the array, from operands `o`, `do`, `lse` and the array; a warp for each query.
+    /// The kernel that fills the array, from operands `o`, `do`, `lse` and the array; a warp for each query. Blocks take the heads of some
+    /// tokens one after the other, as these lie in memory.
     pub fn build(&self) -> Kernel {
         let Attention { batch, seq, heads, value_dim, elem, .. } = *self.attention;
         let warps = ROW_THREADS / WARP;
         let mut e = Emitter::of_block(Block::new(ROW_THREADS));
         let [o, dy, lse, array] = [0, 1, 2, 3].map(|i| e.arg(i));
-        let [b, head, turn] = digits(&mut e, "%task", [batch, heads, self.padded / warps]);
+        let [b, turn, head] = digits(&mut e, "%task", [batch, self.padded / warps, heads]);
         let token = e.times(&turn, warps);
         let token = e.int2("addi", &token, "%warp");
         let last = e.index(seq as i64 - 1);
