@@ -3,7 +3,8 @@
 //! A backward function begins with cheap values computed again. One that gradients of weights alone read, as a gated activation
 //! is by those of the linear behind it, can wait for the elementwise gradients of its own operands. These read the same matrices,
 //! most often in the epilogue of the product that makes the gradient which they begin with. There it is one matrix more to store,
-//! by itself it would be a launch that reads its operands again.
+//! by itself it would be a launch that reads its operands again. What is better depends on the machine
+//! ([`amc_kernels::Machine::recomputes_late`]).
 use crate::pass::Context;
 use crate::rewrite::reorder;
 use crate::select::groups::users;
@@ -11,8 +12,11 @@ use crate::{is_elementwise, is_product};
 use amc_ir::ops::Op;
 use amc_ir::{Function, Module, Value};
 
-/// Moves such values, and the gradients that read them, behind the elementwise gradients of their operands.
+/// Moves such values, and the gradients that read them, behind the elementwise gradients of their operands, where that is wanted.
 pub fn late_recompute(module: &mut Module, context: &mut Context) {
+    if !context.recompute.late {
+        return;
+    }
     for function in &mut module.functions {
         let users = users(function);
         let moves: Vec<Move> = (0..function.insts.len()).filter_map(|at| Move::of(function, &users, at)).collect();

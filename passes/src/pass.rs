@@ -34,6 +34,8 @@ pub struct Context {
 pub struct Recompute {
     /// Steps that are wanted; more than there are means all.
     pub wanted: usize,
+    /// Whether values computed again wait for the gradients of their operands ([`crate::late`]).
+    pub late: bool,
     /// Steps that there are, known once the module is differentiated.
     pub possible: usize,
     /// Operations that the wanted steps add, known then too.

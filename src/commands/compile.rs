@@ -6,6 +6,7 @@ use crate::compiler::project::Project;
 use crate::compiler::recipe;
 use crate::compiler::unit::Dumps;
 use amc_artifact::Artifact;
+use amc_passes::pass::Recompute;
 use amc_passes::pipeline::PIPELINE;
 use anyhow::{Context, Result, bail};
 use std::io::Write;
@@ -87,7 +88,8 @@ pub fn compile(arguments: &Arguments, project: &Project) -> Result<()> {
         ..Dumps::default()
     };
     if arguments.stop_after.is_some() {
-        recipe::units(project, usize::MAX, 0, &mut dumps)?;
+        let recompute = Recompute { late: destination.machine().recomputes_late(), ..Recompute::default() };
+        recipe::units(project, usize::MAX, recompute, &mut dumps)?;
         return write_dumps(arguments, &dumps);
     }
     let dir = arguments.directory()?;

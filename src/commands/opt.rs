@@ -53,6 +53,7 @@ pub fn optimise(source: &str, names: &[String], trained: &[String]) -> Result<St
         bindings.params.insert(name.clone(), Binding::Trainable(View { tensor: name.clone(), start: 0, rows }));
     }
     let mut context = Context::new(bindings, !trained.is_empty());
+    context.recompute.late = true;
     for name in names {
         let all = || pipeline::PIPELINE.iter().flat_map(|phase| phase.passes).map(|pass| pass.name);
         let Some(pass) = pipeline::find(name) else { bail!(amc_ir::diag::unknown("pass", name, all())) };

@@ -70,8 +70,9 @@ fn plan(
     packing: Packing,
     dumps: &mut Dumps,
 ) -> Result<Fitted> {
-    let units = units(project, rows, steps, dumps)?;
     let machine = destination.machine();
+    let recompute = Recompute { wanted: steps, late: machine.recomputes_late(), ..Recompute::default() };
+    let units = units(project, rows, recompute, dumps)?;
     let assemble = |packed| assemble(&units, Some(optimizer(&project.recipe)), machine.as_ref(), packed);
     let mut assembled = assemble(0);
     if let Packing::Within(most) = packing {

@@ -13,6 +13,7 @@ use amc_artifact::{Artifact, Forecast, Plan, Port, Program, Rates, Source, Stora
 use amc_frontend::build::{Dropout, Lora, Purpose, Request};
 use amc_frontend::names::Names;
 use amc_ir::{DType, Init};
+use amc_passes::pass::Recompute;
 use amc_passes::plan::{Optimizer, assemble};
 use amc_runtime::session::{ProgramId, Session, SessionOptions};
 use anyhow::{Context, Result, bail};
@@ -93,7 +94,7 @@ impl Subject {
             lora: training.lora.then_some(&lora),
             train_all: !training.lora,
         };
-        let unit = unit("train", &request, Some(0), &mut Dumps::default())?;
+        let unit = unit("train", &request, Some(Recompute::default()), &mut Dumps::default())?;
         let destination = Destination::parse("cpu")?;
         let optimizer = Optimizer { beta1: 0.9, beta2: 0.999, eps: 1e-8, decoupled: true };
         let assembled = assemble(&[unit], Some(optimizer), destination.machine().as_ref(), 0);

@@ -12,6 +12,7 @@ use amc_frontend::initial;
 use amc_frontend::names::Names;
 use amc_frontend::recipe::{self, Algorithm};
 use amc_kernels::Vendor;
+use amc_passes::pass::Recompute;
 use amc_passes::plan::{Optimizer, Unit};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
@@ -19,8 +20,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The programs of a project: a training program a shape, an evaluation program a shape of the validation data. A
-/// training program computes `recompute` steps again (see [`amc_passes::pass::Recompute`]).
-pub fn units(project: &Project, most_rows: usize, recompute: usize, dumps: &mut Dumps) -> Result<Vec<Unit>> {
+/// training program computes so much again.
+pub fn units(project: &Project, most_rows: usize, recompute: Recompute, dumps: &mut Dumps) -> Result<Vec<Unit>> {
     let stored = if project.lora.is_some() { project.model.stored.clone() } else { project.model.trained() };
     let mut units = vec![];
     let mut program = |data: &Data, length: usize, train: bool| -> Result<()> {

@@ -1,7 +1,7 @@
 //! One program: a forward graph built for a shape and taken through the pipeline.
 use amc_artifact::ProgramKind;
 use amc_frontend::build::{Purpose, Request, build};
-use amc_passes::pass::Context;
+use amc_passes::pass::{Context, Recompute};
 use amc_passes::pipeline;
 use amc_passes::plan::Unit;
 use anyhow::{Context as _, Result};
@@ -21,16 +21,16 @@ pub struct Dumps {
     pub verbose: bool,
 }
 
-/// Builds the program `name`. With `train` it has gradients, and computes so many steps of its forward pass again.
+/// Builds the program `name`. With `train` it has gradients, and computes so much of its forward pass again.
 ///
 /// # Errors
 /// A request that the builder refuses.
-pub fn unit(name: &str, request: &Request, train: Option<usize>, dumps: &mut Dumps) -> Result<Unit> {
+pub fn unit(name: &str, request: &Request, train: Option<Recompute>, dumps: &mut Dumps) -> Result<Unit> {
     let built = build(request)?;
     let mut module = built.module;
     dumps.files.insert(format!("{name}/00-forward.amc"), amc_ir::text::print(&module));
     let mut context = Context::new(built.bindings, train.is_some());
-    context.recompute.wanted = train.unwrap_or(0);
+    context.recompute = train.unwrap_or_default();
     let mut last = "";
     let mut number = 0;
     let stop = dumps.stop_after.clone();

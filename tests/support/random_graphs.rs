@@ -6,7 +6,7 @@ use amc_artifact::{Artifact, ProgramKind};
 use amc_ir::eval::{Tensor, eval};
 use amc_ir::ops::*;
 use amc_ir::{Binding, Bindings, DType, Function, Init, Module, Type, Value, View};
-use amc_passes::pass::Context;
+use amc_passes::pass::{Context, Recompute};
 use amc_passes::pipeline;
 use amc_passes::plan::{Optimizer, Unit, assemble};
 use amc_runtime::session::{Part, Session, SessionOptions};
@@ -29,12 +29,15 @@ struct Recipe {
     /// An operation and the two earlier values that it is given, each modulo how many there are.
     steps: Vec<(u8, u8, u8)>,
     recompute: usize,
+    /// Whether values computed again wait for gradients of their operands.
+    late: bool,
 }
 
 fn recipes() -> impl Strategy<Value = Recipe> {
     let steps = prop::collection::vec((0..15u8, any::<u8>(), any::<u8>()), 1..14);
-    (1..20usize, 1..40usize, 1..4usize, steps, 0..12usize)
-        .prop_map(|(tokens, width, layers, steps, recompute)| Recipe { tokens, width, layers, steps, recompute })
+    (1..20usize, 1..40usize, 1..4usize, steps, 0..12usize, any::<bool>()).prop_map(
+        |(tokens, width, layers, steps, recompute, late)| Recipe { tokens, width, layers, steps, recompute, late },
+    )
 }
 
 impl Recipe {
@@ -209,7 +212,7 @@ fn check(recipe: &Recipe) -> Result<(), TestCaseError> {
     let trained = forward.params.iter().filter(|p| matches!(bindings.params[&p.name], Binding::Trainable(_)));
     let names: Vec<String> = trained.map(|p| p.name.clone()).collect();
     let mut context = Context::new(bindings, true);
-    context.recompute.wanted = recipe.recompute;
+    context.recompute = Recompute { wanted: recipe.recompute, late: recipe.late, ..Recompute::default() };
     pipeline::run(&mut module, &mut context, None, |_, _| {});
     let value = |param: &amc_ir::Param| match param.name.starts_with("grad:") {
         true => Tensor::zeros(&param.ty.shape),

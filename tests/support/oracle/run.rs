@@ -8,6 +8,7 @@ use amc_artifact::Artifact;
 use amc_artifact::safetensors::SafetensorsFile;
 use amc_frontend::build::{Lora, Purpose, Request};
 use amc_ir::{DType, Init};
+use amc_passes::pass::Recompute;
 use amc_passes::plan::{Optimizer, Unit, assemble};
 use amc_runtime::session::{Part, Session, SessionOptions};
 use anyhow::{Context, Result};
@@ -152,7 +153,7 @@ fn lora(case: &Case, adapter: &SafetensorsFile) -> Result<Lora> {
 fn units(case: &Case, model: &LoadedModel, lora: Option<&Lora>) -> Result<Vec<Unit>> {
     let stored = if lora.is_some() { model.stored.clone() } else { model.trained() };
     let mut dumps = Dumps::default();
-    let mut program = |name: &str, batch: usize, seq: usize, purpose: Purpose, train: Option<usize>| {
+    let mut program = |name: &str, batch: usize, seq: usize, purpose: Purpose, train: Option<Recompute>| {
         let request = Request {
             model: &model.model,
             stored: &stored,
@@ -165,11 +166,14 @@ fn units(case: &Case, model: &LoadedModel, lora: Option<&Lora>) -> Result<Vec<Un
         };
         unit(name, &request, train, &mut dumps)
     };
-    // The packed program keeps no value that it can compute again, so that this way is held to the reference too.
+    // The packed program keeps no value that it can compute again, and what that apart computes again is late, so that these
+    // ways are held to the reference too.
+    let late = Recompute { late: true, ..Recompute::default() };
+    let everything = Recompute { wanted: usize::MAX, ..Recompute::default() };
     Ok(vec![
-        program("train", case.batch, case.seq, Purpose::Loss, Some(0))?,
-        program("train_apart", case.batch, case.total(), Purpose::Loss, Some(0))?,
-        program("train_packed", 1, case.total(), Purpose::Loss, Some(usize::MAX))?,
+        program("train", case.batch, case.seq, Purpose::Loss, Some(Recompute::default()))?,
+        program("train_apart", case.batch, case.total(), Purpose::Loss, Some(late))?,
+        program("train_packed", 1, case.total(), Purpose::Loss, Some(everything))?,
         program("logits", case.batch, case.seq, Purpose::Logits, None)?,
         program("logits_wide", case.batch, case.total(), Purpose::Logits, None)?,
     ])
