@@ -52,6 +52,11 @@ pub trait Machine {
         self.emitter()
     }
 
+    /// The same for `rows` rows, each a whole, in which nothing depends on what they hold: neither branches nor turns of loops.
+    fn equal_rows(&self, _rows: usize, _n: usize, _widest: Elem) -> Emitter {
+        self.emitter()
+    }
+
     /// The same for tasks that are parts of an array, which begin and end at multiples of `unit` elements or at multiples of
     /// what [`Emitter::chunk`] says, and none of which is stored wider than `widest`.
     fn flat(&self, _unit: usize, _widest: Elem) -> Emitter {
@@ -180,6 +185,10 @@ impl Machine for Gpu {
 
     fn rows(&self, n: usize, unit: usize, widest: Elem) -> Emitter {
         Emitter::of_block(Block::dealing(Deal::of_rows(n, unit, widest)))
+    }
+
+    fn equal_rows(&self, rows: usize, n: usize, widest: Elem) -> Emitter {
+        Emitter::of_block(Block::dealing(Deal::of_equal_rows(rows, n, widest)))
     }
 
     fn flat(&self, unit: usize, widest: Elem) -> Emitter {

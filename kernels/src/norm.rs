@@ -48,7 +48,7 @@ pub struct RmsNorm {
 impl RmsNorm {
     pub fn build(&self, machine: &dyn Machine) -> Kernel {
         let (n, elem, wide) = (self.n, self.elem, 4 * machine.lanes());
-        let mut e = machine.rows(n, n, elem);
+        let mut e = machine.equal_rows(self.rows, n, elem);
         let operands: Vec<Value> = (0..if self.residual { 5 } else { 3 }).map(|i| e.arg(i)).collect();
         let (weight, y) = if self.residual { (&operands[2], &operands[4]) } else { (&operands[1], &operands[2]) };
         let normed = if self.residual { &operands[3] } else { &operands[0] };
@@ -119,7 +119,7 @@ pub struct LayerNorm {
 impl LayerNorm {
     pub fn build(&self, machine: &dyn Machine) -> Kernel {
         let (n, elem, wide) = (self.n, self.elem, 4 * machine.lanes());
-        let mut e = machine.rows(n, n, elem);
+        let mut e = machine.equal_rows(self.rows, n, elem);
         let (x, weight) = (e.arg(0), e.arg(1));
         let bias = self.bias.map(|elem| (e.arg(2), elem));
         let y = e.arg(if bias.is_some() { 3 } else { 2 });
@@ -178,7 +178,7 @@ pub struct NormGrad {
 impl NormGrad {
     pub fn build(&self, machine: &dyn Machine) -> Kernel {
         let (n, elem, wide) = (self.n, self.elem, 2 * machine.lanes());
-        let mut e = machine.rows(n, n, elem);
+        let mut e = machine.equal_rows(self.rows, n, elem);
         let [x, weight, dy] = [0, 1, 2].map(|i| e.arg(i));
         let rest: Vec<Value> = (3..if self.add { 5 } else { 4 }).map(|i| e.arg(i)).collect();
         e.tasks(|e, row| {

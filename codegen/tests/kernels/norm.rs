@@ -6,13 +6,15 @@ use amc_kernels::norm::{Kind, LayerNorm, NormGrad, NormGradWeight, RmsNorm};
 const EPS: f64 = 1e-3;
 const KINDS: [Kind; 2] = [Kind::Rms, Kind::Layer];
 /// Rows, columns, storage, whether the factor is 1 + weight, whether there is a residual or an addend (of a layer norm, a bias).
-const CASES: [(usize, usize, Elem, bool, bool); 9] = [
+const CASES: [(usize, usize, Elem, bool, bool); 11] = [
     (3, 64, Elem::F32, false, false),
     (2, 45, Elem::F32, true, true),
     (5, 33, Elem::Bf16, false, true),
     (40, 7, Elem::Bf16, true, false),
     (1, 1, Elem::F32, false, false),
-    // What a GPU deals out to warps, to more threads, and to more than keep it.
+    // What a GPU deals out to parts of warps, some of whose lanes have nothing; to warps, to more threads, and to more than keep it.
+    (32, 64, Elem::Bf16, false, true),
+    (48, 96, Elem::Bf16, true, false),
     (11, 584, Elem::Bf16, false, true),
     (2, 2072, Elem::Bf16, true, false),
     (2, 4100, Elem::F32, false, true),

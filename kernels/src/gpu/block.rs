@@ -161,9 +161,11 @@ impl Emitter {
         e.line(format!("%warp = arith.divui {thread}, %warp_size : i64"));
         if a_task_each {
             e.line(format!("%block_tasks = arith.constant {} : i64", block.tasks()));
+            e.line(format!("%sharing = arith.constant {} : i64", block.deal.sharing));
             e.line("%first_task = arith.muli %block, %block_tasks : i64");
-            e.line("%task = arith.addi %first_task, %warp : i64");
-            e.line("%thread = arith.remui %of_block, %warp_size : i64");
+            e.line("%task_of_block = arith.divui %of_block, %sharing : i64");
+            e.line("%task = arith.addi %first_task, %task_of_block : i64");
+            e.line("%thread = arith.remui %of_block, %sharing : i64");
         }
         e.line("%zero = arith.constant 0 : i64");
         e.line("%is_first = arith.cmpi eq, %thread, %zero : i64");
@@ -311,10 +313,12 @@ impl Emitter {
 
     /// Joins one value of every thread that shares the task for each of `kinds`.
     pub(crate) fn across_task(&mut self, values: &[Value], kinds: &[Reduction]) -> Vec<Value> {
-        if self.threads() != Some(WARP) {
-            return self.across_block(values, kinds);
+        match self.threads() {
+            Some(lanes) if lanes <= WARP => {
+                values.iter().zip(kinds).map(|(value, kind)| self.across_lanes(value, *kind, lanes)).collect()
+            }
+            _ => self.across_block(values, kinds),
         }
-        values.iter().zip(kinds).map(|(value, kind)| self.across_lanes(value, *kind, WARP)).collect()
     }
 
     /// Joins one value of every thread for each of `kinds`: within warps by halves, then the warps in order.

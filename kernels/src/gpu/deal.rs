@@ -17,7 +17,7 @@ const VECTOR_BYTES: usize = 16;
 /// Which threads share a task, and what each takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Deal {
-    /// A warp, or all threads of the block.
+    /// A warp or, of rows that all do the same, a part of one; or all threads of the block.
     pub sharing: usize,
     /// Neighbours that a thread takes; what loops go over begins and ends at multiples of as many.
     pub width: usize,
@@ -39,6 +39,14 @@ impl Deal {
         let sharings = [WARP, threads, most_threads];
         let fitting = sharings.into_iter().find(|sharing| n.div_ceil(width * sharing) <= ahead);
         Deal { sharing: fitting.unwrap_or(most_threads), width, ahead }
+    }
+
+    /// Of so many rows that all do the same, whatever they hold: short ones share a warp, where all blocks are full.
+    pub fn of_equal_rows(rows: usize, n: usize, widest: Elem) -> Deal {
+        let deal = Deal::of_rows(n, n, widest);
+        let sharing = n.div_ceil(deal.width).next_power_of_two();
+        let full = rows.is_multiple_of(GPU_ROWS.threads / sharing.min(WARP));
+        if full && sharing < deal.sharing { Deal { sharing, ..deal } } else { deal }
     }
 
     /// Of parts of an array, which begin and end at multiples of `unit` elements.
