@@ -29,7 +29,7 @@ impl Compiler {
 
     pub fn for_gpu(gpu: Gpu) -> Result<Compiler, Error> {
         LlvmTarget::initialize_nvptx(&InitializationConfig::default());
-        Compiler::of(GPU_TRIPLE, gpu.name(), &format!("+ptx{}", gpu.ptx_version()), RelocMode::Default)
+        Compiler::of(GPU_TRIPLE, gpu.name(), &format!("+ptx{}", Gpu::PTX_VERSION), RelocMode::Default)
     }
 
     fn of(triple: &str, cpu: &str, features: &str, relocation: RelocMode) -> Result<Compiler, Error> {

@@ -14,7 +14,7 @@ pub fn ptx(kernels: &[Kernel], gpu: Gpu) -> Result<String, Error> {
     ensure_distinct(kernels)?;
     let kernels: Vec<&Kernel> = kernels.iter().filter(|kernel| kernel.text().is_some()).collect();
     let modules = emitted(&kernels, processors(), || Compiler::for_gpu(gpu), Compiler::ptx)?;
-    let version = gpu.ptx_version();
+    let version = Gpu::PTX_VERSION;
     let mut text = format!(".version {}.{}\n.target {}\n{LAST_OF_HEAD}", version / 10, version % 10, gpu.name());
     for (kernel, module) in kernels.iter().zip(modules) {
         let module = String::from_utf8_lossy(&module);

@@ -13,7 +13,7 @@ use crate::emit::{Emitter, Value, int_type};
 use crate::gemm::{Gemm, Operand, Term};
 use crate::region::{Broadcast, Region, RegionInput, RegionNode, RegionOutput, RegionValue, ScalarOp};
 
-/// Most groups: a GPU's kernel takes 4,352 bytes of parameters, and a group's matrix is one of eight.
+/// Most groups: as addresses they take 4 KiB of a GPU's parameters, whose bytes every launch brings along.
 pub const MOST_GROUPS: usize = 512;
 
 /// `C[i, :] = epilogue(A[i, :] · B_e)` for the rows i of every group e, summed in f32.

@@ -9,7 +9,7 @@ use anyhow::{Result, anyhow, ensure};
 
 /// Deeper models do not exist; a config that claims more is not believed.
 const DEEPEST: usize = 1 << 14;
-/// A GPU's kernel takes the address of every expert's matrix as a parameter, for which it has 4,352 bytes.
+/// A GPU's kernel takes the address of every expert's matrix as a parameter (`MOST_GROUPS` of the kernels).
 const MOST_EXPERTS: usize = 512;
 
 /// Evaluates the vocabulary of [`crate::arch`] against a config.

@@ -13,7 +13,7 @@ pub fn rows(problem: &GroupedRows, gpu: &Gpu) -> Kernel {
     let cut = match gpu.arch {
         Arch::Sm80 => None,
         Arch::Sm90a => hopper_grouped_rows(problem.groups, problem.share(), problem.gemm.n)
-            .filter(|_| hopper::suits_rows(problem, HOPPER_SHORT_DEPTH, gpu)),
+            .filter(|_| hopper::suits_rows(problem, HOPPER_SHORT_DEPTH)),
     };
     let suiting = |cut: WarpgroupTuning| if hopper::suits_clusters(&problem.gemm) { cut } else { cut.alone() };
     cut.map_or_else(|| rows_of_any_gpu(problem, gpu), |cut| hopper::rows(problem, suiting(cut)))

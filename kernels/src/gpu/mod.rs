@@ -60,22 +60,11 @@ impl Gpu {
         }
     }
 
-    /// The version of PTX that kernels are written in, times ten: the first that knows the architecture and so many bytes of
-    /// parameters.
-    pub fn ptx_version(self) -> u32 {
-        match self.arch {
-            Arch::Sm80 => 70,
-            Arch::Sm90a => 81,
-        }
-    }
+    /// The version of PTX that kernels are written in, times ten: the first that knows so many bytes of parameters.
+    pub const PTX_VERSION: u32 = 81;
 
     /// Most bytes of a kernel's parameters in that version.
-    pub fn parameter_bytes(self) -> usize {
-        match self.arch {
-            Arch::Sm80 => 4_352,
-            Arch::Sm90a => 32_764,
-        }
-    }
+    pub const PARAMETER_BYTES: usize = 32_764;
 
     /// Most bytes of shared memory that a block can have.
     pub fn shared_bytes(self) -> usize {
@@ -120,7 +109,7 @@ fn by_warpgroups(gemm: &Gemm, gpu: &Gpu) -> Option<WarpgroupTuning> {
 
 /// Rows of groups by warpgroups, which can compute them, in a cut of the caller's.
 pub fn grouped_rows_by_warpgroups(problem: &GroupedRows, cut: WarpgroupTuning) -> Kernel {
-    assert!(hopper::suits_rows(problem, usize::MAX, &Gpu::ALL[1]), "warpgroups cannot compute {problem:?}");
+    assert!(hopper::suits_rows(problem, usize::MAX), "warpgroups cannot compute {problem:?}");
     hopper::rows(problem, cut)
 }
 

@@ -23,8 +23,8 @@ use crate::tuning::WarpgroupTuning;
 const ADDRESS_BYTES: usize = 8;
 
 /// Whether rows can be computed so, with terms of at most `short_depth` steps that threads load.
-pub fn suits_rows(problem: &GroupedRows, short_depth: usize, gpu: &Gpu) -> bool {
-    suits(&problem.gemm, short_depth) && parameter_bytes(problem) <= gpu.parameter_bytes()
+pub fn suits_rows(problem: &GroupedRows, short_depth: usize) -> bool {
+    suits(&problem.gemm, short_depth) && parameter_bytes(problem) <= Gpu::PARAMETER_BYTES
 }
 
 /// Whether products over rows can.
