@@ -373,13 +373,14 @@ pub struct WarpgroupAttention {
     pub most_entries: usize,
 }
 
-/// Smallest heads first; the first is that of the reference kernel. A thread has a number of sums in registers that is half the
-/// entries and half the keys together, at most 168. Shared memory holds 128 queries and the tiles in flight: of heads of 128,
-/// 192 and 256 they take 160, 216 and 224 of the 227 KiB. No figures yet: they wait for a GPU.
+/// Smallest heads first; the first is that of the reference kernel. A thread has half as many results as a head has entries, half as
+/// many scores as a tile has keys, and meanwhile half of that in words of the last tile's probabilities: at most 176 registers. Shared
+/// memory holds 128 queries and the tiles in flight: of heads of 128, 192 and 256 they take 160, 192 and 192 of the 227 KiB. What
+/// a tile costs is counted in docs/performance.md. No figures yet: they wait for a GPU.
 const HOPPER_ATTENTION: [WarpgroupAttention; 3] = [
     WarpgroupAttention { keys: 128, stages: 4, most_entries: 128 },
-    WarpgroupAttention { keys: 112, stages: 4, most_entries: 192 },
-    WarpgroupAttention { keys: 80, stages: 4, most_entries: 256 },
+    WarpgroupAttention { keys: 96, stages: 4, most_entries: 192 },
+    WarpgroupAttention { keys: 64, stages: 4, most_entries: 256 },
 ];
 
 /// How rows of so many tokens are walked through, if warpgroups are to do it: rows that fill more than half a block, of heads
@@ -422,11 +423,16 @@ pub struct WarpgroupGradient {
 /// at the most. Shared memory holds 128 own tokens of two arrays, one for values alone, and the tiles in flight: up to 226 of
 /// the 227 KiB. Tiles of fewer than 64 tokens wait for shared memory, which `wgmma` reads own tokens from; the walk of keys for
 /// heads of 256 has them nevertheless, as a fourth stage lets copies run ahead. No figures yet: they wait for a GPU.
-const HOPPER_GRADIENT: [WarpgroupGradient; 5] = [
+const HOPPER_GRADIENT: [WarpgroupGradient; 6] = [
     WarpgroupGradient {
         queries: WarpgroupWalk { tokens: 128, stages: 8 },
         keys: KeysWalk::Together(WarpgroupWalk { tokens: 128, stages: 8 }),
         most_entries: 64,
+    },
+    WarpgroupGradient {
+        queries: WarpgroupWalk { tokens: 128, stages: 6 },
+        keys: KeysWalk::Together(WarpgroupWalk { tokens: 80, stages: 8 }),
+        most_entries: 80,
     },
     WarpgroupGradient {
         queries: WarpgroupWalk { tokens: 128, stages: 6 },

@@ -86,6 +86,13 @@ fn capped_and_lowered_scores() {
     }
 }
 
+/// The largest score is that of the smallest product.
+#[test]
+fn a_negative_scale() {
+    let case: Case = (1, 290, 2, 1, 64, None, Bf16, &[&[200, 80]]);
+    by_warpgroups_of(&Attention { scale: -0.2, ..problem(&case) }, segments(case.1, case.7));
+}
+
 /// Values that are smaller or larger than keys, in boxes of rows as long as theirs or others.
 #[test]
 fn values_of_another_size() {
@@ -124,7 +131,9 @@ fn tiles_that_end_behind_all_blocks() {
 /// The last keys of a tile belong to another document than the keys before and behind them.
 #[test]
 fn the_last_keys_of_a_tile_are_looked_at() {
-    for (head_dim, keys) in [(64, 128), (96, 96), (192, 112), (192, 80), (256, 80), (256, 64), (256, 48)] {
+    for (head_dim, keys) in
+        [(64, 128), (80, 80), (96, 96), (192, 96), (192, 112), (192, 80), (256, 80), (256, 64), (256, 48)]
+    {
         let case: Case = (1, 290, 1, 1, head_dim, None, Bf16, &[&[290]]);
         let mut segments = segments(case.1, case.7);
         segments[keys - 1] = 2;

@@ -2,6 +2,7 @@
 //! next keys while values are.
 use super::scores::Distances;
 use super::*;
+use crate::attention::scores::times;
 use crate::emit::float_type;
 
 /// The softmax so far of a thread's two rows: the largest score, and the thread's share of the sum of exponentials.
@@ -31,7 +32,7 @@ pub fn build(walk: &Walk) -> Kernel {
     let queries = walk.tokens(&mut e, &segments, &b, &query, [0, 8].into_iter());
     let mine = walk.mine(&mut e, &walk.own_tile(0), &q_at);
     let (from, to) = walk.key_range(&mut e, &segments, &at);
-    let slope = walk.slope(&mut e, &head);
+    let slope = walk.unscaled_slope(&mut e, &head);
     let (lowest, zero) = (e.float(f32::NEG_INFINITY, 1), e.float(0.0, 1));
     let mut carried = walk.results(1).zeros(&mut e);
     let results = carried.len();
@@ -73,7 +74,7 @@ pub fn build(walk: &Walk) -> Kernel {
     // Of a block that sees nothing, the first keys.
     walk.end_copies(&mut e);
     let softmax = Softmax { top: last[results..results + 2].to_vec(), sum: last[results + 2..].to_vec() };
-    let (factors, logarithms) = softmax.finish(&mut e);
+    let (factors, logarithms) = softmax.finish(walk, &mut e);
     let finished: Vec<Value> = (walk.results(1).elements())
         .map(|element| e.float2("mulf", &last[element.register], by_row(&factors, &element), 1))
         .collect();
@@ -83,8 +84,8 @@ pub fn build(walk: &Walk) -> Kernel {
     e.finish(&attention.name("attention"), batch * heads * blocks, 0, work)
 }
 
-/// The scores of products, -infinity where the query does not see the key.
-pub fn masked(
+/// The scores of products, as [`Walk::unscaled`] has them; -infinity where the query does not see the key.
+fn masked(
     walk: &Walk,
     e: &mut Emitter,
     products: &[Value],
@@ -94,31 +95,40 @@ pub fn masked(
     let lowest = e.float(f32::NEG_INFINITY, 1);
     let one = |element: Element| {
         let sees = walk.sees(e, &queries[element.row / 8], &keys[column_number(&element)]);
-        let (score, _) = walk.score(e, &products[element.register], &element, distances);
+        let score = walk.unscaled(e, &products[element.register], &element, distances);
         e.select(&sees, &score, &lowest, 1)
     };
     walk.scores().elements().map(one).collect()
 }
 
 impl Softmax {
-    /// The softmax with more scores, the factors of earlier results, and the exponentials of the scores.
+    /// Of rows that have seen nothing.
+    pub fn of_nothing(e: &mut Emitter) -> Softmax {
+        let (lowest, zero) = (e.float(f32::NEG_INFINITY, 1), e.float(0.0, 1));
+        Softmax { top: vec![lowest; 2], sum: vec![zero; 2] }
+    }
+
+    /// The softmax with more scores, as [`Walk::unscaled`] has them, the factors of earlier results, and the exponentials of the scores.
     pub fn with(self, walk: &Walk, e: &mut Emitter, scores: &[Value]) -> (Softmax, Vec<Value>, Vec<Value>) {
         let (lowest, zero) = (e.float(f32::NEG_INFINITY, 1), e.float(0.0, 1));
         let (mut top, mut sum, mut factors, mut bases) = (vec![], vec![], vec![], vec![]);
         for (i, (old, so_far)) in self.top.iter().zip(&self.sum).enumerate() {
             let of_row = walk.scores().elements().filter(|element| element.row / 8 == i);
-            let mut most = lowest.clone();
-            for element in of_row {
-                most = Reduction::Max.join(e, &most, &scores[element.register], 1);
-            }
+            let most = largest(e, of_row.map(|element| scores[element.register].clone()).collect());
             // The four threads of a row have a quarter of it each.
-            let most = e.across_lanes(&most, Reduction::Max, 4);
-            let most = Reduction::Max.join(e, old, &most, 1);
+            let most = [1, 2].into_iter().fold(most, |most, distance| {
+                let other = e.shuffle(&most, distance);
+                larger(e, &most, &other)
+            });
+            let most = larger(e, old, &most);
             // A row that has seen nothing: exponentials of -infinity, not of the difference of two.
             let nothing = e.compare("oeq", &most, &lowest, 1);
             let base = e.select(&nothing, &zero, &most, 1);
+            // Exactly 1 where nothing has changed.
             let distance = e.float2("subf", old, &base, 1);
+            let distance = times(e, &distance, walk.score_factor(), 1);
             let factor = walk.exponential(e, &distance);
+            let base = Base::new(walk, e, &base);
             sum.push(e.float2("mulf", so_far, &factor, 1));
             top.push(most);
             factors.push(factor);
@@ -126,27 +136,69 @@ impl Softmax {
         }
         let mut exponentials = vec![];
         for element in walk.scores().elements() {
-            let x = e.float2("subf", &scores[element.register], by_row(&bases, &element), 1);
-            let value = walk.exponential(e, &x);
-            sum[element.row / 8] = e.float2("addf", &sum[element.row / 8], &value, 1);
+            let row = element.row / 8;
+            let value = bases[row].exponential(walk, e, &scores[element.register]);
+            sum[row] = e.float2("addf", &sum[row], &value, 1);
             exponentials.push(value);
         }
         (Softmax { top, sum }, factors, exponentials)
     }
 
     /// What results are multiplied by, and the logarithms of the sums; zeros for rows that have seen nothing.
-    pub fn finish(&self, e: &mut Emitter) -> (Vec<Value>, Vec<Value>) {
-        let (zero, one) = (e.float(0.0, 1), e.float(1.0, 1));
+    pub fn finish(&self, walk: &Walk, e: &mut Emitter) -> (Vec<Value>, Vec<Value>) {
+        let (zero, one, scale) = (e.float(0.0, 1), e.float(1.0, 1), e.float(walk.score_factor(), 1));
         let row = |(top, sum): (&Value, &Value)| {
             let sum = e.across_lanes(sum, Reduction::Sum, 4);
             let any = e.compare("ogt", &sum, &zero, 1);
             let factor = e.float2("divf", &one, &sum, 1);
             let logarithm = math::log(e, &sum, 1);
-            let logarithm = e.float2("addf", top, &logarithm, 1);
+            let logarithm = e.fma(top, &scale, &logarithm, 1);
             (e.select(&any, &factor, &zero, 1), e.select(&any, &logarithm, &zero, 1))
         };
         self.top.iter().zip(&self.sum).map(row).unzip()
     }
+}
+
+/// What is subtracted from a row's scores before their exponentials: where these have few bits, already as powers of 2 have it.
+struct Base(Value);
+
+impl Base {
+    fn new(walk: &Walk, e: &mut Emitter, base: &str) -> Base {
+        Base(if walk.elem() == Elem::F32 { base.into() } else { times(e, base, -log2_factor(walk), 1) })
+    }
+
+    /// The exponential of a score less this, the score as [`Walk::unscaled`] has it.
+    fn exponential(&self, walk: &Walk, e: &mut Emitter, score: &str) -> Value {
+        if walk.elem() == Elem::F32 {
+            let x = e.float2("subf", score, &self.0, 1);
+            return walk.exponential(e, &x);
+        }
+        let factor = e.float(log2_factor(walk), 1);
+        let x = e.fma(score, &factor, &self.0, 1);
+        power_of_two(e, &x)
+    }
+}
+
+/// What makes exponents of 2 of [`Walk::unscaled`] scores.
+fn log2_factor(walk: &Walk) -> f32 {
+    walk.score_factor() * std::f32::consts::LOG2_E
+}
+
+/// The largest of some values, in a tree, so that few wait for each other.
+fn largest(e: &mut Emitter, mut values: Vec<Value>) -> Value {
+    while values.len() > 1 {
+        let join = |pair: &[Value]| match pair {
+            [a, b] => larger(e, a, b),
+            alone => alone[0].clone(),
+        };
+        values = values.chunks(2).map(join).collect();
+    }
+    values.remove(0)
+}
+
+/// The larger of two values by one instruction.
+fn larger(e: &mut Emitter, a: &str, b: &str) -> Value {
+    e.float2(Reduction::Max.op(), a, b, 1)
 }
 
 /// The first of a row's four threads stores its logarithm.

@@ -29,6 +29,12 @@ impl Walk<'_> {
         Some(e.float1("negf", &penalty, 1))
     }
 
+    /// The same, for [`Walk::unscaled`].
+    pub fn unscaled_slope(&self, e: &mut Emitter, head: &str) -> Option<Value> {
+        let slope = self.slope(e, head)?;
+        Some(times(e, &slope, 1.0 / self.score_factor(), 1))
+    }
+
     /// Distances that lower scores by a slope, if there is one, from the numbers of the thread's first query and its first key.
     pub fn distances(
         &self,
@@ -41,6 +47,25 @@ impl Walk<'_> {
         let distance = e.int2("subi", query, key);
         let first = e.op(format!("arith.sitofp {distance} : i64 to f32"));
         Some(Distances { slope, first, rows_are_queries })
+    }
+
+    /// What scores are times their [`Walk::unscaled`]: the exponential's multiply-add multiplies by it, too. It is positive, so
+    /// the largest score stays the largest.
+    pub fn score_factor(&self) -> f32 {
+        let factor = self.last_factor();
+        if self.elem() == Elem::Bf16 && factor > 0.0 { factor } else { 1.0 }
+    }
+
+    /// What makes scores of products, or of what they are capped to.
+    fn last_factor(&self) -> f32 {
+        self.attention.softcap.unwrap_or(self.attention.scale)
+    }
+
+    /// The score of an element's product, divided by [`Walk::score_factor`], as the slope of its distance is.
+    pub fn unscaled(&self, e: &mut Emitter, product: &str, element: &Element, distances: Option<&Distances>) -> Value {
+        let value = self.tanh(e, product).unwrap_or_else(|| product.into());
+        let value = times(e, &value, self.last_factor() / self.score_factor(), 1);
+        distances.map_or(value.clone(), |distances| distances.lowered(e, &value, element))
     }
 
     /// The score of an element's product, and its derivative by the scaled product where that is not 1.

@@ -5,18 +5,58 @@ use crate::emit::int_type;
 /// What the joining of the block's findings takes of shared memory: two times two numbers of each warp.
 pub const SHARED_BYTES: usize = 2 * 128;
 
+/// More tokens than a row has.
+const MOST_TOKENS: f32 = 16_777_216.0;
+
+/// The tokens of the other side that a block walks over: those of `from..to`, of which `from` begins a tile.
+pub struct Range {
+    pub from: Value,
+    pub to: Value,
+    /// An i32: where a walk over keys comes to tokens that are all of the one document which the block's are of, as far as they
+    /// see each other by their places; or where a walk over queries leaves such tokens.
+    pub alike: Value,
+}
+
+/// What is looked for among the other side's tokens.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Looks {
+    /// Where walks begin and end.
+    Ends,
+    /// And where tokens of other documents end, or begin.
+    LastOthers,
+    FirstOthers,
+}
+
 impl Walk<'_> {
     /// Keys `from..to` that some query of a block may see; `from` begins a tile. No key before or behind them shares a
     /// document with any of the queries.
     pub fn key_range(&self, e: &mut Emitter, segments: &str, at: &Place) -> (Value, Value) {
         let within = self.keys_within(e, at.first);
-        self.of_documents(e, segments, at, within)
+        let range = self.of_documents(e, segments, at, within, Looks::Ends);
+        (range.from, range.to)
     }
 
     /// Queries `from..to` that may see some key of a block, likewise.
     pub fn query_range(&self, e: &mut Emitter, segments: &str, at: &Place) -> (Value, Value) {
         let within = self.queries_within(e, at.first);
-        self.of_documents(e, segments, at, within)
+        let range = self.of_documents(e, segments, at, within, Looks::Ends);
+        (range.from, range.to)
+    }
+
+    /// The range of a block of queries, or of keys.
+    pub fn range(&self, e: &mut Emitter, segments: &str, at: &Place, of_queries: bool) -> Range {
+        let (within, looks) = if of_queries {
+            (self.keys_within(e, at.first), Looks::LastOthers)
+        } else {
+            (self.queries_within(e, at.first), Looks::FirstOthers)
+        };
+        let Range { from, to, alike } = self.of_documents(e, segments, at, within, looks);
+        let [from, to] = [from, to].map(|place| {
+            let place = e.op(format!("arith.trunci {place} : i64 to i32"));
+            let place = e.of_warp(&place);
+            e.op(format!("arith.extsi {place} : i32 to i64"))
+        });
+        Range { from, to, alike: e.of_warp(&alike) }
     }
 
     /// Keys `from..to` that the queries of a block may see as far as their places go.
@@ -38,7 +78,14 @@ impl Walk<'_> {
     }
 
     /// What remains of `from..to` between the first and the last token whose document may be one of the block's.
-    fn of_documents(&self, e: &mut Emitter, segments: &str, at: &Place, (from, to): (Value, Value)) -> (Value, Value) {
+    fn of_documents(
+        &self,
+        e: &mut Emitter,
+        segments: &str,
+        at: &Place,
+        (from, to): (Value, Value),
+        looks: Looks,
+    ) -> Range {
         let lowest = e.float(f32::NEG_INFINITY, 1);
         let own = e.index(self.own() as i64);
         // Numbers of tokens and documents are below 2^24, so f32 holds them; the smallest is the largest of the negative.
@@ -49,7 +96,8 @@ impl Walk<'_> {
         });
         let smallest = e.negated(&documents[0]);
         let count = e.int2("subi", &to, &from);
-        let tokens = e.reduce(&count, 1, &[Reduction::Max; 2], |e, i, _, so_far| {
+        let kinds = vec![Reduction::Max; if looks == Looks::Ends { 2 } else { 3 }];
+        let tokens = e.reduce(&count, 1, &kinds, |e, i, _, so_far| {
             let token = e.int2("addi", &from, i);
             let (segment, real) = self.document(e, segments, at.batch, &token);
             let (above, below) =
@@ -57,13 +105,41 @@ impl Walk<'_> {
             let within = e.op(format!("arith.andi {above}, {below} : i1"));
             let within = e.op(format!("arith.andi {within}, {real} : i1"));
             let number = e.op(format!("arith.sitofp {token} : i64 to f32"));
-            e.extremes(so_far, &number, &within, &lowest)
+            let mut found = e.extremes(so_far, &number, &within, &lowest);
+            if let Some(so_far) = so_far.get(2) {
+                let number = if looks == Looks::LastOthers { number } else { e.negated(&number) };
+                let number = e.select(&within, &lowest, &number, 1);
+                found.push(Reduction::Max.join(e, so_far, &number, 1));
+            }
+            found
         });
+        let alike = match tokens.get(2) {
+            Some(others) => self.alike_from(e, (&smallest, &documents[1]), others, looks),
+            None => e.int_constant(0, 1),
+        };
         let any = e.compare("ogt", &tokens[1], &lowest, 1);
         let first = e.negated(&tokens[0]);
         let [first, last] = [&first, &tokens[1]].map(|x| e.op(format!("arith.fptosi {x} : f32 to i64")));
         let (first, end) = (e.rounded_down(&first, self.others), e.plus(&last, 1));
-        (e.choose(&any, &first, "%zero"), e.choose(&any, &end, "%zero"))
+        let [from, to] = [&first, &end].map(|value| e.choose(&any, value, "%zero"));
+        Range { from, to, alike }
+    }
+
+    /// [`Range::alike`], from the smallest and the largest document of the block, and from the last token of others, or the first one's
+    /// negative. Where the block has several documents, the walk never comes there, or leaves it before it begins.
+    fn alike_from(&self, e: &mut Emitter, documents: (&str, &str), others: &str, looks: Looks) -> Value {
+        let (place, never) = if looks == Looks::LastOthers {
+            let (one, zero) = (e.float(1.0, 1), e.float(0.0, 1));
+            let behind = e.float2("addf", others, &one, 1);
+            (Reduction::Max.join(e, &behind, &zero, 1), e.float(MOST_TOKENS, 1))
+        } else {
+            let end = e.float(-(self.attention.seq as f32), 1);
+            let before = Reduction::Max.join(e, others, &end, 1);
+            (e.negated(&before), e.float(0.0, 1))
+        };
+        let one = e.compare("oeq", documents.0, documents.1, 1);
+        let place = e.select(&one, &place, &never, 1);
+        e.op(format!("arith.fptosi {place} : f32 to i32"))
     }
 
     /// A token's segment as f32, and whether it is a document's.
@@ -78,28 +154,6 @@ impl Walk<'_> {
         let (place, inside) = self.token(e, batch, token);
         let segment = e.load_int_at(segments, &place);
         e.choose(&inside, &segment, "%zero")
-    }
-
-    /// The segments of the tile from `other` on, spread over a warp: lane `i` has those of tokens `i`, `i + 32` and so on.
-    pub fn spread_segments(&self, e: &mut Emitter, segments: &str, batch: &str, other: &str) -> Vec<Value> {
-        let mine = e.int2("addi", other, "%lane");
-        let last = e.plus(other, self.others as i64 - 1);
-        let one = |turn: usize| {
-            let token = e.plus(&mine, (turn * WARP) as i64);
-            // Lanes that are left over look at the last token.
-            let token = if self.others.is_multiple_of(WARP) { token } else { e.int2("minsi", &token, &last) };
-            self.segment(e, segments, batch, &token)
-        };
-        (0..self.others.div_ceil(WARP)).map(one).collect()
-    }
-
-    /// Whether none of some keys, the first to the last, is behind or too far before any of some queries.
-    fn all_near(&self, e: &mut Emitter, queries: (&str, &str), keys: (&str, &str)) -> Value {
-        let not_behind = e.op(format!("arith.cmpi sle, {}, {} : i64", keys.1, queries.0));
-        let Some(window) = self.attention.window else { return not_behind };
-        let reach = e.plus(keys.0, window as i64);
-        let near = e.less(queries.1, &reach);
-        e.op(format!("arith.andi {not_behind}, {near} : i1"))
     }
 
     /// A token's number in the batch, and whether there is such a token; if not, another's number.
@@ -127,6 +181,12 @@ impl Walk<'_> {
 }
 
 impl Emitter {
+    /// An i32 that all threads of a warp have alike: so the assembler sees it, and has it in a register that they share.
+    fn of_warp(&mut self, value: &str) -> Value {
+        let warp = self.int_constant(-1, 1);
+        self.op(format!("nvvm.redux.sync max {value}, {warp} : i32 -> i32"))
+    }
+
     fn negated(&mut self, x: &str) -> Value {
         let minus_one = self.float(-1.0, 1);
         self.float2("mulf", x, &minus_one, 1)
@@ -141,66 +201,5 @@ impl Emitter {
             Reduction::Max.join(self, so_far, &value, 1)
         };
         pairs.map(join).into()
-    }
-}
-
-/// What the own tokens of a warp have in common: queries, or keys.
-pub struct WarpTokens {
-    /// The first of them, and its segment.
-    pub first: Value,
-    segment: Value,
-    /// Whether this thread's tokens are of that segment, which is a document.
-    alike: Value,
-}
-
-impl WarpTokens {
-    /// Of the block's tokens from `block` on; `mine` are those that this thread has.
-    pub fn new(
-        walk: &Walk,
-        e: &mut Emitter,
-        segments: &str,
-        batch: &str,
-        block: &str,
-        mine: &[(Value, Value)],
-    ) -> WarpTokens {
-        let row = e.times("%warp", WARP_ROWS);
-        let first = e.int2("addi", block, &row);
-        let segment = walk.segment(e, segments, batch, &first);
-        let mut alike = e.op(format!("arith.cmpi sgt, {segment}, %zero : i64"));
-        for (_, other) in mine {
-            let same = e.op(format!("arith.cmpi eq, {other}, {segment} : i64"));
-            alike = e.op(format!("arith.andi {alike}, {same} : i1"));
-        }
-        WarpTokens { first, segment, alike }
-    }
-
-    /// Whether every one of the warp's queries sees every key of the tile from `key` on, of these segments: then there is nothing to
-    /// mask.
-    pub fn see_all(&self, walk: &Walk, e: &mut Emitter, key: &str, segments: &[Value]) -> Value {
-        let (last_query, last_key) = (self.last(e), e.plus(key, walk.others as i64 - 1));
-        let near = walk.all_near(e, (&self.first, &last_query), (key, &last_key));
-        self.alike_with(e, segments, &near)
-    }
-
-    /// The other way round: whether every query of the tile from `query` on sees every one of the warp's keys.
-    pub fn are_seen_by_all(&self, walk: &Walk, e: &mut Emitter, query: &str, segments: &[Value]) -> Value {
-        let (last_query, last_key) = (e.plus(query, walk.others as i64 - 1), self.last(e));
-        let near = walk.all_near(e, (query, &last_query), (&self.first, &last_key));
-        self.alike_with(e, segments, &near)
-    }
-
-    fn last(&self, e: &mut Emitter) -> Value {
-        e.plus(&self.first, WARP_ROWS as i64 - 1)
-    }
-
-    /// Whether `so_far` holds, and the warp's tokens and those of a tile are all of one document.
-    fn alike_with(&self, e: &mut Emitter, segments: &[Value], so_far: &str) -> Value {
-        let mut all = e.op(format!("arith.andi {so_far}, {} : i1", self.alike));
-        for segment in segments {
-            let same = e.op(format!("arith.cmpi eq, {segment}, {} : i64", self.segment));
-            all = e.op(format!("arith.andi {all}, {same} : i1"));
-        }
-        let warp = e.int_constant(-1, 1);
-        e.op(format!("nvvm.vote.sync all {warp}, {all} -> i1"))
     }
 }

@@ -113,12 +113,13 @@ impl HeadTile {
     pub fn mine(self, e: &mut Emitter, at: usize) -> Value {
         debug_assert_eq!(self.tokens, CONSUMERS * wgmma::ROWS);
         let warps = e.index((WARPGROUP / WARP) as i64);
-        // In a walk, it is made in every turn and takes no registers between them.
-        let warp = e.anew("%warp");
-        let consumer = e.int2("divui", &warp, &warps);
-        let mine = e.times(&consumer, distance(wgmma::ROWS * self.box_row_bytes()) as usize);
-        let all = self.along(e, at);
-        e.int2("addi", &all, &mine)
+        let later = e.op(format!("arith.cmpi uge, %warp, {warps} : i64"));
+        // All threads of a warp agree; so the assembler sees it, and has the descriptor in a register that they share.
+        let warp = e.int_constant(-1, 1);
+        let later = e.op(format!("nvvm.vote.sync any {warp}, {later} -> i1"));
+        let first = self.along(e, at);
+        let second = e.plus(&first, distance(wgmma::ROWS * self.box_row_bytes()));
+        e.choose(&later, &second, &first)
     }
 }
 
@@ -143,13 +144,68 @@ impl Walk<'_> {
     }
 }
 
-/// A consumer begins: it takes its registers. Returns the first token of a thread and its first column; `first` is the block's token.
-pub fn begin_consumer(e: &mut Emitter, registers: Registers, first: &str) -> (Value, Value) {
+/// A consumer begins: it takes its registers.
+pub fn begin_consumer(e: &mut Emitter, registers: Registers) {
     e.line(format!("nvvm.setmaxregister increase {}", registers.consumer));
-    let (row, column) = Part::origin(e);
-    let warp_row = e.times("%warp", WARP_ROWS);
-    let row = e.int2("addi", &row, &warp_row);
-    (e.int2("addi", first, &row), column)
+}
+
+/// The turns in which the two consumers start their products: while those of one run, the other computes its softmax. Each waits at
+/// a barrier of its own, to which the other comes when it has started what it had to.
+pub struct Turns;
+
+impl Turns {
+    /// Barriers that are taken: that of the whole block, and one for each consumer.
+    pub const BARRIERS: usize = 1 + CONSUMERS;
+
+    /// The first consumer's turn is the first.
+    pub fn begin(e: &mut Emitter) -> Turns {
+        Turns::of_consumer(e, 1, |e| Turns.pass(e));
+        Turns
+    }
+
+    pub fn wait(&self, e: &mut Emitter) {
+        let (mine, threads) = (Turns::barrier(e), Turns::threads(e));
+        e.line(format!("nvvm.barrier id = {mine} number_of_threads = {threads}"));
+    }
+
+    pub fn pass(&self, e: &mut Emitter) {
+        let (mine, threads) = (Turns::barrier(e), Turns::threads(e));
+        let both = e.int_constant(Turns::BARRIERS as i32, 1);
+        let other = e.int_lanes2("subi", &both, &mine, 1);
+        e.line(format!("nvvm.barrier.arrive id = {other} number_of_threads = {threads}"));
+    }
+
+    /// As many turns were waited for as passed, by both: the first consumer takes the one that is left over.
+    pub fn end(&self, e: &mut Emitter) {
+        Turns::of_consumer(e, 0, |e| self.wait(e));
+    }
+
+    fn of_consumer(e: &mut Emitter, number: i32, then: impl FnOnce(&mut Emitter)) {
+        let (mine, barrier) = (Turns::barrier(e), e.int_constant(1 + number, 1));
+        let is = e.op(format!("arith.cmpi eq, {mine}, {barrier} : i32"));
+        e.branch(&is, then, |_| {});
+    }
+
+    /// The number of the consumer's own: computed for every turn, so that it takes no registers between them.
+    fn barrier(e: &mut Emitter) -> Value {
+        let (warps, warp) = (e.index((WARPGROUP / WARP) as i64), e.anew("%warp"));
+        let consumer = e.int2("divui", &warp, &warps);
+        let barrier = e.plus(&consumer, 1);
+        e.op(format!("arith.trunci {barrier} : i64 to i32"))
+    }
+
+    fn threads(e: &mut Emitter) -> Value {
+        e.int_constant((CONSUMERS * WARPGROUP) as i32, 1)
+    }
+}
+
+/// Waits for all warps of a consumer, at the barrier that is as many behind `first` as the consumer's number.
+pub fn warpgroup_sync(e: &mut Emitter, first: usize) {
+    let (warps, threads) = (e.index((WARPGROUP / WARP) as i64), e.int_constant(WARPGROUP as i32, 1));
+    let consumer = e.int2("divui", "%warp", &warps);
+    let barrier = e.plus(&consumer, first as i64);
+    let barrier = e.op(format!("arith.trunci {barrier} : i64 to i32"));
+    e.line(format!("nvvm.barrier id = {barrier} number_of_threads = {threads}"));
 }
 
 /// The tiles that a block walks over, on their way.

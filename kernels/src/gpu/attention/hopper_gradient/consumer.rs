@@ -1,23 +1,16 @@
 //! What a consumer does: scores and their gradients in registers, and sums of them.
 use super::*;
 use crate::attention::scores::{derivative, times};
-use crate::emit::{float_type, int_type};
+use crate::gpu::attention::results::Results;
 use crate::gpu::attention::scores::Distances;
-use crate::gpu::attention::sight::WarpTokens;
+use crate::gpu::attention::seen::{OtherTile, Seen, WarpTokens};
 use crate::gpu::attention::warpgroups::{as_fragments, begin_consumer, over_entries, over_tokens};
 use crate::gpu::hopper::descriptor::distance;
 use crate::gpu::hopper::wgmma;
 
-/// A thread's scores whose bits are in one word.
-const WORD: usize = 32;
-
 /// A thread's own tokens.
 struct Mine {
-    /// Segments of its two.
-    segments: Vec<Value>,
     warp: WarpTokens,
-    /// The descriptor of the warpgroup's tokens in the first array.
-    descriptor: Value,
     /// Logarithms and deltas of its tokens, where they are queries.
     statistics: Option<[[Value; 2]; 2]>,
 }
@@ -33,26 +26,25 @@ enum OfQueries {
 impl Gradient<'_> {
     pub(super) fn consume(&self, e: &mut Emitter, start: &Start, results: &[Value]) {
         let walk = &self.walk;
-        let (token, column) = begin_consumer(e, self.registers(), &start.first);
-        let mine = self.mine(e, start, &token);
+        begin_consumer(e, self.registers());
+        let mine = self.mine(e, start);
         let zeros: Vec<_> = self.wanted.arrays().iter().flat_map(|array| walk.results(*array).zeros(e)).collect();
         let sums = self.each_tile(e, start, &zeros, |e, turn, sums| self.tile(e, start, turn, &mine, sums));
+        let stored = Results::begin(walk, e, (&start.batch, &start.first), start.own_at[0], 1);
         for ((array, sums), result) in self.wanted.split(walk, &sums).into_iter().zip(results) {
             // Gradients of scores lack their scale so far.
             let factor = e.float(if array == 0 { walk.attention.scale } else { 1.0 }, 1);
             let sums: Vec<Value> = sums.iter().map(|sum| e.float2("mulf", sum, &factor, 1)).collect();
             let heads = Heads { count: self.heads().0, entries: walk.width(array) };
-            walk.store(e, &sums, (result, heads, &start.head), &start.batch, (&token, &column));
+            stored.store(e, &sums, (result, heads, &start.head));
         }
     }
 
-    fn mine(&self, e: &mut Emitter, start: &Start, token: &str) -> Mine {
-        let walk = &self.walk;
-        let tokens = walk.tokens(e, &start.segments, &start.batch, token, [0, 8].into_iter());
-        let warp = WarpTokens::new(walk, e, &start.segments, &start.batch, &start.first, &tokens);
-        let descriptor = self.walk.own_head(0).mine(e, start.own_at[0]);
+    fn mine(&self, e: &mut Emitter, start: &Start) -> Mine {
+        let warp = WarpTokens { block: start.first.clone(), are_queries: self.of_queries() };
         let statistic = |e: &mut Emitter, which| {
-            let query = Query { batch: &start.batch, head: &start.head, token };
+            let (token, _) = warp.origin(e);
+            let query = Query { batch: &start.batch, head: &start.head, token: &token };
             let first = self.statistics.at(e, &start.statistics, which, &query);
             [0, 8].map(|row| {
                 let place = e.at(&first, row, Elem::F32);
@@ -61,8 +53,7 @@ impl Gradient<'_> {
         };
         let statistics =
             self.of_queries().then(|| [Statistic::Logarithm, Statistic::Delta].map(|which| statistic(e, which)));
-        let segments = tokens.into_iter().map(|(_, segment)| segment).collect();
-        Mine { segments, warp, descriptor, statistics }
+        Mine { warp, statistics }
     }
 
     /// The sums with a tile of the other side, whose stages are given back.
@@ -70,18 +61,19 @@ impl Gradient<'_> {
         let pipeline = &start.ring.pipeline;
         let numbers = [turn.number.clone(), e.plus(&turn.number, 1)];
         let slots = [0, 1].map(|array| pipeline.slot(e, &numbers[array]));
-        let running = self.products(e, start, &slots, mine);
+        let running = self.products(e, start, &slots);
         // Computed for every tile, so that it takes no registers between them.
         let lane = e.anew("%lane");
         let origin = Part::origin_of(e, &lane);
-        let (all, seen) = self.seen(e, start, turn, mine, &origin);
+        let tile = OtherTile { segments: &start.segments, batch: &turn.batch, first: &turn.other, range: &start.range };
+        let seen = mine.warp.seen(&self.walk, e, &tile, &origin);
         let distances = self.distances(e, turn, mine, &origin);
         let logarithms = self.of_queries_at(e, start, mine, (&slots[0], &origin.1), Statistic::Logarithm);
         wgmma::wait(e, running.len() - 1);
         let mut scores = self.walk.score_sums().waited_for(e, &running[0]);
-        let of_slopes = |e: &mut Emitter| {
+        let of_slopes = |e: &mut Emitter, pending: usize| {
             let deltas = self.of_queries_at(e, start, mine, (&slots[1], &origin.1), Statistic::Delta);
-            wgmma::wait(e, 0);
+            wgmma::wait(e, pending);
             let slopes = self.walk.score_sums().waited_for(e, &running[1]);
             if self.of_queries() {
                 pipeline.release(e, &numbers[1]);
@@ -93,26 +85,26 @@ impl Gradient<'_> {
             scores = tanhs;
             if self.wanted != Wanted::Values {
                 // Before anything else, so that the derivatives of scores take no registers.
-                let (slopes, deltas) = of_slopes(e);
+                let (slopes, deltas) = of_slopes(e, 0);
                 capped = Some(self.capped_slopes(e, &scores, &slopes, &deltas));
             }
         }
-        let probabilities = self.probabilities(e, &scores, (&logarithms, distances.as_ref()), (&all, &seen));
+        let probabilities = self.probabilities(e, &scores, (&logarithms, distances.as_ref()), &seen);
         if self.wanted == Wanted::Values {
             pipeline.wait_full(e, &slots[1]);
             let of_values = self.passed_on(e, start, (1, &slots[1]), sums, &probabilities);
             return self.ended(e, start, &numbers, &[of_values]);
         }
-        let gradients = match capped {
-            Some(slopes) => probabilities.iter().zip(&slopes).map(|(p, slope)| e.float2("mulf", p, slope, 1)).collect(),
-            None => {
-                let (slopes, deltas) = of_slopes(e);
-                self.gradients(e, &probabilities, &slopes, &deltas)
-            }
-        };
         let (by_slope, by_probability) = sums.split_at(self.walk.results(0).registers());
         let of_values = (!by_probability.is_empty())
             .then(|| self.passed_on(e, start, (1, &slots[1]), by_probability, &probabilities));
+        let gradients = match capped {
+            Some(slopes) => probabilities.iter().zip(&slopes).map(|(p, slope)| e.float2("mulf", p, slope, 1)).collect(),
+            None => {
+                let (slopes, deltas) = of_slopes(e, usize::from(of_values.is_some()));
+                self.gradients(e, &probabilities, &slopes, &deltas)
+            }
+        };
         let of_keys = self.passed_on(e, start, (0, &slots[0]), by_slope, &gradients);
         let held = if self.of_queries() { &numbers[..1] } else { &numbers };
         let results: Vec<Value> = [of_keys].into_iter().chain(of_values).collect();
@@ -120,9 +112,9 @@ impl Gradient<'_> {
     }
 
     /// Starts the products of the block's own tokens with a tile's: those of scores, and of gradients of probabilities.
-    fn products(&self, e: &mut Emitter, start: &Start, slots: &[pipeline::Slot; 2], mine: &Mine) -> Vec<Value> {
+    fn products(&self, e: &mut Emitter, start: &Start, slots: &[pipeline::Slot; 2]) -> Vec<Value> {
         let mut running = vec![];
-        let own = e.anew(&mine.descriptor);
+        let own = self.walk.own_head(0).mine(e, start.own_at[0]);
         for (array, (slot, at)) in slots.iter().zip(&start.own_at).enumerate() {
             let own = if self.walk.own_head(array).box_row_bytes() == self.walk.own_head(0).box_row_bytes() {
                 e.plus(&own, distance(at - start.own_at[0]))
@@ -170,7 +162,8 @@ impl Gradient<'_> {
         (row, column): &(Value, Value),
     ) -> Option<Distances> {
         let slope = times(e, turn.slope.as_deref()?, std::f32::consts::LOG2_E, 1);
-        let (own, other) = (e.int2("addi", &mine.warp.first, row), e.int2("addi", &turn.other, column));
+        let first = mine.warp.first(e);
+        let (own, other) = (e.int2("addi", &first, row), e.int2("addi", &turn.other, column));
         let tokens = if self.of_queries() { (own.as_str(), other.as_str()) } else { (other.as_str(), own.as_str()) };
         self.walk.distances(e, Some(&slope), tokens, self.of_queries())
     }
@@ -221,76 +214,6 @@ impl Gradient<'_> {
         values
     }
 
-    /// Whether all of the warp's scores of a tile count; and a bit for each of this thread's, whether it does.
-    fn seen(
-        &self,
-        e: &mut Emitter,
-        start: &Start,
-        turn: &Turn,
-        mine: &Mine,
-        origin: &(Value, Value),
-    ) -> (Value, Vec<Value>) {
-        let (walk, other) = (&self.walk, turn.other.as_str());
-        let segments = walk.spread_segments(e, &start.segments, &turn.batch, other);
-        let all = if self.of_queries() {
-            mine.warp.see_all(walk, e, other, &segments)
-        } else {
-            mine.warp.are_seen_by_all(walk, e, other, &segments)
-        };
-        let words = self.walk.score_sums().part().registers().div_ceil(WORD);
-        let every = |e: &mut Emitter| (0..words).map(|_| e.int_constant(-1, 1)).collect();
-        let some = |e: &mut Emitter| self.bits(e, (mine, origin), other, &segments);
-        let seen = e.either(&all, &vec![int_type(1, 32); words], every, some);
-        (all, seen)
-    }
-
-    fn bits(
-        &self,
-        e: &mut Emitter,
-        (mine, (row, column)): (&Mine, &(Value, Value)),
-        other: &str,
-        segments: &[Value],
-    ) -> Vec<Value> {
-        let part = self.walk.score_sums().part();
-        let Attention { seq, window, .. } = *self.walk.attention;
-        let narrow = |e: &mut Emitter, value: &str| e.op(format!("arith.trunci {value} : i64 to i32"));
-        let (own, other) = (e.int2("addi", &mine.warp.first, row), e.int2("addi", other, column));
-        let (query, key, further) = if self.of_queries() { (&own, &other, 1) } else { (&other, &own, -1) };
-        let distance = e.int2("subi", query, key);
-        // How far a query is behind a key: less than the window, and 0 at the least, or else a huge unsigned number.
-        let (limit, never) = (e.int_constant(window.unwrap_or(seq).min(seq) as i32, 1), e.index(i32::MIN.into()));
-        let own = |(row, segment): (i64, &Value)| {
-            let distance = e.plus(&distance, row * further);
-            let real = e.op(format!("arith.cmpi sgt, {segment}, %zero : i64"));
-            let distance = e.choose(&real, &distance, &never);
-            (narrow(e, &distance), narrow(e, segment))
-        };
-        let own: Vec<(Value, Value)> = [0, 8].into_iter().zip(&mine.segments).map(own).collect();
-        let segments: Vec<Value> = segments.iter().map(|segment| narrow(e, segment)).collect();
-        let lane = narrow(e, column);
-        // Each column's comes from the lane that has it.
-        let other = |column: usize| {
-            let column_in_warp = e.int_constant((column % WARP) as i32, 1);
-            let lane = e.int_lanes2("addi", &lane, &column_in_warp, 1);
-            e.from_lane(&segments[column / WARP], &lane)
-        };
-        let others: Vec<Value> = column_distances(part).map(other).collect();
-        let mut words = vec![e.int_constant(0, 1); part.registers().div_ceil(WORD)];
-        for element in part.elements() {
-            let (distance, segment) = &own[element.row / 8];
-            let further = e.int_constant(-further as i32 * element.column as i32, 1);
-            let distance = e.int_lanes2("addi", distance, &further, 1);
-            let near = e.op(format!("arith.cmpi ult, {distance}, {limit} : i32"));
-            let same = e.op(format!("arith.cmpi eq, {segment}, {} : i32", others[column_number(&element)]));
-            let sees = e.op(format!("arith.andi {near}, {same} : i1"));
-            let (bit, none) = (e.int_constant(1 << (element.register % WORD), 1), e.int_constant(0, 1));
-            let bit = e.op(format!("arith.select {sees}, {bit}, {none} : i32"));
-            let word = &mut words[element.register / WORD];
-            *word = e.int_lanes2("ori", word, &bit, 1);
-        }
-        words
-    }
-
     /// `2^(score factor log2 e - lse log2 e)`, lowered by distances, zero where the score does not count. The factor is the scale, or
     /// the softcap of scores that are so far what it is multiplied by.
     fn probabilities(
@@ -298,7 +221,7 @@ impl Gradient<'_> {
         e: &mut Emitter,
         scores: &[Value],
         (logarithms, distances): (&OfQueries, Option<&Distances>),
-        (all, seen): (&str, &[Value]),
+        seen: &Seen,
     ) -> Vec<Value> {
         let Attention { scale, softcap, .. } = *self.walk.attention;
         let factor = e.float(softcap.unwrap_or(scale) * std::f32::consts::LOG2_E, 1);
@@ -307,18 +230,7 @@ impl Gradient<'_> {
             let x = distances.map_or(x.clone(), |distances| distances.lowered(e, &x, element));
             power_of_two(e, &x)
         });
-        let masked = |e: &mut Emitter| {
-            let zero = e.float(0.0, 1);
-            let one = |(register, value): (usize, &Value)| {
-                let bit = e.int_constant(1 << (register % WORD), 1);
-                let bit = e.int_lanes2("andi", &seen[register / WORD], &bit, 1);
-                let none = e.int_constant(0, 1);
-                let counts = e.op(format!("arith.cmpi ne, {bit}, {none} : i32"));
-                e.select(&counts, value, &zero, 1)
-            };
-            values.iter().enumerate().map(one).collect()
-        };
-        e.either(all, &vec![float_type(1); values.len()], |_| values.clone(), masked)
+        seen.masked(&self.walk, e, &values, 0.0)
     }
 
     /// Gradients of the scores, but for their scale.

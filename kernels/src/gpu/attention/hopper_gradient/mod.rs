@@ -14,6 +14,7 @@
 mod consumer;
 
 use super::gradient::Wanted;
+use super::sight::Range;
 use super::statistics::{Query, Statistic, Statistics};
 use super::warpgroups::{Registers, Ring, WARPS};
 use super::*;
@@ -69,7 +70,7 @@ struct Start {
     /// The first of its tokens.
     first: Value,
     /// The other side's tokens that are walked over.
-    range: (Value, Value),
+    range: Range,
 }
 
 /// Where a block is on its way.
@@ -154,11 +155,7 @@ impl Gradient<'_> {
         let [batch, head, block] = self.walk.block_of_task(e, self.of_queries());
         let first = e.times(&block, self.walk.own());
         let at = Place { batch: &batch, first: &first };
-        let range = if self.of_queries() {
-            self.walk.key_range(e, &segments, &at)
-        } else {
-            self.walk.query_range(e, &segments, &at)
-        };
+        let range = self.walk.range(e, &segments, &at, self.of_queries());
         ring.pipeline.init(e);
         Start { ring, own, others, own_at, statistics_at, segments, statistics, batch, head, first, range }
     }
@@ -172,7 +169,7 @@ impl Gradient<'_> {
         body: impl FnOnce(&mut Emitter, &Turn, &[Value]) -> Vec<Value>,
     ) -> Vec<Value> {
         let group = self.walk.attention.heads / self.walk.attention.kv_heads;
-        let (from, to) = &start.range;
+        let Range { from, to, .. } = &start.range;
         let (first_head, heads) =
             if self.of_queries() { (e.divided(&start.head, group), 1) } else { (e.times(&start.head, group), group) };
         let last_head = e.plus(&first_head, heads as i64);
