@@ -141,6 +141,20 @@ fn the_last_keys_of_a_tile_are_looked_at() {
     }
 }
 
+/// One token of another document is the first or the last of a tile, before or behind blocks of one document.
+#[test]
+fn other_documents_at_the_ends_of_tiles() {
+    for (head_dim, tile) in [(64, 128), (128, 64), (192, 96), (256, 48)] {
+        let first = tile * 128_usize.div_ceil(tile);
+        for other in [first, first + tile - 1] {
+            let case: Case = (1, 390, 1, 1, head_dim, None, Bf16, &[&[390]]);
+            let mut segments = segments(case.1, case.7);
+            segments[other] = 2;
+            check_segments(&case, segments);
+        }
+    }
+}
+
 /// A tile of padding, and a warp's queries of padding behind it, in the midst of a document: they see nothing.
 #[test]
 fn padding_within_a_document() {
