@@ -4,6 +4,7 @@ pub mod budget;
 pub mod calibrate;
 pub mod emit;
 pub mod forecast;
+pub mod generator;
 pub mod model;
 pub mod project;
 pub mod recipe;

@@ -1,26 +1,16 @@
 //! `amc generate`: continues a prompt through compiled code with a key/value cache.
-use crate::compiler::adapter::Adapter;
-use crate::compiler::emit::{Destination, Papers, emit};
-use crate::compiler::model;
-use crate::compiler::unit::{Dumps, unit};
-use amc_artifact::Artifact;
+use crate::compiler::generator::Generator;
 use amc_artifact::memory::RunMemory;
 use amc_artifact::philox::Stream;
 use amc_artifact::safetensors::{self, Dtype, TensorData};
-use amc_frontend::build::{Purpose, Request};
 use amc_frontend::chat_template::message;
 use amc_frontend::hub::{Hub, Need};
 use amc_frontend::tokenizer::{Tokenizer, TokenizerOptions};
-use amc_ir::DType;
-use amc_passes::plan::assemble;
-use amc_runtime::session::{Part, Session, SessionOptions, default_threads};
+use amc_runtime::session::default_threads;
 use anyhow::{Context, Result, ensure};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-
-/// Tokens that a prompt is read in at a time.
-const CHUNK: usize = 32;
 
 /// Most tokens of a prompt and its continuation: the cache is as long from the start.
 const LONGEST: usize = 1 << 17;
@@ -71,7 +61,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let prompt = encode(&tokenizer, arguments)?;
     let length = prompt.len().saturating_add(arguments.max_new_tokens);
     ensure!(length <= LONGEST, "prompt and --max-new-tokens make {length} tokens, wanted at most {LONGEST}");
-    let mut generator = Generator::compile(&folder, arguments, prompt.len() + arguments.max_new_tokens)?;
+    let threads = arguments.threads.map_or_else(default_threads, usize::from);
+    let mut generator = Generator::compile(&folder, arguments.adapter.as_deref(), threads, length)?;
     let stop = tokenizer.stop_ids();
     let mut out = std::io::stdout().lock();
     let (mut tokens, mut shown) = (vec![], String::new());
@@ -171,82 +162,4 @@ fn choose(logits: &[f32], arguments: &Arguments, step: u64) -> u32 {
         rest < 0.0
     });
     order[drawn.unwrap_or(count - 1)] as u32
-}
-
-/// A model with its cache.
-struct Generator {
-    session: Session,
-    /// Rows in the cache.
-    filled: usize,
-    vocabulary: usize,
-    memory: RunMemory,
-    _folder: tempfile::TempDir,
-}
-
-impl Generator {
-    fn compile(folder: &Path, arguments: &Arguments, length: usize) -> Result<Generator> {
-        // Weights stay as they are stored; activations are f32, which costs nothing beside reading the weights.
-        let model = model::load(folder, &[], Some(DType::F32), true)?;
-        let adapter = arguments.adapter.as_deref().map(|dir| Adapter::read(dir, &model)).transpose()?;
-        let capacity = length.next_multiple_of(CHUNK) + CHUNK;
-        let mut dumps = Dumps::default();
-        let mut program = |name: &str, seq: usize| {
-            let request = Request {
-                model: &model.model,
-                stored: &model.stored,
-                compute: model.compute,
-                batch: 1,
-                seq,
-                purpose: Purpose::Decode { capacity },
-                lora: adapter.as_ref().map(|adapter| &adapter.lora),
-                train_all: false,
-            };
-            unit(name, &request, None, &mut dumps)
-        };
-        let units = [program("chunk", CHUNK)?, program("token", 1)?];
-        let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
-        let dir = temporary.path().join("artifact");
-        let destination = Destination::parse("cpu")?;
-        let assembled = assemble(&units, None, destination.machine().as_ref(), 0);
-        emit(&dir, &assembled, &destination, folder, &model.weight_files()?, Papers::default())?;
-        let options = SessionOptions { threads: arguments.threads.map(usize::from), model: Some(folder.into()) };
-        let mut session = Session::open(&Artifact::open(&dir)?, &options)?;
-        for (name, values) in adapter.iter().flat_map(|adapter| &adapter.tensors) {
-            session.write_param(name, Part::Value, values)?;
-        }
-        let threads = arguments.threads.map_or_else(default_threads, usize::from);
-        let memory = RunMemory::of(session.plan(), threads)?;
-        Ok(Generator { session, filled: 0, vocabulary: model.model.vocab, memory, _folder: temporary })
-    }
-
-    /// Reads tokens behind those read before; shows the logits of all to `each`, returns those of the last one.
-    fn read(&mut self, tokens: &[u32], mut each: impl FnMut(&[f32])) -> Result<Vec<f32>> {
-        let mut logits = vec![];
-        for part in tokens.chunks(CHUNK) {
-            let (program, size) = if part.len() == 1 { ("token", 1) } else { ("chunk", CHUNK) };
-            logits = self.step(program, size, part)?;
-            each(&logits);
-        }
-        Ok(logits.split_off(logits.len() - self.vocabulary))
-    }
-
-    /// Runs one program over `part`, filled up to `size` tokens; what the filling leaves in the cache is written over by
-    /// the next tokens before any query can see it.
-    fn step(&mut self, program: &str, size: usize, part: &[u32]) -> Result<Vec<f32>> {
-        let id = self.session.program(program)?;
-        let mut tokens = vec![0; size];
-        for (slot, token) in tokens.iter_mut().zip(part) {
-            ensure!((*token as usize) < self.vocabulary, "token {token} lies outside the model's vocabulary");
-            *slot = *token as i32;
-        }
-        let positions: Vec<i32> = (0..size).map(|i| (self.filled + i) as i32).collect();
-        self.session.write(id, "tokens", &tokens)?;
-        self.session.write(id, "positions", &positions)?;
-        self.session.write(id, "start", &[self.filled as i32])?;
-        self.session.run(id)?;
-        self.filled += part.len();
-        let mut logits = self.session.read(id, "logits")?;
-        logits.truncate(part.len() * self.vocabulary);
-        Ok(logits)
-    }
 }

@@ -89,6 +89,11 @@ impl Case {
         self.rows.iter().flat_map(|row| &row.1).filter(|label| **label != -100).count()
     }
 
+    /// The tokens of every document.
+    pub fn texts(&self) -> impl Iterator<Item = Vec<u32>> {
+        self.rows.iter().map(|(ids, _)| ids.iter().map(|id| *id as u32).collect())
+    }
+
     /// Every document in a row of `seq`.
     pub fn padded(&self, seq: usize) -> Batch {
         let mut batch = Batch::empty(self.batch * seq);

@@ -3,10 +3,11 @@ mod case;
 mod compare;
 mod run;
 
+use amc::compiler::generator::Generator;
 use anyhow::{Context, Result};
 use case::Case;
 use compare::Worst;
-use run::Runner;
+use run::{Mode, Runner};
 use std::path::Path;
 
 // What float32 may differ by from float32 in another order; `docs/testing.md` has the reasons.
@@ -26,13 +27,16 @@ const PACKED_FLOOR: f64 = 1e-6;
 pub fn check(folder: &Path, target: &str) -> Result<Worst> {
     let case = Case::read(folder)?;
     let mut worst = Worst::default();
+    if target == "cpu" {
+        check_generated(&case, &mut worst).context("continuing a text")?;
+    }
     for mode in case.modes() {
         check_mode(&case, mode, target, &mut worst).with_context(|| format!("{mode:?}"))?;
     }
     Ok(worst)
 }
 
-fn check_mode(case: &Case, mode: run::Mode, target: &str, worst: &mut Worst) -> Result<()> {
+fn check_mode(case: &Case, mode: Mode, target: &str, worst: &mut Worst) -> Result<()> {
     let mut runner = Runner::compile(case, mode, target)?;
     let expected = case.expected(mode);
     let logits = runner.logits(&case.padded(case.seq))?;
@@ -62,6 +66,21 @@ fn check_mode(case: &Case, mode: run::Mode, target: &str, worst: &mut Worst) -> 
         worst.number(&format!("loss after step {step}"), loss, expected.losses[step], allowed)?;
     }
     Ok(())
+}
+
+/// Texts that are read behind a cache, at first many tokens at a time, then one by one.
+fn check_generated(case: &Case, worst: &mut Worst) -> Result<()> {
+    let expected = case.expected(Mode::Full);
+    let Some(summary) = &expected.logits else { return Ok(()) };
+    let mut generator = Generator::compile(&case.folder, None, 2, case.seq)?;
+    let mut logits = vec![];
+    for text in case.texts() {
+        generator.restart();
+        let (begin, rest) = text.split_at(text.len() / 2 + 1);
+        generator.read(begin, |rows| logits.extend_from_slice(rows))?;
+        rest.iter().try_for_each(|token| generator.read(&[*token], |rows| logits.extend_from_slice(rows)).map(drop))?;
+    }
+    worst.tensor("generated logits", &logits, summary, expected.logits_tensor.as_deref(), LOGITS_TOLERANCE, None)
 }
 
 /// Two documents in one row see the same as each in a row of its own: logits, loss and gradients.
