@@ -1,5 +1,5 @@
 //! Whole models against Hugging Face: logits, loss, every gradient and three optimizer steps, for full fine-tuning and LoRA,
-//! through compiled code; documents in rows of their own and packed into one.
+//! through compiled code; documents in rows of their own and packed into one, and on the CPU read behind a cache.
 //!
 //! Cases are the folders of `$AMC_ORACLE_DIR` (default `tests/oracle`), or those that `$AMC_ORACLE_CASES` names
 //! (separated by commas, `*` stands for anything), compiled for `$AMC_ORACLE_TARGET` (default `cpu`; the code for a GPU

@@ -192,7 +192,7 @@ fn chunks_behind_a_cache_give_the_logits_of_the_whole_row() {
     const CHUNK: usize = 8;
     for case in cases() {
         let whole = case.run(&case.built(Purpose::Logits, None));
-        let built = case.built_for(Purpose::Decode { capacity: case.seq }, None, 1, CHUNK);
+        let built = case.built_for(Purpose::Decode { capacity: case.seq, longest: case.seq }, None, 1, CHUNK);
         let params = &built.module.entry().params;
         let mut caches: Vec<Tensor> = vec![];
         for start in (0..case.seq).step_by(CHUNK) {

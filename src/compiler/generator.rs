@@ -44,7 +44,7 @@ impl Generator {
                 compute: model.compute,
                 batch: 1,
                 seq,
-                purpose: Purpose::Decode { capacity },
+                purpose: Purpose::Decode { capacity, longest: length },
                 lora: adapter.as_ref().map(|adapter| &adapter.lora),
                 train_all: false,
             };

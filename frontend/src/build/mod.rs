@@ -27,8 +27,8 @@ pub enum Purpose {
     Loss,
     /// The logits of every token.
     Logits,
-    /// The logits of a chunk of `seq` tokens behind a cache of `capacity` rows.
-    Decode { capacity: usize },
+    /// The logits of a chunk of `seq` tokens behind a cache of `capacity` rows, of texts of at most `longest` tokens.
+    Decode { capacity: usize, longest: usize },
 }
 
 /// Low-rank adapters.
@@ -143,7 +143,7 @@ impl Builder<'_> {
 
     fn decodes(&self) -> Option<usize> {
         match self.request.purpose {
-            Purpose::Decode { capacity } => Some(capacity),
+            Purpose::Decode { capacity, .. } => Some(capacity),
             _ => None,
         }
     }
@@ -234,12 +234,14 @@ impl Builder<'_> {
         let start = decodes.map(|_| self.input(main, "start", DType::Index, 1));
         let seed = self.dropout().then(|| self.input(main, "seed", DType::Seed, 2));
         let rows = decodes.unwrap_or(self.request.seq);
+        // Not what the cache has room for beyond that: scalings of long texts would begin too early.
+        let longest = if let Purpose::Decode { longest, .. } = self.request.purpose { longest } else { rows };
         let tables = self
             .rotations()
             .iter()
             .enumerate()
             .map(|(i, rope)| {
-                let tables = rope.tables(rows, rows);
+                let tables = rope.tables(rows, longest);
                 let suffix = if i == 0 { String::new() } else { format!(".{i}") };
                 let shape = [rows, rope.rotary / 2];
                 let cos = self.constant(main, format!("rope_cos{suffix}"), &tables.cos, &shape);

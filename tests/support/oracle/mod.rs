@@ -72,7 +72,7 @@ fn check_mode(case: &Case, mode: Mode, target: &str, worst: &mut Worst) -> Resul
 fn check_generated(case: &Case, worst: &mut Worst) -> Result<()> {
     let expected = case.expected(Mode::Full);
     let Some(summary) = &expected.logits else { return Ok(()) };
-    let mut generator = Generator::compile(&case.folder, None, 2, case.seq)?;
+    let mut generator = Generator::compile(&case.folder, None, 1, case.seq)?;
     let mut logits = vec![];
     for text in case.texts() {
         generator.restart();
