@@ -111,6 +111,16 @@ impl<'a> Finder<'a> {
         }
     }
 
+    /// Whether the region of root `at` reads one of these values behind a broadcast, so from memory, where it has to be by then.
+    fn broadcasts(&self, at: usize, values: &[Value]) -> bool {
+        let inst = &self.function.insts[at];
+        let broadcast = matches!(inst.op(), Some(Op::Broadcast(_)));
+        inst.args.iter().any(|arg| match self.function.def(*arg) {
+            Some((def, _)) if self.inline(*arg, broadcast) => self.broadcasts(def, values),
+            _ => broadcast && values.contains(arg),
+        })
+    }
+
     /// Whether a region computes `value` itself. Behind a broadcast only a constant is computed.
     fn inline(&self, value: Value, broadcast: bool) -> bool {
         if broadcast {
@@ -176,6 +186,9 @@ impl<'a> Finder<'a> {
             .chain(&group.product)
             .flat_map(|root| self.function.insts[*root].results.iter().copied())
             .collect();
+        if self.broadcasts(at, &made) {
+            return false;
+        }
         let theirs: Vec<Value> = group.roots.iter().flat_map(|root| self.leaves(*root)).collect();
         let shares = leaves.iter().any(|l| (theirs.contains(l) || made.contains(l)) && self.function.ty(*l).len() > 1);
         let waits = made.iter().flat_map(|v| &self.users[v.index()]).all(|user| self.waits(*user, &group.roots, at));
