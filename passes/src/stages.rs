@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 /// Memory as a whole: a buffer, or a stored tensor by its number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Memory {
+pub enum Memory {
     Buffer(usize),
     Stored(usize),
 }
@@ -35,14 +35,14 @@ pub fn stages(schedule: &Schedule, tensors: &[u64]) -> Vec<usize> {
     stages
 }
 
-fn accesses(launch: &Launch, tensors: &[u64]) -> Vec<(Memory, bool)> {
+/// The memory that a launch touches, and whether it writes there; what nobody writes is left out.
+pub fn accesses(launch: &Launch, tensors: &[u64]) -> Vec<(Memory, bool)> {
     let operands = launch.operands.iter().zip(&launch.writes);
     operands
         .filter_map(|(location, writes)| {
             let memory = match location {
                 Location::Buffer { buffer, .. } => Memory::Buffer(*buffer),
                 Location::Fixed(Arg::Arena(at)) => Memory::Stored(tensors.partition_point(|start| start <= at)),
-                // Nothing writes there.
                 Location::Fixed(Arg::Constant(_) | Arg::Weight { .. }) => return None,
             };
             Some((memory, *writes))

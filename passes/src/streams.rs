@@ -5,8 +5,9 @@
 //! launch reads and leaves what it would in the plan's order, and memory is that of the plan's order. Waits that others
 //! imply are left out.
 use crate::memory::Layout;
-use crate::schedule::{Location, Schedule};
-use amc_artifact::{Arg, Begins, MOST_STREAMS};
+use crate::schedule::Schedule;
+use crate::stages::{Memory, accesses};
+use amc_artifact::{Begins, MOST_STREAMS};
 use std::cmp::Reverse;
 use std::ops::Range;
 
@@ -14,13 +15,14 @@ use std::ops::Range;
 /// `tensors` are the offsets in the arena where tensors begin that outlive the program, sorted.
 pub fn streams(schedule: &Schedule, layout: &Layout, used: &[bool], tensors: &[u64], count: usize) -> Vec<Begins> {
     assert!((1..=MOST_STREAMS as usize).contains(&count), "{count} streams, of 1 to {MOST_STREAMS}");
-    let pieces = Pieces::new(schedule, layout, used, tensors);
-    let mut streams = Streams::new(count, pieces.count());
+    let pieces = Pieces::new(schedule, layout, used);
+    // Before the first tensor is one more place.
+    let mut streams = Streams::new(count, pieces.borders.len() + tensors.len() + 1);
     let launches = schedule.launches.iter();
     launches
         .map(|launch| {
-            let operands = launch.operands.iter().zip(&launch.writes);
-            streams.next(operands.filter_map(|(location, writes)| Some((pieces.of(location)?, *writes))).collect())
+            let accesses = accesses(launch, tensors).into_iter();
+            streams.next(accesses.map(|(memory, writes)| (pieces.of(memory), writes)).collect())
         })
         .collect()
 }
@@ -30,38 +32,29 @@ pub fn streams(schedule: &Schedule, layout: &Layout, used: &[bool], tensors: &[u
 struct Pieces<'a> {
     schedule: &'a Schedule,
     layout: &'a Layout,
-    tensors: &'a [u64],
     /// Of buffers, from the layout's beginning, sorted.
     borders: Vec<u64>,
 }
 
 impl<'a> Pieces<'a> {
-    fn new(schedule: &'a Schedule, layout: &'a Layout, used: &[bool], tensors: &'a [u64]) -> Pieces<'a> {
+    fn new(schedule: &'a Schedule, layout: &'a Layout, used: &[bool]) -> Pieces<'a> {
         let buffers = schedule.buffers.iter().zip(&layout.offsets).zip(used).filter(|(_, used)| **used);
         let mut borders: Vec<u64> =
             buffers.flat_map(|((buffer, offset), _)| [*offset, offset + buffer.bytes]).collect();
         borders.sort_unstable();
         borders.dedup();
-        Pieces { schedule, layout, tensors, borders }
+        Pieces { schedule, layout, borders }
     }
 
-    fn count(&self) -> usize {
-        self.borders.len() + self.tensors.len() + 1
-    }
-
-    /// The pieces of a buffer as a whole, or of a tensor; none where nobody writes.
-    fn of(&self, location: &Location) -> Option<Range<usize>> {
-        match location {
-            Location::Buffer { buffer, .. } => {
-                let begin = self.layout.offsets[*buffer];
-                let end = begin + self.schedule.buffers[*buffer].bytes;
-                Some(self.borders.partition_point(|b| *b < begin)..self.borders.partition_point(|b| *b < end))
+    /// The pieces of a buffer, or that of a tensor.
+    fn of(&self, memory: Memory) -> Range<usize> {
+        match memory {
+            Memory::Buffer(buffer) => {
+                let begin = self.layout.offsets[buffer];
+                let end = begin + self.schedule.buffers[buffer].bytes;
+                self.borders.partition_point(|b| *b < begin)..self.borders.partition_point(|b| *b < end)
             }
-            Location::Fixed(Arg::Arena(at)) => {
-                let piece = self.borders.len() + self.tensors.partition_point(|start| start <= at);
-                Some(piece..piece + 1)
-            }
-            Location::Fixed(Arg::Constant(_) | Arg::Weight { .. }) => None,
+            Memory::Stored(tensor) => self.borders.len() + tensor..self.borders.len() + tensor + 1,
         }
     }
 }
@@ -159,7 +152,8 @@ fn join(complete: &mut Clock, other: &Clock) {
 mod tests {
     use super::*;
     use crate::memory::{lifetimes, plan};
-    use crate::schedule::{Buffer, Launch};
+    use crate::schedule::{Buffer, Launch, Location};
+    use amc_artifact::Arg;
 
     fn schedule(buffers: &[u64], launches: &[Vec<(Location, bool)>]) -> Schedule {
         let launch = |operands: &Vec<(Location, bool)>| {

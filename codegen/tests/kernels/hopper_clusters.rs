@@ -1,7 +1,7 @@
 //! Products by clusters of blocks, which copy tiles of B for each other: cuts of few columns and stages, so that small
 //! problems have several clusters and walk around the ring.
 use super::gemm::{check, check_epilogue, plain, rows_stop, steps_stop, term, with_epilogue};
-use crate::harness::{Buffer, load, random_buffer};
+use super::hopper_gemm::check_same_bits;
 use amc_kernels::emit::Elem::{Bf16, F32};
 use amc_kernels::gemm::{Gemm, Term};
 use amc_kernels::gpu::product_by_warpgroups;
@@ -134,15 +134,7 @@ fn clusters_change_no_bit() {
         let of = if cluster == 1 { WarpgroupTuning { band: 3, ..of } } else { of };
         cut(gemm.clone(), of).1
     });
-    let library = load(&kernels.iter().collect::<Vec<_>>());
-    let results = kernels.each_ref().map(|kernel| {
-        let sizes = [(Bf16, m * k), (Bf16, n * k), (F32, m * 4), (Bf16, n * 4)];
-        let mut operands: Vec<Buffer> = sizes.map(|(elem, count)| random_buffer(count as u64, elem, count).0).into();
-        operands.push(Buffer::garbage(F32, m * n));
-        library.run(kernel, &mut operands.iter_mut().collect::<Vec<_>>());
-        operands.pop().expect("the result")
-    });
-    assert!(results[0] == results[1] && results[0] == results[2]);
+    check_same_bits(kernels, (m, n, k));
 }
 
 /// Which products the table gives clusters: none that would compute many blocks in vain, or take more turns for few, or

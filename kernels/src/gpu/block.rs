@@ -195,6 +195,11 @@ impl Emitter {
         offset
     }
 
+    /// A pointer to so many bytes, an i64, behind another.
+    pub fn bytes_behind(&mut self, pointer: &str, bytes: &str) -> Value {
+        self.op(format!("llvm.getelementptr inbounds {pointer}[{bytes}] : (!llvm.ptr, i64) -> !llvm.ptr, i8"))
+    }
+
     /// A pointer `bytes` into shared memory.
     pub fn shared_at(&mut self, bytes: usize) -> Value {
         self.op(format!("llvm.getelementptr inbounds %block_memory[{bytes}] : (!llvm.ptr) -> !llvm.ptr, i8"))
@@ -222,11 +227,14 @@ impl Emitter {
         match &self.block {
             None => {}
             Some(block) if block.tasks() == 1 => self.line("nvvm.barrier0"),
-            Some(_) => {
-                let all = self.int_constant(-1, 1);
-                self.line(format!("nvvm.bar.warp.sync {all} : i32"));
-            }
+            Some(_) => self.sync_warp(),
         }
+    }
+
+    /// Waits for the threads of the warp, which then see what each other has written.
+    pub fn sync_warp(&mut self) {
+        let all = self.int_constant(-1, 1);
+        self.line(format!("nvvm.bar.warp.sync {all} : i32"));
     }
 
     /// Code in which every thread of the block does something of its own, and stores it.
@@ -286,6 +294,18 @@ impl Emitter {
     pub fn from_lane(&mut self, value: &str, lane: &str) -> Value {
         let (all, last) = (self.int_constant(-1, 1), self.int_constant(WARP as i32 - 1, 1));
         self.op(format!("nvvm.shfl.sync idx {all}, {value}, {lane}, {last} : i32 -> i32"))
+    }
+
+    /// Whether the i1 `condition` holds in any thread of the warp: so the assembler sees that all agree.
+    pub fn any_in_warp(&mut self, condition: &str) -> Value {
+        let all = self.int_constant(-1, 1);
+        self.op(format!("nvvm.vote.sync any {all}, {condition} -> i1"))
+    }
+
+    /// Whether it holds in all.
+    pub fn all_in_warp(&mut self, condition: &str) -> Value {
+        let all = self.int_constant(-1, 1);
+        self.op(format!("nvvm.vote.sync all {all}, {condition} -> i1"))
     }
 
     /// In which threads of the warp the i1 `condition` holds, a bit of an i32 for each.

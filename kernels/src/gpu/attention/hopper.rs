@@ -293,8 +293,7 @@ impl Forward<'_> {
         let one = e.float(1.0, 1);
         let [first, second] = [0, 1].map(|row| e.compare("une", &factors[row], &one, 1));
         let any = e.op(format!("arith.ori {first}, {second} : i1"));
-        let warp = e.int_constant(-1, 1);
-        let any = e.op(format!("nvvm.vote.sync any {warp}, {any} -> i1"));
+        let any = e.any_in_warp(&any);
         let types = vec![float_type(1); results.len()];
         e.either(&any, &types, |e| self.scaled(e, results, factors), |_| results.to_vec())
     }

@@ -53,12 +53,12 @@ impl<'a> Results<'a> {
         let token = e.int2("addi", self.first, &row);
         let memory = e.shared_at(self.own_at);
         let behind = e.times(&row, self.own.box_row_bytes());
-        let memory = byte_at(e, &memory, &behind);
+        let memory = e.bytes_behind(&memory, &behind);
         for column in (0..heads.entries).step_by(strip.columns) {
             self.put(e, results, strip, (&memory, heads.entries, column));
-            warp_sync(e);
+            e.sync_warp();
             self.take(e, strip, &memory, (array, heads, head), (&token, column));
-            warp_sync(e);
+            e.sync_warp();
         }
     }
 
@@ -68,7 +68,7 @@ impl<'a> Results<'a> {
         let (row, pair) = (e.int2("divui", "%lane", &four), e.int2("remui", "%lane", &four));
         let (rows, pair) = (e.times(&row, strip.row_bytes()), e.times(&pair, 4));
         let mine = e.int2("addi", &rows, &pair);
-        let mine = byte_at(e, memory, &mine);
+        let mine = e.bytes_behind(memory, &mine);
         let turned = strip.turned(e, &row);
         let part = Part { rows: WARP_ROWS, columns: width };
         let within = |element: &Element| (column..column + strip.columns).contains(&element.column);
@@ -79,7 +79,7 @@ impl<'a> Results<'a> {
             let piece = e.int2("xori", &piece, &turned);
             // Eight rows further, pieces are turned as much.
             let place = e.plus(&piece, (pair[0].row * strip.row_bytes()) as i64);
-            let place = byte_at(e, &mine, &place);
+            let place = e.bytes_behind(&mine, &place);
             e.line(format!("llvm.store {word}, {place} {{alignment = 4 : i64}} : i32, !llvm.ptr"));
         }
     }
@@ -102,14 +102,14 @@ impl<'a> Results<'a> {
             let turned = strip.turned(e, &row);
             let (behind, turned) = (e.times(&row, strip.row_bytes()), e.int2("xori", &piece, &turned));
             let place = e.int2("addi", &behind, &turned);
-            let place = byte_at(e, memory, &place);
+            let place = e.bytes_behind(memory, &place);
             let words = e.op(format!("llvm.load {place} {{alignment = 16 : i64}} : !llvm.ptr -> vector<4xi32>"));
             let token = e.int2("addi", token, &row);
             let (number, inside) = self.walk.token(e, self.batch, &token);
             let to = e.row(array, &number, heads.width(), Elem::Bf16);
             let to = e.row(&to, head, heads.entries, Elem::Bf16);
             let to = e.at(&to, column as i64, Elem::Bf16);
-            let to = byte_at(e, &to, &piece);
+            let to = e.bytes_behind(&to, &piece);
             let store = |e: &mut Emitter| {
                 e.line(format!("llvm.store {words}, {to} {{alignment = 16 : i64}} : vector<4xi32>, !llvm.ptr"));
             };
@@ -135,15 +135,4 @@ impl Strip {
         let turned = e.int2("andi", &rows, &most);
         e.times(&turned, PIECE_BYTES)
     }
-}
-
-/// A pointer so many bytes behind another.
-fn byte_at(e: &mut Emitter, pointer: &str, bytes: &str) -> Value {
-    e.op(format!("llvm.getelementptr inbounds {pointer}[{bytes}] : (!llvm.ptr, i64) -> !llvm.ptr, i8"))
-}
-
-/// Waits for the threads of the warp, which then see what each other has written.
-fn warp_sync(e: &mut Emitter) {
-    let all = e.int_constant(-1, 1);
-    e.line(format!("nvvm.bar.warp.sync {all} : i32"));
 }

@@ -68,8 +68,7 @@ impl WarpTokens {
             [vec![all], mine[1..].to_vec(), spread].concat()
         };
         let found = e.either(&one_document, &types, unseen, looked_at);
-        let warp = e.int_constant(-1, 1);
-        let all = e.op(format!("nvvm.vote.sync all {warp}, {} -> i1", found[0]));
+        let all = e.all_in_warp(&found[0]);
         let rows = vec![int_type(1, 32); 2];
         let every = |e: &mut Emitter| vec![e.int_constant(-1, 1); 2];
         let some = |e: &mut Emitter| {

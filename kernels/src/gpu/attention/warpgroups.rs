@@ -115,8 +115,7 @@ impl HeadTile {
         let warps = e.index((WARPGROUP / WARP) as i64);
         let later = e.op(format!("arith.cmpi uge, %warp, {warps} : i64"));
         // All threads of a warp agree; so the assembler sees it, and has the descriptor in a register that they share.
-        let warp = e.int_constant(-1, 1);
-        let later = e.op(format!("nvvm.vote.sync any {warp}, {later} -> i1"));
+        let later = e.any_in_warp(&later);
         let first = self.along(e, at);
         let second = e.plus(&first, distance(wgmma::ROWS * self.box_row_bytes()));
         e.choose(&later, &second, &first)

@@ -114,7 +114,7 @@ impl Template<'_> {
     /// A pointer to a byte of a stage.
     pub(super) fn stage_at(&self, e: &mut Emitter, stage: &str, byte: usize) -> Value {
         let (first, behind) = (e.shared_at(byte), e.times(stage, self.stage_bytes));
-        e.op(format!("llvm.getelementptr inbounds {first}[{behind}] : (!llvm.ptr, i64) -> !llvm.ptr, i8"))
+        e.bytes_behind(&first, &behind)
     }
 
     /// Waits for all threads of the consumers.

@@ -32,10 +32,10 @@ impl Template<'_> {
         let columns = e.index(self.columns as i64);
         e.repeat("%zero", &columns, STRIP as i64, |e, strip| {
             self.put(e, sums, &mine, strip);
-            warp_sync(e);
+            e.sync_warp();
             let column = e.int2("addi", &share.column, strip);
             e.apart(|e| e.aligned(|e| self.store(e, &mine, (&row, &column), share)));
-            warp_sync(e);
+            e.sync_warp();
         });
     }
 
@@ -114,10 +114,4 @@ impl Template<'_> {
         let load = |e: &mut Emitter| self.gemm.epilogue.load(e, 1, &share.epilogue, place, lanes);
         e.either(wanted, &vec![float_type(lanes); count], load, |e| vec![e.float(0.0, lanes); count])
     }
-}
-
-/// Waits for the threads of the warp, which then see what each other has written.
-fn warp_sync(e: &mut Emitter) {
-    let all = e.int_constant(-1, 1);
-    e.line(format!("nvvm.bar.warp.sync {all} : i32"));
 }

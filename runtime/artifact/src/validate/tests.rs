@@ -48,6 +48,10 @@ fn in_stream(stream: u32, behind: &[u32]) -> Begins {
     Begins::InStream { stream, behind: behind.to_vec() }
 }
 
+/// All of the arena but for its first 16 bytes: 19 rows of 8 bf16, 16 bytes apart.
+const MAP: TensorMap =
+    TensorMap { operand: 3, storage: Storage::Bf16, rows: 19, columns: 8, stride: 8, box_rows: 64, box_row_bytes: 32 };
+
 /// The error of a plan after one fault was put in.
 fn fault(break_it: impl FnOnce(&mut Plan)) -> String {
     let mut broken = plan();
@@ -71,16 +75,7 @@ fn without_training_there_are_values_alone() {
 
 #[test]
 fn faults_of_tensor_maps_are_named() {
-    // All of the arena but for its first 16 bytes: 19 rows of 8 bf16, 16 bytes apart.
-    let map = TensorMap {
-        operand: 3,
-        storage: Storage::Bf16,
-        rows: 19,
-        columns: 8,
-        stride: 8,
-        box_rows: 64,
-        box_row_bytes: 32,
-    };
+    let map = MAP;
     let put = |plan: &mut Plan, maps: Vec<TensorMap>, offset| {
         plan.kernels[0].code = Code::Gpu(Block { threads: 1, shared_bytes: 0, maps, arrays: vec![] });
         let launch = &mut plan.programs[0].launches[0];
@@ -108,19 +103,9 @@ fn faults_of_tensor_maps_are_named() {
 
 #[test]
 fn faults_of_operand_arrays_are_named() {
-    // All of the arena but for its first 16 bytes; it describes every operand of its array.
-    let map = TensorMap {
-        operand: 3,
-        storage: Storage::Bf16,
-        rows: 19,
-        columns: 8,
-        stride: 8,
-        box_rows: 64,
-        box_row_bytes: 32,
-    };
     let array = |first, count| OperandArray { first, count };
     let put = |plan: &mut Plan, arrays: Vec<OperandArray>, last| {
-        plan.kernels[0].code = Code::Gpu(Block { threads: 1, shared_bytes: 0, maps: vec![map], arrays });
+        plan.kernels[0].code = Code::Gpu(Block { threads: 1, shared_bytes: 0, maps: vec![MAP], arrays });
         let launch = &mut plan.programs[0].launches[0];
         launch.args.extend([16, last].map(Arg::Arena));
         launch.begins = in_stream(0, &[]);
